@@ -1,0 +1,44 @@
+"""Data sets in their customary layouts, and the user's own. `resolve` turns what a person names into a `Data`."""
+
+from typing import Any
+
+from .. import plugins
+from ..errors import DataError
+from ._user import LoaderData, call_factory, is_file_spec
+from .base import ArrayData, Augment, Batch, Data, data_root
+
+__all__ = ["ArrayData", "Augment", "Batch", "Data", "LoaderData", "data_root", "resolve"]
+
+
+def resolve(spec: "str | Data | tuple[Any, Any]", **options: Any) -> Data:
+    """The data set that `spec` means.
+
+    Arguments:
+        spec: a name ("cifar10"), the user's own factory ("path/to/file.py:factory", returns a `Data` or a pair
+            of torch data loaders), a `Data`, or a pair of loaders (training, test).
+        options: passed to the data set's `load` or to the factory, such as `root` or `holdout`.
+
+    Raises `UsageError` for an unknown name or file, `DataError` for data that is missing or damaged.
+
+        data = resolve("cifar10", holdout=5000)
+        for images, labels in data.train_batches(128, seed=0, epoch=0): ...
+    """
+    if not isinstance(spec, str):
+        return _as_data(spec, "loaders")
+    if is_file_spec(spec):
+        return _as_data(call_factory(spec, DataError, options), spec)
+    load = plugins.module("data", spec).load
+    try:
+        return _as_data(load(**options), spec)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise DataError(f"{spec} takes no such option: {str(error).split('argument ')[-1]}") from error
+
+
+def _as_data(found: Any, name: str) -> Data:
+    if isinstance(found, Data):
+        return found
+    if isinstance(found, tuple | list) and len(found) in (2, 3):
+        return LoaderData(name, *found)
+    raise DataError(f"{name}: expected a Data or a pair (training loader, test loader), got {type(found).__name__}")

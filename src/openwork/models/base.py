@@ -1,0 +1,85 @@
+"""What every zoo model shares: where its weights come from, and the check that they fit."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..data.base import data_root
+from ..errors import ModelError
+
+M = TypeVar("M", bound=nn.Module)
+
+PRETRAINED = "pretrained"
+"""The value of `weights` that asks for the published weights of a model."""
+
+
+def with_weights(model: M, name: str, weights: str | Path | None, published: bool = False) -> M:
+    """`model` with the weights that `weights` means, in evaluation mode.
+
+    Arguments:
+        name: the model's name in the zoo, for messages and file names.
+        weights: None keeps the random initialisation; "pretrained" reads `DATA/weights/NAME.safetensors`; anything else is
+            the path of a safetensors file with plain torch names.
+        published: whether published weights of this model are known.
+
+    Raises `ModelError` where there are no such weights, or they do not fit, or hold NaN or infinity.
+    """
+    if weights is None:
+        return model.eval()
+    if weights == PRETRAINED and not published:
+        raise ModelError(f"{name} has no published weights; train it, pass weights=None, or the path of a .safetensors file")
+    path = data_root() / "weights" / f"{name}.safetensors" if weights == PRETRAINED else Path(weights).expanduser()
+    if not path.is_file():
+        remedy = (
+            "run `openwork data get weights`, set OPENWORK_DATA to the folder that holds weights/, or pass weights=None"
+            if weights == PRETRAINED
+            else "pass the path of a .safetensors file"
+        )
+        raise ModelError(f"{name}: there are no weights at {path}; {remedy}")
+    load_weights(model, path, name)
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: Path, name: str) -> None:
+    """Put the tensors of a safetensors file into `model`; names and shapes must agree, values must be finite."""
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{name}: {path} is not a whole safetensors file ({error})") from error
+    # Older files lack the counters of batch norm, which play no part in the result.
+    own = {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
+    given = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    if problem := _difference(own, given):
+        raise ModelError(f"{name}: {path} does not fit: {problem}")
+    broken = [key for key, value in given.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ModelError(f"{name}: {path} holds NaN or infinity in {broken[0]}; train again, or take an earlier file")
+    model.load_state_dict(state, strict=False)
+
+
+def _difference(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
+    """What keeps the tensors `given` from being those of the model; empty if nothing does."""
+    if missing := sorted(own.keys() - given.keys()):
+        return f"{missing[0]} is missing" + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
+    if extra := sorted(given.keys() - own.keys()):
+        return f"{extra[0]} is not in the model" + (f" (and {len(extra) - 1} more)" if len(extra) > 1 else "")
+    for key, value in own.items():
+        if given[key].shape != value.shape:
+            return f"{key} has shape {list(given[key].shape)}, the model wants {list(value.shape)}"
+    return ""
+
+
+def initialise(model: nn.Module) -> None:
+    """He initialisation of convolutions (fan out), as the published ResNets, VGGs and MobileNets use it."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+            nn.init.zeros_(module.bias)

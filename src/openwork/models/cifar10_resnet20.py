@@ -1,0 +1,19 @@
+"""ResNet-20 for CIFAR-10 (He et al. 2016, section 4.2, shortcuts of option A); published weights reach 91.73 %."""
+
+from pathlib import Path
+
+from torch import nn
+
+from ._cifar_resnet import INPUT_SHAPE, build_depth
+from .base import PRETRAINED
+
+__all__ = ["INPUT_SHAPE", "build"]
+
+
+def build(weights: str | Path | None = PRETRAINED, classes: int = 10) -> nn.Module:
+    """ResNet-20 in evaluation mode.
+
+    `weights` is "pretrained" (`DATA/weights/cifar10_resnet20.safetensors`, by akamaster, BSD-2-Clause), None (random), or
+    the path of a safetensors file. Raises `ModelError` where they are missing or do not fit.
+    """
+    return build_depth(20, weights, classes)
