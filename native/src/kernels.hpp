@@ -1,0 +1,80 @@
+// What a kernel family computes, and the table of kernels that one instruction set offers.
+//
+// Activations are planes in one arena of floats: channel after channel, each an image with zero padding around and between
+// its rows, flattened to positions. See docs/engine.md.
+#pragma once
+
+#include <cstdint>
+
+namespace openwork {
+
+// Positions come in units of 16 floats whatever the vector length, so that one artifact serves every instruction set.
+constexpr int kUnit = 16;
+constexpr int kMaxRowsPerBlock = 8;
+
+// y[row, q] = clamp(bias[row] + residual[row, q] + sum over taps k of the row's block: value[k, row] * x[offset[k] + q])
+struct Taps {
+  const float* arena;
+  float* arena_out;
+  const int32_t* start;     // [blocks + 1], taps of block b are start[b] .. start[b+1]
+  const int32_t* offset;    // [taps], floats from the arena's begin to the tap's value at position 0
+  const float* value;       // [taps][mb]
+  const float* bias;        // [blocks * mb]
+  const int32_t* out;       // [blocks * mb], floats from the arena's begin to the row's position 0
+  const int32_t* residual;  // as out, or null
+  const uint16_t* inside;   // [units], bit i: position 16 u + i is a pixel; others are stored as zero
+  float lo, hi;
+};
+
+// y[n, o] = clamp(bias[o] + sum over columns k of o's panel: value[k, o] * x[n, index[k]]); lanes run over outputs o
+struct Rows {
+  const float* x;
+  float* y;
+  int64_t x_stride, y_stride;  // floats between samples
+  const int32_t* start;        // [panels + 1]
+  const int32_t* index;        // [columns]
+  const float* value;          // [columns][width]
+  const float* bias;           // [panels * width]
+  float lo, hi;
+};
+
+// One plane of a pooling: out[y, x] = max or scaled sum over the window, clipped to the image.
+struct Window {
+  const float* x;
+  float* y;
+  float* line;  // scratch, out_w floats
+  int h, w, out_h, out_w;
+  int64_t pitch, out_pitch;
+  int kh, kw, sh, sw, ph, pw, dh, dw;
+  const float* scale_y;  // [out_h], null for max
+  const float* scale_x;  // [out_w]
+};
+
+using TapsKernel = void (*)(const Taps&, int64_t q, int block_begin, int block_end);
+using RowsKernel = void (*)(const Rows&, int64_t sample, int panel_begin, int panel_end);
+
+constexpr int kMaxVectors = 12;  // vectors of positions in a register block
+constexpr int kMaxSamples = 6;   // samples in a register block of the rows kernel
+
+struct Kernels {
+  const char* name;
+  int lanes;
+  // taps[log2(mb)][nv - 1], null where the block does not fit into the registers
+  TapsKernel taps[4][kMaxVectors];
+  // rows[log2(width / 16)][samples - 1]
+  RowsKernel rows[3][kMaxSamples];
+  void (*max_pool)(const Window&);
+  void (*sum_pool)(const Window&);
+  void (*copy_row)(const float* x, int64_t step, float* y, int64_t n);
+  float (*sum)(const float* x, int64_t n);
+  double (*fma_peak)(int64_t iterations);  // returns flops done; time it to learn the peak
+};
+
+const Kernels& reference_kernels();
+const Kernels& base_kernels();
+#if defined(__x86_64__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+#endif
+
+}  // namespace openwork

@@ -1,0 +1,247 @@
+// The kernels, written once over `vec`; included by one kernels_*.cpp per instruction set.
+// Names: <family>_f32, tile = mb rows x nv vectors (taps) or width outputs x samples (rows).
+
+#include <limits>
+
+#include "kernels.hpp"
+#include "vec.hpp"
+
+namespace {
+
+using openwork::kUnit;
+using openwork::Rows;
+using openwork::Taps;
+using openwork::Window;
+
+constexpr uint32_t kAllLanes = kLanes == 32 ? ~0u : (1u << kLanes) - 1;
+
+// Register block of MB rows that share their taps x NV vectors of positions: each loaded x serves MB rows, each broadcast
+// weight serves NV vectors. Blocks are the inner loop, so that the x panel of this tile stays in L1/L2 across them.
+template <int MB, int NV>
+void taps_f32(const Taps& t, int64_t q, int block_begin, int block_end) {
+  const vec lo = splat(t.lo), hi = splat(t.hi);
+  const float* const x_tile = t.arena + q;
+  uint32_t inside[NV];
+  for (int v = 0; v < NV; v++) {
+    const uint64_t at = static_cast<uint64_t>(q) + static_cast<uint64_t>(v * kLanes);
+    inside[v] = (static_cast<uint32_t>(t.inside[at / kUnit]) >> (at % kUnit)) & kAllLanes;
+  }
+  for (int b = block_begin; b < block_end; b++) {
+    vec acc[MB][NV];
+    const float* bias = t.bias + static_cast<int64_t>(b) * MB;
+#pragma GCC unroll 16
+    for (int m = 0; m < MB; m++)
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; v++) acc[m][v] = splat(bias[m]);
+
+    const int32_t begin = t.start[b], end = t.start[b + 1];
+    const float* w = t.value + static_cast<int64_t>(begin) * MB;
+    const int32_t* const offset_end = t.offset + end;
+    for (const int32_t* offset = t.offset + begin; offset != offset_end; offset++, w += MB) {
+      const float* x = x_tile + *offset;
+      vec xs[NV];
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; v++) xs[v] = load(x + v * kLanes);
+#pragma GCC unroll 16
+      for (int m = 0; m < MB; m++)
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; v++) acc[m][v] += w[m] * xs[v];
+    }
+
+#pragma GCC unroll 16
+    for (int m = 0; m < MB; m++) {
+      const int64_t row = static_cast<int64_t>(b) * MB + m;
+      float* y = t.arena_out + t.out[row] + q;
+      const float* residual = t.residual ? t.arena + t.residual[row] + q : nullptr;
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; v++) {
+        vec r = acc[m][v];
+        if (residual) r += load(residual + v * kLanes);
+        r = clamp(r, lo, hi);
+        store(y + v * kLanes, keep(r, inside[v]));
+      }
+    }
+  }
+}
+
+// Fully connected layers have few positions, so the lanes run over outputs. One sample alone would leave WIDTH/lanes
+// dependent chains; its columns are therefore summed in two independent halves.
+template <int WIDTH, int SAMPLES>
+void rows_f32(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
+  constexpr int NV = WIDTH / kLanes;
+  constexpr int HALVES = SAMPLES * NV < 8 ? 2 : 1;
+  const vec lo = splat(r.lo), hi = splat(r.hi);
+  const float* x = r.x + sample * r.x_stride;
+  for (int p = panel_begin; p < panel_end; p++) {
+    vec acc[HALVES][SAMPLES][NV];
+    for (int s = 0; s < SAMPLES; s++)
+      for (int v = 0; v < NV; v++) {
+        acc[0][s][v] = load(r.bias + static_cast<int64_t>(p) * WIDTH + v * kLanes);
+        for (int h = 1; h < HALVES; h++) acc[h][s][v] = vec{};
+      }
+    int32_t k = r.start[p];
+    const int32_t end = r.start[p + 1];
+    const auto column = [&](int32_t at, int h) __attribute__((always_inline)) {
+      const float* w = r.value + static_cast<int64_t>(at) * WIDTH;
+      vec ws[NV];
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; v++) ws[v] = load(w + v * kLanes);
+#pragma GCC unroll 16
+      for (int s = 0; s < SAMPLES; s++) {
+        const float xs = x[s * r.x_stride + r.index[at]];
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; v++) acc[h][s][v] += xs * ws[v];
+      }
+    };
+    for (; k + HALVES <= end; k += HALVES)
+#pragma GCC unroll 2
+      for (int h = 0; h < HALVES; h++) column(k + h, h);
+    for (; k < end; k++) column(k, 0);
+    for (int s = 0; s < SAMPLES; s++)
+      for (int v = 0; v < NV; v++) {
+        vec sum = acc[0][s][v];
+        for (int h = 1; h < HALVES; h++) sum += acc[h][s][v];
+        store(r.y + (sample + s) * r.y_stride + static_cast<int64_t>(p) * WIDTH + v * kLanes, clamp(sum, lo, hi));
+      }
+  }
+}
+
+// The loops below are simple enough for the compiler's own vectorizer once the stride is a constant.
+template <int STRIDE>
+inline void max_line(float* line, const float* x, int64_t step, int n) {
+  const int64_t s = STRIDE ? STRIDE : step;
+  for (int i = 0; i < n; i++) {
+    const float v = x[i * s], m = line[i];
+    line[i] = (v > m) | (v != v) ? v : m;  // NaN wins, as in PyTorch
+  }
+}
+
+template <int STRIDE>
+inline void add_line(float* line, const float* x, int64_t step, int n) {
+  const int64_t s = STRIDE ? STRIDE : step;
+  for (int i = 0; i < n; i++) line[i] += x[i * s];
+}
+
+template <bool MAX>
+void pool(const Window& p) {
+  for (int oy = 0; oy < p.out_h; oy++) {
+    for (int i = 0; i < p.out_w; i++) p.line[i] = MAX ? -std::numeric_limits<float>::infinity() : 0.0f;
+    for (int ky = 0; ky < p.kh; ky++) {
+      const int y = oy * p.sh - p.ph + ky * p.dh;
+      if (y < 0 || y >= p.h) continue;
+      for (int kx = 0; kx < p.kw; kx++) {
+        // outputs ox whose input column ox*sw - pw + kx*dw lies in [0, w)
+        const int shift = kx * p.dw - p.pw;
+        const int first = shift >= 0 ? 0 : (-shift + p.sw - 1) / p.sw;
+        const int room = p.w - 1 - shift;
+        const int last = room < 0 ? -1 : (room / p.sw < p.out_w - 1 ? room / p.sw : p.out_w - 1);
+        if (last < first) continue;
+        const float* x = p.x + y * p.pitch + static_cast<int64_t>(first) * p.sw + shift;
+        float* line = p.line + first;
+        const int n = last - first + 1;
+        if constexpr (MAX)
+          p.sw == 1 ? max_line<1>(line, x, 1, n) : p.sw == 2 ? max_line<2>(line, x, 2, n) : max_line<0>(line, x, p.sw, n);
+        else
+          p.sw == 1 ? add_line<1>(line, x, 1, n) : p.sw == 2 ? add_line<2>(line, x, 2, n) : add_line<0>(line, x, p.sw, n);
+      }
+    }
+    float* y = p.y + oy * p.out_pitch;
+    if constexpr (MAX)
+      std::memcpy(y, p.line, sizeof(float) * static_cast<size_t>(p.out_w));
+    else
+      for (int i = 0; i < p.out_w; i++) y[i] = p.line[i] * (p.scale_y[oy] * p.scale_x[i]);
+  }
+}
+
+void copy_row(const float* x, int64_t step, float* y, int64_t n) {
+  if (step == 1) {
+    std::memcpy(y, x, sizeof(float) * static_cast<size_t>(n));
+  } else if (step == 2) {
+    for (int64_t i = 0; i < n; i++) y[i] = x[2 * i];
+  } else {
+    for (int64_t i = 0; i < n; i++) y[i] = x[i * step];
+  }
+}
+
+float sum(const float* x, int64_t n) {
+  vec acc[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+    for (int v = 0; v < 4; v++) acc[v] += load(x + i + v * kLanes);
+  for (; i + kLanes <= n; i += kLanes) acc[0] += load(x + i);
+  const vec all = (acc[0] + acc[1]) + (acc[2] + acc[3]);
+  float total = 0;
+  for (int l = 0; l < kLanes; l++) total += all[l];
+  for (; i < n; i++) total += x[i];
+  return total;
+}
+
+double fma_peak(int64_t iterations) {
+  vec acc[12];
+  for (int i = 0; i < 12; i++) acc[i] = splat(static_cast<float>(i));
+  vec a = splat(0.999f), b = splat(1e-3f);
+  for (int64_t n = 0; n < iterations; n++) {
+#pragma GCC unroll 16
+    for (int i = 0; i < 12; i++) acc[i] = acc[i] * a + b;
+    asm volatile("" : "+m"(b));  // the loop must not be folded away
+  }
+  float total = 0;
+  for (int i = 0; i < 12; i++) total += acc[i][0];
+  asm volatile("" : : "m"(total));
+  return 2.0 * kLanes * 12 * static_cast<double>(iterations);
+}
+
+template <int MB, int NV>
+constexpr openwork::TapsKernel taps_if_it_fits() {
+  if constexpr (MB * NV <= OW_ACCUMULATORS)
+    return taps_f32<MB, NV>;
+  else
+    return nullptr;
+}
+
+template <int MB>
+void fill_taps(openwork::TapsKernel* row) {
+  row[0] = taps_if_it_fits<MB, 1>();
+  row[1] = taps_if_it_fits<MB, 2>();
+  row[2] = taps_if_it_fits<MB, 3>();
+  row[3] = taps_if_it_fits<MB, 4>();
+  row[4] = taps_if_it_fits<MB, 5>();
+  row[5] = taps_if_it_fits<MB, 6>();
+  row[6] = taps_if_it_fits<MB, 7>();
+  row[7] = taps_if_it_fits<MB, 8>();
+  row[8] = taps_if_it_fits<MB, 9>();
+  row[9] = taps_if_it_fits<MB, 10>();
+  row[10] = taps_if_it_fits<MB, 11>();
+  row[11] = taps_if_it_fits<MB, 12>();
+}
+
+template <int WIDTH>
+void fill_rows(openwork::RowsKernel* row) {
+  row[0] = rows_f32<WIDTH, 1>;
+  row[1] = rows_f32<WIDTH, 2>;
+  row[2] = rows_f32<WIDTH, 3>;
+  row[3] = rows_f32<WIDTH, 4>;
+  row[4] = rows_f32<WIDTH, 5>;
+  row[5] = rows_f32<WIDTH, 6>;
+}
+
+openwork::Kernels table(const char* name) {
+  openwork::Kernels k = {};
+  k.name = name;
+  k.lanes = kLanes;
+  fill_taps<1>(k.taps[0]);
+  fill_taps<2>(k.taps[1]);
+  fill_taps<4>(k.taps[2]);
+  fill_taps<8>(k.taps[3]);
+  fill_rows<16>(k.rows[0]);
+  fill_rows<32>(k.rows[1]);
+  fill_rows<64>(k.rows[2]);
+  k.max_pool = pool<true>;
+  k.sum_pool = pool<false>;
+  k.copy_row = copy_row;
+  k.sum = sum;
+  k.fma_peak = fma_peak;
+  return k;
+}
+
+}  // namespace

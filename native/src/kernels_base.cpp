@@ -1,0 +1,13 @@
+// Portable baseline (SSE2, NEON): 16 or more registers of 4 floats.
+#define OW_LANES 4
+#define OW_ACCUMULATORS 12
+#include "kernels.inl"
+
+namespace openwork {
+
+const Kernels& base_kernels() {
+  static const Kernels kernels = table("base");
+  return kernels;
+}
+
+}  // namespace openwork

@@ -1,0 +1,107 @@
+// The naive reference of every kernel: one scalar loop each, sums in double. Slow on purpose; the property tests run whole
+// programs with this table and compare. Tiles mean nothing here, so all entries of a family share one function per shape.
+
+#include <limits>
+#include <utility>
+
+#include "kernels.hpp"
+
+namespace openwork {
+namespace {
+
+float clamp(double v, float lo, float hi) {
+  float r = static_cast<float>(v);
+  if (r < lo) r = lo;
+  if (r > hi) r = hi;
+  return r;
+}
+
+template <int MB, int NV>
+void taps(const Taps& t, int64_t q, int block_begin, int block_end) {
+  for (int row = block_begin * MB; row < block_end * MB; row++)
+    for (int64_t at = q; at < q + static_cast<int64_t>(NV) * kUnit; at++) {
+      double sum = t.bias[row];
+      for (int32_t k = t.start[row / MB]; k < t.start[row / MB + 1]; k++)
+        sum += static_cast<double>(t.value[static_cast<int64_t>(k) * MB + row % MB]) * t.arena[t.offset[k] + at];
+      if (t.residual) sum += t.arena[t.residual[row] + at];
+      const bool pixel = t.inside[at / kUnit] >> (at % kUnit) & 1;
+      t.arena_out[t.out[row] + at] = pixel ? clamp(sum, t.lo, t.hi) : 0.0f;
+    }
+}
+
+template <int WIDTH, int SAMPLES>
+void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
+  for (int64_t n = sample; n < sample + SAMPLES; n++)
+    for (int64_t o = static_cast<int64_t>(panel_begin) * WIDTH; o < static_cast<int64_t>(panel_end) * WIDTH; o++) {
+      double sum = r.bias[o];
+      for (int32_t k = r.start[o / WIDTH]; k < r.start[o / WIDTH + 1]; k++)
+        sum += static_cast<double>(r.value[static_cast<int64_t>(k) * WIDTH + o % WIDTH]) * r.x[n * r.x_stride + r.index[k]];
+      r.y[n * r.y_stride + o] = clamp(sum, r.lo, r.hi);
+    }
+}
+
+template <bool MAX>
+void pool(const Window& p) {
+  for (int oy = 0; oy < p.out_h; oy++)
+    for (int ox = 0; ox < p.out_w; ox++) {
+      float best = -std::numeric_limits<float>::infinity();
+      double sum = 0;
+      for (int ky = 0; ky < p.kh; ky++)
+        for (int kx = 0; kx < p.kw; kx++) {
+          const int y = oy * p.sh - p.ph + ky * p.dh, x = ox * p.sw - p.pw + kx * p.dw;
+          if (y < 0 || y >= p.h || x < 0 || x >= p.w) continue;
+          const float v = p.x[y * p.pitch + x];
+          if (v > best || v != v) best = v;
+          sum += v;
+        }
+      p.y[oy * p.out_pitch + ox] = MAX ? best : static_cast<float>(sum * p.scale_y[oy] * p.scale_x[ox]);
+    }
+}
+
+void copy_row(const float* x, int64_t step, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = x[i * step];
+}
+
+float sum(const float* x, int64_t n) {
+  double total = 0;
+  for (int64_t i = 0; i < n; i++) total += x[i];
+  return static_cast<float>(total);
+}
+
+double fma_peak(int64_t) { return 0; }
+
+template <int MB, int... NV>
+void fill_taps(TapsKernel* row, std::integer_sequence<int, NV...>) {
+  ((row[NV] = taps<MB, NV + 1>), ...);
+}
+
+template <int WIDTH, int... S>
+void fill_rows(RowsKernel* row, std::integer_sequence<int, S...>) {
+  ((row[S] = rows<WIDTH, S + 1>), ...);
+}
+
+}  // namespace
+
+const Kernels& reference_kernels() {
+  static const Kernels kernels = [] {
+    Kernels k = {};
+    k.name = "reference";
+    k.lanes = kUnit;
+    fill_taps<1>(k.taps[0], std::make_integer_sequence<int, kMaxVectors>());
+    fill_taps<2>(k.taps[1], std::make_integer_sequence<int, kMaxVectors>());
+    fill_taps<4>(k.taps[2], std::make_integer_sequence<int, kMaxVectors>());
+    fill_taps<8>(k.taps[3], std::make_integer_sequence<int, kMaxVectors>());
+    fill_rows<16>(k.rows[0], std::make_integer_sequence<int, kMaxSamples>());
+    fill_rows<32>(k.rows[1], std::make_integer_sequence<int, kMaxSamples>());
+    fill_rows<64>(k.rows[2], std::make_integer_sequence<int, kMaxSamples>());
+    k.max_pool = pool<true>;
+    k.sum_pool = pool<false>;
+    k.copy_row = copy_row;
+    k.sum = sum;
+    k.fma_peak = fma_peak;
+    return k;
+  }();
+  return kernels;
+}
+
+}  // namespace openwork

@@ -1,0 +1,157 @@
+#include "program.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <new>
+
+namespace openwork {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+// Zeroed, aligned to a huge page where it is large enough to profit from one.
+float* allocate_arena(int64_t floats) {
+  constexpr size_t kHuge = size_t{2} << 20;
+  const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
+  const size_t alignment = bytes >= kHuge ? kHuge : 64;
+  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  void* memory = std::aligned_alloc(alignment, rounded);
+  if (!memory) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+  if (alignment == kHuge) madvise(memory, rounded, MADV_HUGEPAGE);  // a hint: refusal changes nothing but speed
+#endif
+  std::fill_n(static_cast<char*>(memory), rounded, 0);
+  return static_cast<float*>(memory);
+}
+
+const Kernels& find_kernels(const std::string& isa) {
+  const auto all = available_kernels();
+  if (isa == "auto") return *all.front();
+  for (const Kernels* k : all)
+    if (isa == k->name) return *k;
+  std::string known;
+  for (const Kernels* k : all) known += std::string(known.empty() ? "" : ", ") + k->name;
+  throw std::invalid_argument("instruction set '" + isa + "' is not available on this machine; available: " + known);
+}
+
+}  // namespace
+
+std::vector<const Kernels*> available_kernels() {
+  std::vector<const Kernels*> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    found.push_back(&avx512_kernels());
+  if (avx2) found.push_back(&avx2_kernels());
+#endif
+  found.push_back(&base_kernels());
+  found.push_back(&reference_kernels());
+  return found;
+}
+
+void Program::Free::operator()(float* p) const { std::free(p); }
+
+Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa)
+    : arena_floats_(arena_floats), external_floats_(std::move(externals)), threads_(threads), kernels_(&find_kernels(isa)) {
+  require(arena_floats >= 1 && arena_floats < (int64_t{1} << 31), "the arena must hold 1 to 2^31 - 1 floats");
+  require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
+  for (int64_t floats : external_floats_) require_size(floats, 1, "an external buffer's size is out of range");
+  arena_.reset(allocate_arena(arena_floats));
+}
+
+ThreadPool& Program::pool() {
+  const int me = static_cast<int>(getpid());
+  if (pool_ && pool_owner_ != me) static_cast<void>(pool_.release());  // after a fork the old threads are gone: joining them would hang
+  if (!pool_) pool_ = std::make_unique<ThreadPool>(threads_);
+  pool_owner_ = me;
+  return *pool_;
+}
+
+void Program::prepare(std::span<float* const> externals) {
+  require(externals.size() == external_floats_.size(), "every external buffer must be given");
+  bound_.assign(externals.begin(), externals.end());
+  if (counters_.size() != steps_.size()) counters_ = std::vector<Counter>(steps_.size());
+  int64_t scratch = 0;
+  for (const auto& step : steps_) scratch = std::max(scratch, step->scratch());
+  scratch_stride_ = (scratch + kUnit) / kUnit * kUnit + kUnit;
+  scratch_.resize(static_cast<size_t>(scratch_stride_ * threads_));
+}
+
+// Every thread walks the same steps; within a step each takes the next chunk that nobody has taken.
+void Program::work(int begin, int end, int thread, Barrier& barrier, std::vector<double>* ends) {
+  const Context context = {arena_.get(), bound_.data(), scratch_.data() + thread * scratch_stride_};
+  const auto start = Clock::now();
+  for (int s = begin; s < end; s++) {
+    const Step& step = *steps_[static_cast<size_t>(s)];
+    const int chunks = step.chunks();
+    std::atomic<int>& next = counters_[static_cast<size_t>(s)].next;
+    for (int chunk; (chunk = next.fetch_add(1, std::memory_order_relaxed)) < chunks;) step.run(*kernels_, context, chunk);
+    if (s + 1 < end || ends) barrier.wait();
+    if (ends && thread == 0) ends->push_back(seconds_since(start));
+  }
+}
+
+void Program::run(int begin, int end, std::span<float* const> externals) {
+  const std::scoped_lock lock(mutex_);
+  require(begin >= 0 && begin <= end && end <= size(), "no such steps");
+  prepare(externals);
+  for (int s = begin; s < end; s++) counters_[static_cast<size_t>(s)].next.store(0, std::memory_order_relaxed);
+  Barrier barrier(threads_);
+  pool().run([&](int thread) { work(begin, end, thread, barrier, nullptr); });
+}
+
+std::vector<double> Program::time_step(int step, int repeats, std::span<float* const> externals) {
+  const std::scoped_lock lock(mutex_);
+  require(step >= 0 && step < size() && repeats >= 1, "no such step");
+  prepare(externals);
+  std::vector<double> seconds;
+  Barrier barrier(threads_);
+  pool().run([&](int thread) {
+    for (int r = 0; r < repeats; r++) {
+      if (thread == 0) counters_[static_cast<size_t>(step)].next.store(0, std::memory_order_relaxed);
+      barrier.wait();
+      const auto start = Clock::now();
+      work(step, step + 1, thread, barrier, nullptr);
+      barrier.wait();
+      if (thread == 0) seconds.push_back(seconds_since(start));
+    }
+  });
+  return seconds;
+}
+
+std::vector<std::vector<double>> Program::profile(int repeats, std::span<float* const> externals) {
+  const std::scoped_lock lock(mutex_);
+  prepare(externals);
+  std::vector<std::vector<double>> all;
+  for (int r = 0; r < repeats; r++) {
+    for (Counter& counter : counters_) counter.next.store(0, std::memory_order_relaxed);
+    std::vector<double> ends;
+    ends.reserve(steps_.size());
+    Barrier barrier(threads_);
+    pool().run([&](int thread) { work(0, size(), thread, barrier, &ends); });
+    for (size_t s = ends.size(); s-- > 1;) ends[s] -= ends[s - 1];
+    all.push_back(std::move(ends));
+  }
+  return all;
+}
+
+double fma_peak(const Kernels& kernels) {
+  constexpr int64_t kIterations = 200'000;
+  double best = 0;
+  for (int repeat = 0; repeat < 20; repeat++) {
+    const auto start = Clock::now();
+    const double flops = kernels.fma_peak(kIterations);
+    best = std::max(best, flops / seconds_since(start));
+  }
+  return best;
+}
+
+}  // namespace openwork

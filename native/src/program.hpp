@@ -1,0 +1,86 @@
+// A program: an arena, external buffers and a list of validated steps, run by a thread pool.
+//
+// Thread safety: calls on one program are serialized by a lock; different programs are independent.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels.hpp"
+#include "step.hpp"
+#include "thread_pool.hpp"
+
+namespace openwork {
+
+// Instruction sets that this machine can run, best first; "reference" is always last.
+std::vector<const Kernels*> available_kernels();
+
+class Program {
+ public:
+  // isa: a name from available_kernels(), or "auto" for the best.
+  Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa);
+
+  // Validates and appends a step, or replaces step `at`; throws std::invalid_argument naming what is wrong.
+  template <class Spec>
+  int add(const Spec& spec, int at = -1) {
+    const std::scoped_lock lock(mutex_);
+    auto step = make_step(spec, limits());
+    if (at < 0) {
+      steps_.push_back(std::move(step));
+      return static_cast<int>(steps_.size()) - 1;
+    }
+    require(at < static_cast<int>(steps_.size()), "no such step");
+    steps_[static_cast<size_t>(at)] = std::move(step);
+    return at;
+  }
+
+  // Runs steps [begin, end). externals[i] points to the floats of external buffer i.
+  void run(int begin, int end, std::span<float* const> externals);
+  // Seconds of each of `repeats` runs of one step.
+  std::vector<double> time_step(int step, int repeats, std::span<float* const> externals);
+  // Seconds that each step took in each of `repeats` whole runs: [repeats][steps].
+  std::vector<std::vector<double>> profile(int repeats, std::span<float* const> externals);
+
+  std::span<float> arena() { return {arena_.get(), static_cast<size_t>(arena_floats_)}; }
+  const Kernels& kernels() const { return *kernels_; }
+  std::string kernel_name(int step) const { return steps_.at(static_cast<size_t>(step))->kernel(*kernels_); }
+  int threads() const { return threads_; }
+  int size() const { return static_cast<int>(steps_.size()); }
+  std::span<const int64_t> externals() const { return external_floats_; }
+
+ private:
+  struct alignas(64) Counter {
+    std::atomic<int> next{0};
+  };
+  struct Free {
+    void operator()(float* p) const;
+  };
+
+  Limits limits() const { return {arena_floats_, external_floats_, threads_}; }
+  void prepare(std::span<float* const> externals);
+  void work(int begin, int end, int thread, Barrier& barrier, std::vector<double>* ends);
+  ThreadPool& pool();
+
+  int64_t arena_floats_;
+  std::vector<int64_t> external_floats_;
+  int threads_;
+  const Kernels* kernels_;
+  std::unique_ptr<float[], Free> arena_;
+  std::vector<std::unique_ptr<Step>> steps_;
+  std::vector<Counter> counters_;
+  std::vector<float> scratch_;
+  int64_t scratch_stride_ = 0;
+  std::vector<float*> bound_;
+  std::mutex mutex_;
+  std::unique_ptr<ThreadPool> pool_;
+  int pool_owner_ = 0;  // process id: threads do not survive a fork
+};
+
+// Measured multiply-add peak of one core in floating-point operations a second.
+double fma_peak(const Kernels& kernels);
+
+}  // namespace openwork

@@ -1,0 +1,52 @@
+// One vector type per instruction set. Each kernels_*.cpp defines OW_LANES before it includes this, so every translation
+// unit has its own `vec` inside its own (anonymous) namespace and the kernels above it are written once.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if !defined(OW_LANES)
+#error "define OW_LANES (floats in a vector) before including vec.hpp"
+#endif
+
+namespace {
+
+constexpr int kLanes = OW_LANES;
+
+typedef float vec __attribute__((vector_size(4 * OW_LANES)));
+typedef float vec_unaligned __attribute__((vector_size(4 * OW_LANES), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * OW_LANES)));
+
+inline vec load(const float* p) { return *reinterpret_cast<const vec_unaligned*>(p); }
+inline void store(float* p, vec v) { *reinterpret_cast<vec_unaligned*>(p) = v; }
+inline vec splat(float s) { return s - vec{}; }  // subtracting +0 is exact, so no instruction is left of it
+
+// Clamp that lets NaN through, as PyTorch's relu does: x86 max/min return their second operand when either is NaN.
+inline vec clamp(vec v, vec lo, vec hi) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  return (vec)_mm512_min_ps((__m512)hi, _mm512_max_ps((__m512)lo, (__m512)v));
+#elif OW_LANES == 8 && defined(__AVX__)
+  return (vec)_mm256_min_ps((__m256)hi, _mm256_max_ps((__m256)lo, (__m256)v));
+#else
+  v = v < lo ? lo : v;
+  return v > hi ? hi : v;
+#endif
+}
+
+// Keeps lane i where bit i is set, zero elsewhere (also where the lane is NaN or infinite).
+inline vec keep(vec v, uint32_t bits) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  return (vec)_mm512_maskz_mov_ps((__mmask16)bits, (__m512)v);
+#else
+  ivec lane;
+  for (int i = 0; i < kLanes; i++) lane[i] = 1 << i;
+  const ivec on = ((ivec{} + static_cast<int32_t>(bits)) & lane) != 0;
+  return (vec)((ivec)v & on);
+#endif
+}
+
+}  // namespace
