@@ -34,7 +34,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise DataError(f"{path} does not start like an idx file of {list(shape)} bytes; remove it and get it again")
     if len(content) != header + prod(shape):
         raise DataError(
-            f"{path} holds {len(content)} bytes instead of {header + prod(shape)}, it is damaged; remove it and get it again"
+            f"{path} holds {len(content)} bytes instead of {header + prod(shape)}; remove it and get it again"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 

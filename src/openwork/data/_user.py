@@ -148,7 +148,8 @@ def _regroup(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
             continue
         inputs, labels = (torch.cat(part) for part in zip(*kept, strict=True))
         whole = count - count % size
-        yield from zip(inputs[:whole].split(size), labels[:whole].split(size), strict=True)
+        for start in range(0, whole, size):
+            yield inputs[start : start + size], labels[start : start + size]
         kept = [(inputs[whole:], labels[whole:])] if count > whole else []
         count -= whole
     if count:

@@ -1,7 +1,7 @@
 """What training and measuring need of a data set, and one implementation of it that lives in memory.
 
-`Data` is the contract: named splits that yield `(inputs, labels)` batches. `ArrayData` fulfils it for images that fit into
-memory as uint8: shuffling, cropping, flipping and normalising are vectorised over the batch, so that on a small
+`Data` is the contract: named splits that yield `(inputs, labels)` batches. `ArrayData` fulfils it for images that fit
+into memory as uint8: shuffling, cropping, flipping and normalising are vectorised over the batch, so that on a small
 machine the loader needs no worker processes and a few per cent of a training step.
 """
 
@@ -104,7 +104,8 @@ class Split:
 
     def __init__(self, name: str, images: np.ndarray, labels: np.ndarray) -> None:
         if images.ndim != 4 or images.dtype != np.uint8:
-            raise DataError(f"{name}: images must be uint8 [count, channels, height, width], got {images.dtype} {list(images.shape)}")
+            got = f"{images.dtype} {list(images.shape)}"
+            raise DataError(f"{name}: images must be uint8 [count, channels, height, width], got {got}")
         if labels.shape != (len(images),):
             raise DataError(f"{name}: {len(images)} images need as many labels, got {list(labels.shape)}")
         self.images = torch.from_numpy(np.array(images, order="C"))
@@ -145,7 +146,7 @@ class ArrayData(Data):
         self._train, self._test = Split(f"{name} train", *train), Split(f"{name} test", *test)
         self._validation = Split(f"{name} validation", *validation) if validation is not None else None
         if not len(self._train) or not len(self._test):
-            raise DataError(f"{name}: {len(self._train)} training and {len(self._test)} test images; both need at least 1")
+            raise DataError(f"{name}: {len(self._train)} training and {len(self._test)} test images; each needs one")
         channels = self._train.images.shape[1]
         if len(mean) != channels or len(std) != channels or min(std) <= 0:
             raise DataError(f"{name}: mean {mean} and std {std} must have {channels} numbers, std above 0")

@@ -57,6 +57,6 @@ def _read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
         raise missing(folder, name, "cifar10")
     size, expected = path.stat().st_size, RECORDS * _RECORD_BYTES
     if size != expected:
-        raise DataError(f"{path} holds {size} bytes instead of {expected}, it is damaged; remove it and get it again")
+        raise DataError(f"{path} holds {size} bytes instead of {expected}; remove it and get it again")
     records = np.fromfile(path, np.uint8).reshape(RECORDS, _RECORD_BYTES)
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]

@@ -42,7 +42,7 @@ def load(root: Path | None = None) -> Data:
 
 
 def _enlarge(images: np.ndarray) -> np.ndarray:
-    """[count, 8, 8] of 0..16 to uint8 [count, 1, 28, 28]: 24x24 by bilinear interpolation in a border of 2, as in MNIST."""
+    """[count, 8, 8] of 0..16 to uint8 [count, 1, 28, 28]: 24x24 by bilinear interpolation, in a border of 2."""
     small = torch.from_numpy(images).to(torch.float32)[:, None] * (255 / 16)
     large = torch.nn.functional.interpolate(small, size=(24, 24), mode="bilinear", align_corners=False)
     padded: np.ndarray = torch.nn.functional.pad(large, (2, 2, 2, 2)).round().to(torch.uint8).numpy()

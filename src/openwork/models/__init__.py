@@ -17,7 +17,8 @@ def resolve(spec: str | nn.Module, **options: Any) -> nn.Module:
     """The module that `spec` means, in evaluation mode.
 
     Arguments:
-        spec: a zoo name ("cifar10_resnet20"), the user's own factory ("path/to/file.py:factory", returns a module), or a module.
+        spec: a zoo name ("cifar10_resnet20"), the user's own factory ("path/to/file.py:factory", returns a module),
+            or a module.
         options: passed to the model's `build` or to the factory, such as `weights` (None: random; "pretrained": the
             published ones; a path: a safetensors file) or `classes`.
 
@@ -42,7 +43,7 @@ def resolve(spec: str | nn.Module, **options: Any) -> nn.Module:
 
 
 def input_shape(spec: str) -> tuple[int, ...] | None:
-    """The shape of one input, [1, ...], of a zoo model, or of a user's file that sets `INPUT_SHAPE`; None where unknown."""
+    """The shape of one input, [1, ...]: known of zoo models and of a user's file that sets `INPUT_SHAPE`, else None."""
     home = factory_module(spec) if is_file_spec(spec) else plugins.module("models", spec)
     shape = getattr(home, "INPUT_SHAPE", None)
     return None if shape is None else tuple(shape)

@@ -1,7 +1,10 @@
 """Residual networks for ImageNet with torchvision's parameter names: stem, four stages, linear.
 
-Source: He, Zhang, Ren and Sun 2016, arXiv:1512.03385; the stride of a bottleneck sits on its 3x3 convolution, as in torchvision.
+Source: He, Zhang, Ren and Sun 2016, arXiv:1512.03385. The stride of a bottleneck sits on its 3x3
+convolution, as in torchvision.
 """
+
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
@@ -60,10 +63,13 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
+AnyBlock: TypeAlias = type[BasicBlock] | type[Bottleneck]
+
+
 class ResNet(nn.Module):
     """[batch, 3, 224, 224] to logits [batch, classes]; `depths` counts the blocks of the four stages."""
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int], classes: int) -> None:
+    def __init__(self, block: AnyBlock, depths: tuple[int, int, int, int], classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -84,6 +90,6 @@ class ResNet(nn.Module):
         return logits
 
 
-def _stage(block: type[BasicBlock] | type[Bottleneck], inputs: int, width: int, depth: int, stride: int) -> nn.Sequential:
+def _stage(block: AnyBlock, inputs: int, width: int, depth: int, stride: int) -> nn.Sequential:
     outputs = width * block.expansion
     return nn.Sequential(block(inputs, width, stride), *(block(outputs, width, 1) for _ in range(depth - 1)))

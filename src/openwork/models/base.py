@@ -22,8 +22,8 @@ def with_weights(model: M, name: str, weights: str | Path | None, published: boo
 
     Arguments:
         name: the model's name in the zoo, for messages and file names.
-        weights: None keeps the random initialisation; "pretrained" reads `DATA/weights/NAME.safetensors`; anything else is
-            the path of a safetensors file with plain torch names.
+        weights: None keeps the random initialisation; "pretrained" reads `DATA/weights/NAME.safetensors`; anything else
+            is the path of a safetensors file with plain torch names.
         published: whether published weights of this model are known.
 
     Raises `ModelError` where there are no such weights, or they do not fit, or hold NaN or infinity.
@@ -31,7 +31,7 @@ def with_weights(model: M, name: str, weights: str | Path | None, published: boo
     if weights is None:
         return model.eval()
     if weights == PRETRAINED and not published:
-        raise ModelError(f"{name} has no published weights; train it, pass weights=None, or the path of a .safetensors file")
+        raise ModelError(f"{name} has no published weights; pass weights=None, or the path of a .safetensors file")
     path = data_root() / "weights" / f"{name}.safetensors" if weights == PRETRAINED else Path(weights).expanduser()
     if not path.is_file():
         remedy = (

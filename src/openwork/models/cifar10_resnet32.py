@@ -13,7 +13,7 @@ __all__ = ["INPUT_SHAPE", "build"]
 def build(weights: str | Path | None = PRETRAINED, classes: int = 10) -> nn.Module:
     """ResNet-32 in evaluation mode.
 
-    `weights` is "pretrained" (`DATA/weights/cifar10_resnet32.safetensors`, by akamaster, BSD-2-Clause), None (random), or
-    the path of a safetensors file. Raises `ModelError` where they are missing or do not fit.
+    `weights` is "pretrained" (`DATA/weights/cifar10_resnet32.safetensors`, by akamaster, BSD-2-Clause), None (random),
+    or the path of a safetensors file. Raises `ModelError` where they are missing or do not fit.
     """
     return build_depth(32, weights, classes)
