@@ -1,0 +1,110 @@
+# What people and CI run. `make demo` needs Python 3.11 or later and a C++ compiler, nothing else.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# On Linux PyPI's torch brings several GB of CUDA along. Whoever has told pip where to look knows better than this file.
+ifeq ($(shell uname -s)$(PIP_FIND_LINKS)$(PIP_INDEX_URL)$(PIP_EXTRA_INDEX_URL),Linux)
+TORCH_SOURCE := --extra-index-url $(CPU_INDEX)
+endif
+
+NATIVE := CMakeLists.txt pyproject.toml $(shell find native -type f 2>/dev/null)
+# pip's output is long and mostly names: show what takes time, keep the rest for when it fails.
+SHOW := awk '/^(  Downloading|Installing|Building|Successfully)/ { sub(/^ +/, ""); print "  " substr($$0, 1, 110); fflush() }'
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+define install
+$(PIP) $(1) 2>$(VENV)/pip.log | $(SHOW) || { tail -n 40 $(VENV)/pip.log >&2; exit 1; }
+endef
+
+.PHONY: help
+help:
+	@echo "make demo    train, prune, compile, check and time LeNet-5; writes runs/demo/report.html (under 5 minutes)"
+	@echo "make test    lint, types and all tests but the slow ones"
+	@echo "make slow    the slow tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   single layers and whole models beside PyTorch, ONNX Runtime and OpenVINO"
+	@echo "make docs    execute the code in the documentation"
+	@echo "make venv    $(VENV) with everything for development"
+	@echo "make clean   remove what was built ($(VENV) and runs/ too: make distclean)"
+
+.PHONY: demo
+demo: $(VENV)/.built
+	@$(BIN)/openwork demo
+
+.PHONY: test
+test: lint
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+.PHONY: slow
+slow: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q -m slow
+
+.PHONY: lint
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@echo "ruff and mypy: clean"
+
+.PHONY: bench
+bench: $(VENV)/.bench
+	@$(BIN)/python benchmarks/run.py
+
+.PHONY: docs
+docs: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q tests/docs
+
+.PHONY: venv
+venv: $(VENV)/.dev $(VENV)/.bench
+
+.PHONY: compiler
+compiler:
+	@command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { \
+	  echo "Openwork needs a C++20 compiler and found none. Install one, then repeat the command:" >&2; \
+	  echo "  Debian, Ubuntu:  sudo apt install g++" >&2; \
+	  echo "  Fedora:          sudo dnf install gcc-c++" >&2; \
+	  echo "  macOS:           xcode-select --install" >&2; \
+	  exit 1; }
+
+$(VENV)/.venv: | compiler
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Openwork needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch first and by itself: the line that picks its source must not pick that of any other package.
+$(VENV)/.torch: constraints.txt $(VENV)/.venv
+	@echo "installing pinned libraries into $(VENV) (1 to 3 minutes)"
+	@$(call install,torch==2.13.0 $(TORCH_SOURCE))
+	@touch $@
+
+$(VENV)/.built: $(NATIVE) constraints.txt $(VENV)/.torch | compiler
+	@$(call install,cmake ninja nanobind scikit-build-core)
+	@echo "building the native library"
+	@$(call install,--no-build-isolation --editable '.[onnx]')
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.built
+	@$(call install,--no-build-isolation --editable '.[dev]')
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.built
+	@$(call install,--no-build-isolation --editable '.[bench]')
+	@touch $@
+
+.PHONY: clean
+clean:
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)/.built $(VENV)/.dev $(VENV)/.bench
+	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean
+	@rm -rf $(VENV) runs
