@@ -1,0 +1,1 @@
+"""Sets that weights may lie in; one file is one set."""

@@ -1,0 +1,45 @@
+"""A constraint on a weight that its granule does not divide: pad with zeros, constrain, crop."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .base import Constraint
+
+
+class Padded(Constraint):
+    """`inner`, seen through a border of zeros that completes the matrix `[out, in*kh*kw]` to a multiple of its granule.
+
+    Groups are counted with the border, so the sparsity of the cropped weight can differ a little from `inner.sparsity`.
+    """
+
+    inner: Constraint
+    """The constraint whose granule does not divide the weight."""
+
+    def project(self, w: Tensor) -> Tensor:
+        return self._crop(self.inner.project(self._pad(w)), w.shape)
+
+    def mask(self, w: Tensor) -> Tensor:
+        return self._crop(self.inner.mask(self._pad(w)), w.shape)
+
+    def violations(self, w: Tensor) -> int:
+        return self.inner.violations(self._pad(w))
+
+    def relaxed(self, share: float) -> Self | None:
+        inner = self.inner.relaxed(share)
+        return self.model_copy(update={"inner": inner}) if inner else None
+
+    def __str__(self) -> str:
+        return f"{self.inner}, padded"
+
+    def _pad(self, w: Tensor) -> Tensor:
+        Constraint.check(self, w.shape)
+        matrix = w.detach().reshape(w.shape[0], -1)
+        missing = [-size % step for size, step in zip(matrix.shape, self.inner.granule(), strict=True)]
+        return functional.pad(matrix, (0, missing[1], 0, missing[0]))
+
+    @staticmethod
+    def _crop(matrix: Tensor, shape: torch.Size) -> Tensor:
+        return matrix[: shape[0], : shape[1:].numel()].reshape(shape).clone()

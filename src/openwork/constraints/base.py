@@ -1,0 +1,143 @@
+"""What a constraint is: a set of allowed weights, given by its projection, its definition and, for sparsity, its mask.
+
+Convolution weights are `[out, in, kh, kw]`, linear weights `[out, in]`. A `Constraint` is any set; a `Sparsity` is a set of
+the kind 'cut the weight into groups, keep at most so many groups', for which projection is exact and needs no search.
+"""
+
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from pydantic import AfterValidator
+from torch import Tensor
+
+from ..config import Plugin
+from ..errors import ModelError, ShapeError
+
+
+class Constraint(Plugin):
+    """A set S of weights. Pure: no method changes its argument, no result shares memory with it."""
+
+    ROOM: ClassVar[str] = "constraints"
+    EXACT: ClassVar[bool] = True
+    """Whether `project` returns the nearest member of the set, proved against brute force, or a good one (heuristic)."""
+    EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ()
+    """Arguments that contract tests, documentation and benchmarks build instances from."""
+
+    @abstractmethod
+    def project(self, w: Tensor) -> Tensor:
+        """argmin_Z ||W - Z||_F  subject to Z in S. `w` is `[out, in, kh, kw]` or `[out, in]`, the result has its shape.
+
+        Raises ShapeError if the set does not exist for this shape, ModelError if a weight is NaN or infinite.
+        """
+
+    @abstractmethod
+    def violations(self, w: Tensor) -> int:
+        """How far `w` is from the definition of the set, as a count (0: member); found without `project`."""
+
+    def mask(self, w: Tensor) -> Tensor:
+        """Which entries of `w` may differ from zero after projection: bool, the shape of `w`."""
+        return self.project(w) != 0
+
+    def relaxed(self, share: float) -> "Constraint | None":
+        """The same kind of set made wider, for gradual solvers: share 1 is this set, share 0 is everything (None)."""
+        return self if share > 0 else None
+
+    def granule(self) -> tuple[int, int]:
+        """Rows and columns of which the matrix `[out, in*kh*kw]` must have a multiple."""
+        return (1, 1)
+
+    def check(self, shape: torch.Size | tuple[int, ...]) -> None:
+        """Raise ShapeError if no weight of `shape` can be held against this constraint."""
+        if len(shape) < 2:
+            raise ShapeError(f"{self.kind()}: a weight of shape {_by(shape)} has {len(shape)} dimensions, needs at least 2")
+        if 0 in shape:
+            raise ShapeError(f"{self.kind()}: a weight of shape {_by(shape)} has no elements; leave this layer out of the rules")
+        size = (shape[0], torch.Size(shape[1:]).numel())
+        for name, have, step in zip(("out", "in*kh*kw"), size, self.granule(), strict=True):
+            if have % step:
+                raise ShapeError(
+                    f"{self.kind()}: {name} = {have} of weight {_by(shape)} is not a multiple of {step}; choose another "
+                    f"block shape, or set on_misfit to pad or skip"
+                )
+
+
+def _share(value: float) -> float:
+    if not 0 < value < 1:
+        raise ValueError(f"{value:g} is not in (0, 1)")
+    return value
+
+
+Share = Annotated[float, AfterValidator(_share)]
+
+
+class Sparsity(Constraint):
+    """At most `round((1 - sparsity) * groups)` groups of weights differ from zero, and at least one is allowed to.
+
+    project: keeps the groups of largest L2 norm, which is exact because groups do not overlap: the squared distance is the
+    sum of the squared norms of the dropped groups. Exactly that many groups are kept, also under ties (lowest index
+    first). One group always stays, since a layer of zeros cuts the network.
+    """
+
+    sparsity: Share
+    """Share of groups that are zero, in (0, 1)."""
+
+    @abstractmethod
+    def norms(self, w: Tensor) -> Tensor:
+        """A number >= 0 per group, ordered as the L2 norms of the groups are: float32 or float64, one dimension."""
+
+    @abstractmethod
+    def spread(self, keep: Tensor, shape: torch.Size) -> Tensor:
+        """A flag per group -> a flag per weight, of `shape` or broadcastable to it."""
+
+    def budget(self, groups: int) -> int:
+        """How many of `groups` groups may differ from zero."""
+        return max(1, round((1 - self.sparsity) * groups))
+
+    def relaxed(self, share: float) -> Self | None:
+        sparsity = self.sparsity * min(share, 1.0)
+        return self.model_copy(update={"sparsity": sparsity}) if sparsity > 0 else None
+
+    def project(self, w: Tensor) -> Tensor:
+        w = w.detach()
+        # masked_fill rather than a product: dropped weights become +0.0 exactly, kept ones stay bit for bit.
+        return w.masked_fill(~self.mask(w), 0.0)
+
+    def mask(self, w: Tensor) -> Tensor:
+        w = w.detach()
+        self.check(w.shape)
+        norms = self.norms(w)
+        # A sum is NaN or infinite if a summand is; only then is the slow exact test worth its time.
+        if not bool(torch.isfinite(norms.sum())) and not bool(torch.isfinite(w).all()):
+            raise ModelError(f"{self.kind()}: the weight {_by(w.shape)} holds NaN or infinite values; restore finite weights first")
+        return self.spread(largest(norms, self.budget(norms.numel())), w.shape).expand(w.shape)
+
+    def violations(self, w: Tensor) -> int:
+        """Groups that differ from zero beyond the allowed count."""
+        self.check(w.shape)
+        occupied = self.norms((w.detach() != 0).float())
+        return max(0, int(torch.count_nonzero(occupied)) - self.budget(occupied.numel()))
+
+
+def largest(scores: Tensor, count: int) -> Tensor:
+    """Flags of the `count` largest of `scores` (one dimension); of equal scores the lowest indices win."""
+    if count >= scores.numel():
+        return torch.ones_like(scores, dtype=torch.bool)
+    # The threshold alone costs one selection instead of a sort; ties at the threshold are then resolved by index.
+    # NumPy's selection is vectorised, torch's is not (three times slower on 25 million scores).
+    place = scores.numel() - count
+    threshold = float(np.partition(scores.cpu().numpy(), place)[place])
+    keep = scores > threshold
+    tied = (scores == threshold).nonzero().squeeze(1)
+    keep[tied[: count - int(torch.count_nonzero(keep))]] = True
+    return keep
+
+
+def group_norms(w: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """L2 norms over `dims`, flattened; in double precision, so that squares of tiny weights do not vanish."""
+    return torch.linalg.vector_norm(w, dim=dims, dtype=torch.float64).flatten()
+
+
+def _by(shape: torch.Size | tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "()"

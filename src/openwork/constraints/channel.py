@@ -1,0 +1,30 @@
+"""Channel sparsity: whole input channels (columns of a linear layer) are zero."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Sparsity, group_norms
+
+
+class Channel(Sparsity):
+    """Only the strongest input channels are read, so that the layer before can shrink.
+
+    project: argmin_Z ||W - Z||_F  s.t.  at most round((1 - sparsity) * in) of the slices W[:, i] differ from zero (exact;
+    of equal norms the lowest index stays). For a grouped convolution, `in` counts the channels within a group.
+
+    >>> Channel(sparsity=0.5).project(torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
+    tensor([[1., 0.],
+            [2., 0.]])
+
+    Source: Wen et al. 2016, arXiv:1608.03665.
+    """
+
+    EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({"sparsity": 0.5}, {"sparsity": 0.25})
+
+    def norms(self, w: Tensor) -> Tensor:
+        return group_norms(w, (0, *range(2, w.dim())))
+
+    def spread(self, keep: Tensor, shape: torch.Size) -> Tensor:
+        return keep.view(1, -1, *[1] * (len(shape) - 2))

@@ -1,0 +1,125 @@
+"""Rules against a model: which weight obeys which constraint, and what is left dense and why."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from .. import plugins
+from ..constraints._padded import Padded
+from ..constraints.base import Constraint
+from ..errors import ModelError, RecipeError, ShapeError
+from .recipe import Recipe, Rule
+
+_WORDS: dict[str, tuple[type[nn.Module], ...]] = {
+    "all": (nn.Conv2d, nn.Linear),
+    "conv2d": (nn.Conv2d,),
+    "linear": (nn.Linear,),
+}
+
+
+@dataclass(frozen=True)
+class Match:
+    """A convolution or linear layer and what the recipe asks of it."""
+
+    name: str
+    """The layer's name in the model."""
+    weight: nn.Parameter
+    """`[out, in, kh, kw]` or `[out, in]`."""
+    constraint: Constraint | None
+    """None: the layer stays dense."""
+    note: str = ""
+    """Why a layer that a rule asked for stays dense."""
+
+
+def layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """All convolutions and linear layers by name: those that rules can hit and figures of sparsity count."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+
+
+def match(recipe: Recipe, model: nn.Module) -> list[Match]:
+    """What `recipe` asks of each convolution and linear layer of `model`, in the model's order.
+
+    Raises RecipeError for a rule without a layer (listing near names) or whose layers all belong to later rules, ShapeError
+    for a weight that a constraint cannot hold, ModelError for weights that are NaN, infinite or empty.
+    """
+    found = layers(model)
+    if not found:
+        raise ModelError(f"{type(model).__name__} has no Conv2d or Linear layer; there is nothing to prune")
+    owners: dict[str, int] = {}
+    for index, rule in enumerate(recipe.rules):
+        for name in _targets(rule, index, found):
+            owners[name] = index
+    _no_rule_is_shadowed(recipe, owners)
+    _no_weight_twice(found, owners)
+    return [_fit(name, module, recipe.rules, owners.get(name)) for name, module in found.items()]
+
+
+def _targets(rule: Rule, index: int, found: dict[str, nn.Conv2d | nn.Linear]) -> list[str]:
+    chosen: set[str] = set()
+    for target in rule.targets:
+        hits = _hits(target, found, f"rules[{index}].targets")
+        if not hits:
+            names = list(found)
+            what = plugins.unknown("layer", target.removeprefix("re:"), [*names, *_WORDS])
+            raise RecipeError(f"rules[{index}].targets: {target!r} matches no convolution or linear layer; {what}")
+        chosen |= hits
+    ignored = {name for target in rule.ignore for name in _hits(target, found, f"rules[{index}].ignore")}
+    if not chosen - ignored:
+        raise RecipeError(f"rules[{index}].ignore: {list(rule.ignore)} leaves none of the {len(chosen)} layers in targets")
+    return [name for name in found if name in chosen - ignored]
+
+
+def _hits(target: str, found: dict[str, nn.Conv2d | nn.Linear], field: str) -> set[str]:
+    if target.startswith("re:"):
+        try:
+            pattern = re.compile(target[3:])
+        except re.error as error:
+            raise RecipeError(f"{field}: {target!r} is not a regular expression: {error}") from None
+        return {name for name in found if pattern.match(name)}
+    if target in found:
+        return {target}
+    if kinds := _WORDS.get(target.lower()):
+        return {name for name, module in found.items() if isinstance(module, kinds)}
+    return set()
+
+
+def _no_rule_is_shadowed(recipe: Recipe, owners: dict[str, int]) -> None:
+    for index in range(len(recipe.rules)):
+        if index not in owners.values():
+            raise RecipeError(f"rules[{index}]: later rules take all of its layers; drop it, or move it after them")
+
+
+def _no_weight_twice(found: dict[str, nn.Conv2d | nn.Linear], owners: dict[str, int]) -> None:
+    users: dict[int, str] = {}
+    for name in owners:
+        first = users.setdefault(id(found[name].weight), name)
+        if first != name:
+            raise RecipeError(f"layers {first!r} and {name!r} share one weight; put one of them into 'ignore'")
+
+
+def _fit(name: str, module: nn.Conv2d | nn.Linear, rules: Sequence[Rule], owner: int | None) -> Match:
+    weight = module.weight
+    _usable(name, weight)
+    if owner is None:
+        return Match(name, weight, None)
+    rule = rules[owner]
+    try:
+        rule.constraint.check(weight.shape)
+    except ShapeError as error:
+        if rule.on_misfit == "skip":
+            return Match(name, weight, None, note=str(error))
+        padded = Padded(inner=rule.constraint)
+        if rule.on_misfit == "error" or rule.constraint.granule() == (1, 1):
+            raise ShapeError(f"rules[{owner}], layer {name!r}: {error}") from None
+        return Match(name, weight, padded)
+    return Match(name, weight, rule.constraint)
+
+
+def _usable(name: str, weight: Tensor) -> None:
+    if weight.numel() == 0:
+        shape = "x".join(map(str, weight.shape))
+        raise ModelError(f"layer {name!r} has a weight of shape {shape} without elements; remove the layer")
+    if bad := int((~weight.detach().isfinite()).sum()):
+        raise ModelError(f"layer {name!r} has {bad} NaN or infinite weights of {weight.numel()}; start from finite weights")

@@ -1,0 +1,109 @@
+"""A recipe: rules that say which layers obey which constraint, the solver that gets them there, and the schedule."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+
+from .. import plugins
+from ..config import Config, explain
+from ..constraints.base import Constraint
+from ..errors import RecipeError
+from ..solvers.admm import ADMM
+from ..solvers.base import Solver
+from .schedule import Schedule
+
+__all__ = ["Recipe", "Rule", "Schedule", "builtin_names"]
+
+_BUILTIN = Path(__file__).parent / "builtin"
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Targets = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
+
+
+class Rule(Config):
+    """A constraint for the weights of some layers.
+
+    A target is `all`, `conv2d`, `linear`, the exact name of a layer (`layer1.0.conv1`), or `re:` and a regular expression
+    that must match from the start of the name (`re:layer.*conv`). Where two rules hit the same layer, the later one wins, so
+    general rules come first and exceptions after them.
+
+    >>> from openwork import Block
+    >>> rule = Rule(targets="re:layer.*conv", constraint=Block(shape=(4, 1), sparsity=0.9), ignore="layer1.0.conv1")
+    """
+
+    ERROR = RecipeError
+
+    targets: Annotated[Targets, Field(min_length=1)]
+    """Layers that the rule is for; one target or a list of them."""
+    constraint: Annotated[SerializeAsAny[Constraint], BeforeValidator(Constraint.parse)]
+    """The set that each of their weights must lie in."""
+    ignore: Targets = ()
+    """Layers left out, in the language of `targets`."""
+    on_misfit: Literal["error", "pad", "skip"] = "error"
+    """When a weight's shape does not divide into the constraint's blocks: stop, complete it with zeros, or leave the layer
+    dense and say so in the result."""
+
+
+class Recipe(Config):
+    """Everything that decides how a model is compressed.
+
+    >>> recipe = Recipe.load("block4x1-80")
+    >>> Recipe.parse(recipe.dump()) == recipe
+    True
+    """
+
+    ERROR = RecipeError
+
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
+    """Which layers obey which constraint; later rules win."""
+    solver: Annotated[SerializeAsAny[Solver], BeforeValidator(Solver.parse)] = ADMM()
+    """The method of the shape phase."""
+    schedule: Schedule = Schedule()
+    """Epochs, rates, losses and precision."""
+    name: str = "custom"
+    """What reports call the recipe."""
+
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """A built-in recipe by its name, or the recipe in a YAML file.
+
+        Raises RecipeError if there is neither, with the known names, or if the content is wrong, with the field's name.
+        """
+        known = builtin_names()
+        path = _BUILTIN / f"{source}.yaml" if str(source) in known else Path(source)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            if path.suffix in (".yaml", ".yml") or path.exists():
+                raise RecipeError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
+            raise RecipeError(f"{plugins.unknown('recipe', str(source), known)}; or give the path of a YAML file") from None
+        return cls.parse(text, name=path.stem, source=str(path))
+
+    @classmethod
+    def parse(cls, text: str, name: str | None = None, source: str = "recipe") -> Self:
+        """The recipe in `text` (YAML); `name` serves where the text has none, `source` stands in messages."""
+        try:
+            fields = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(fields, dict):
+            raise RecipeError(f"{source} should be a mapping with 'rules', 'solver' and 'schedule', not {type(fields).__name__}")
+        try:
+            return cls.model_validate({"name": name or "custom", **fields})
+        except ValidationError as error:
+            raise RecipeError(f"{source}: {explain(error)}") from None
+
+    def dump(self) -> str:
+        """The recipe as YAML, every field written out; `parse` reads it back to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def builtin_names() -> list[str]:
+    """Names of the recipes that come with Openwork: the files in builtin/."""
+    return sorted(path.stem for path in _BUILTIN.glob("*.yaml"))

@@ -1,0 +1,128 @@
+"""How long and with which step sizes a network is trained: epochs of each phase, rates, optimizer, losses, precision."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ..config import Config
+from ..errors import RecipeError
+
+Epochs = Annotated[int, Field(ge=0)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Rate(Config):
+    """A learning rate over one phase: linear warm-up to `peak`, then its decay.
+
+    >>> Rate(peak=0.1, decay="cosine").at(50, steps=100, steps_per_epoch=10)
+    0.05
+    """
+
+    ERROR = RecipeError
+
+    peak: Annotated[float, Field(gt=0)]
+    """Learning rate after warm-up."""
+    decay: Literal["constant", "cosine", "step"] = "constant"
+    """cosine: half a wave from `peak` to `final * peak`; step: times `factor` at each of `milestones`."""
+    final: Share = 0.0
+    """Where cosine decay ends, as a share of `peak`."""
+    milestones: tuple[Share, ...] = (0.5, 0.75)
+    """Where step decay acts, as shares of the phase."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What step decay multiplies the rate by."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs, possibly a fraction, in which the rate rises linearly from nearly zero to `peak`."""
+
+    def at(self, step: int, steps: int, steps_per_epoch: int) -> float:
+        """The rate of training step `step` of a phase of `steps` steps."""
+        warm = min(round(self.warmup_epochs * steps_per_epoch), steps)
+        if step < warm:
+            return self.peak * (step + 1) / warm
+        passed = (step - warm) / max(1, steps - warm)
+        if self.decay == "cosine":
+            return self.peak * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * passed)))
+        if self.decay == "step":
+            return self.peak * self.factor ** sum(step >= share * steps for share in self.milestones)
+        return self.peak
+
+
+class OptimizerSettings(Config):
+    """The optimizer, made anew (with empty buffers) at the start of each phase."""
+
+    ERROR = RecipeError
+
+    kind: Literal["sgd", "adam"] = "sgd"
+    """Stochastic gradient descent with momentum, or Adam with decoupled weight decay."""
+    momentum: Momentum = 0.9
+    """Of SGD, in [0, 1)."""
+    nesterov: bool = False
+    """Look-ahead momentum of SGD; needs momentum > 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 decay per step, as a share of the learning rate."""
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    """Of Adam: decay of the averages of gradients and squared gradients."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "OptimizerSettings":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0; raise momentum or drop nesterov")
+        return self
+
+
+class Distillation(Config):
+    """The dense model as a teacher: loss = (1 - weight) * task + weight * T^2 * KL(teacher || student), at temperature T.
+
+    Source: Hinton et al. 2015, arXiv:1503.02531.
+    """
+
+    ERROR = RecipeError
+
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the distillation loss, in (0, 1]."""
+    temperature: Annotated[float, Field(gt=0)] = 3.0
+    """Divisor T of logits; larger means softer."""
+
+
+class Schedule(Config):
+    """Phases in order: dense (plain training), shape (the solver at work), retrain (zeros fixed)."""
+
+    ERROR = RecipeError
+
+    dense_epochs: Epochs = 0
+    """Epochs of plain training first, for a network that is not trained yet."""
+    shape_epochs: Epochs = 8
+    """Epochs in which the solver moves the weights into their constraints."""
+    retrain_epochs: Epochs = 18
+    """Epochs after the cut, with the zeros held."""
+    updates_per_epoch: Annotated[int, Field(ge=1)] = 1
+    """Solver updates in each epoch of shaping, evenly spread."""
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    """Examples in a training step."""
+    dense_rate: Rate = Rate(peak=0.1, decay="cosine")
+    """Learning rate of the dense phase."""
+    shape_rate: Rate = Rate(peak=0.01)
+    """Learning rate of the shape phase."""
+    retrain_rate: Rate = Rate(peak=0.05, decay="cosine", warmup_epochs=1)
+    """Learning rate of the retrain phase."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """Optimizer of all phases."""
+    distillation: Distillation | None = None
+    """Learn from the dense model during shaping and retraining."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability spread over the wrong classes in the task loss, in [0, 1)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: matrix products and convolutions under autocast; weights and their updates stay float32."""
+    channels_last: bool = False
+    """Train in NHWC memory layout, which convolutions on CPUs prefer."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of data order, augmentation and dropout."""
+
+    def epochs(self, phase: str) -> int:
+        """Epochs of `phase`: 'dense', 'shape' or 'retrain'."""
+        return {"dense": self.dense_epochs, "shape": self.shape_epochs, "retrain": self.retrain_epochs}[phase]
+
+    def rate(self, phase: str) -> Rate:
+        """Learning rate of `phase`."""
+        return {"dense": self.dense_rate, "shape": self.shape_rate, "retrain": self.retrain_rate}[phase]

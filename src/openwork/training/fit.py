@@ -1,0 +1,181 @@
+"""One epoch of training and one pass of measuring, under the settings of a schedule."""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..data.base import Data
+from ..errors import DataError, TrainingError
+from ..recipes.schedule import Distillation, Schedule
+from .progress import Progress
+from .shaper import Shaper
+
+_EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where an epoch lies: in the run, for seeds, and in its phase, for learning rates."""
+
+    phase: str
+    epoch: int
+    """Epoch of the whole run, from 0."""
+    of_phase: int
+    """Epoch of the phase, from 0."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A model with everything that its training steps need but the optimizer, which changes with the phase."""
+
+    model: nn.Module
+    data: Data
+    schedule: Schedule
+    teacher: nn.Module | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps in an epoch."""
+        return self.data.train_steps(self.schedule.batch_size)
+
+    def epoch(self, span: Span, optimizer: torch.optim.Optimizer, shaper: Shaper | None, progress: Progress) -> float:
+        """Train for one epoch; the mean loss, penalty included. TrainingError as soon as a loss is not finite.
+
+        The result depends on weights, optimizer, shaper and `span` only: the random state is set from seed and epoch.
+        """
+        torch.manual_seed(self.schedule.seed * 1_000_003 + span.epoch)
+        self.model.train()
+        total, steps = 0.0, 0
+        for x, y in self.data.train_batches(self.schedule.batch_size, self.schedule.seed, span.epoch):
+            self._set_rate(optimizer, span, steps)
+            value = self._step(x, y, optimizer, shaper)
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss is {value} in step {steps} of epoch {span.epoch} ({span.phase}); lower {span.phase}_rate.peak"
+                    f"{' or solver.rho' if span.phase == 'shape' else ''} (the last checkpoint is kept)"
+                )
+            total, steps = total + value, steps + 1
+            if shaper is not None and shaper.phase == "shape" and self._update_is_due(steps):
+                shaper.update()
+            progress.batch_done(value)
+        if steps == 0:
+            raise DataError(f"{self.data.name} yields no training batch of {self.schedule.batch_size}; lower schedule.batch_size")
+        return total / steps
+
+    def accuracy(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float | None:
+        """Share of right labels in [0, 1], in float32; None if there is no batch."""
+        right = seen = 0
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                for x, y in batches:
+                    right += int((self.model(self._input(x)).argmax(1) == y.to(self._device)).sum())
+                    seen += len(y)
+        finally:
+            self.model.train(was_training)
+        return right / seen if seen else None
+
+    def validation_accuracy(self) -> float | None:
+        """Accuracy on the examples held out of training, None if there are none."""
+        return self.accuracy(self.data.validation_batches(_EVALUATION_BATCH))
+
+    def test_accuracy(self) -> float:
+        """Accuracy on the test split."""
+        accuracy = self.accuracy(self.data.test_batches(_EVALUATION_BATCH))
+        if accuracy is None:
+            raise DataError(f"{self.data.name} has no test examples; there is nothing to measure accuracy on")
+        return accuracy
+
+    def _step(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, shaper: Shaper | None) -> float:
+        x, y = self._input(x), y.to(self._device)
+        with self._precision():
+            logits = self.model(x)
+        # Losses in float32: bfloat16 has too few digits for a logarithm of probabilities.
+        loss = self._loss(x, logits.float(), y)
+        if shaper is not None:
+            loss = loss + shaper.penalty()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach())
+        if math.isfinite(value):
+            optimizer.step()
+            if shaper is not None:
+                shaper.step()
+        return value
+
+    def _loss(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        task = functional.cross_entropy(logits, y, label_smoothing=self.schedule.label_smoothing)
+        if self.teacher is None or self.schedule.distillation is None:
+            return task
+        with torch.no_grad(), self._precision():
+            target = self.teacher(x)
+        return distilled(task, logits, target.float(), self.schedule.distillation)
+
+    def _update_is_due(self, steps: int) -> bool:
+        """Whether the solver updates after `steps` steps of an epoch: evenly spread, the last one at the epoch's end."""
+        per_epoch, length = self.schedule.updates_per_epoch, self.steps_per_epoch
+        return steps * per_epoch // length > (steps - 1) * per_epoch // length
+
+    def _set_rate(self, optimizer: torch.optim.Optimizer, span: Span, step: int) -> None:
+        steps = self.steps_per_epoch
+        rate = self.schedule.rate(span.phase).at(
+            span.of_phase * steps + step, self.schedule.epochs(span.phase) * steps, steps
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+    def _input(self, x: Tensor) -> Tensor:
+        if self.schedule.channels_last and x.dim() == 4:
+            return x.to(self._device, memory_format=torch.channels_last)
+        return x.to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        if self.schedule.precision == "bfloat16":
+            return torch.autocast(self._device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def distilled(task: Tensor, logits: Tensor, target: Tensor, settings: Distillation) -> Tensor:
+    """(1 - weight) * task + weight * T^2 * KL(softmax(target / T) || softmax(logits / T)), averaged over the batch."""
+    t = settings.temperature
+    divergence = functional.kl_div(
+        functional.log_softmax(logits / t, 1), functional.log_softmax(target / t, 1), log_target=True, reduction="batchmean"
+    )
+    return (1 - settings.weight) * task + settings.weight * t * t * divergence
+
+
+def make_optimizer(model: nn.Module, schedule: Schedule, phase: str) -> torch.optim.Optimizer:
+    """A fresh optimizer for `phase`."""
+    settings, rate = schedule.optimizer, schedule.rate(phase).peak
+    if settings.kind == "adam":
+        return torch.optim.AdamW(model.parameters(), lr=rate, betas=settings.betas, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
+
+
+@contextlib.contextmanager
+def threads_and_randomness(threads: int | None) -> Iterator[None]:
+    """Run with `threads` torch threads (None: as they are); thread count and random state of the process come back after."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng():
+        try:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -1,0 +1,187 @@
+"""The run folder: who it belongs to, what is in it, and one process at a time."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.base import Data
+from ..errors import RunError
+from ..files import write_text
+from ..recipes.recipe import Recipe
+from .checkpoint import Checkpoint, load_tensors, model_tensors, save_tensors
+from .result import Result
+
+_LIBRARIES = ("openwork", "torch", "numpy", "safetensors", "pydantic")
+
+
+class RunFolder:
+    """Files of one run, each replaced whole or not at all; laid out as docs/architecture.md says."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process (the lock ends with the process) and clear what a killed one left half-written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise RunError(f"cannot use {self.path} as a run folder: {error.strerror}; choose another one") from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{self.path} is in use by another process; wait for it, or choose another folder") from None
+            for name in ("checkpoint.safetensors", "model.safetensors", "recipe.yaml", "environment.json", "metrics.jsonl", "result.json"):
+                for stale in self.path.glob(f".{name}.*"):
+                    stale.unlink(missing_ok=True)
+            yield
+        finally:
+            os.close(handle)
+
+    def claim(self, recipe: Recipe, model: nn.Module, data: Data, threads: int, command: str | None) -> None:
+        """Make the folder this run's own, or check that it is; RunError says what differs."""
+        session = {"command": command, "threads": threads, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        if (self.path / "environment.json").exists():
+            environment = self._read_json("environment.json")
+            self._compare(recipe, model, data, environment)
+            environment["sessions"] = [*environment.get("sessions", []), session]
+        else:
+            environment = {
+                **_machine(),
+                "threads": threads,
+                "seed": recipe.schedule.seed,
+                "command": command,
+                "git_revision": _git_revision(),
+                "start": _identity(recipe, model, data),
+                "sessions": [session],
+            }
+            write_text(self.path / "recipe.yaml", recipe.dump())
+        write_text(self.path / "environment.json", json.dumps(environment, indent=1))
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The last checkpoint, None before the first."""
+        path = self.path / "checkpoint.safetensors"
+        return Checkpoint.load(path) if path.exists() else None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint; the metrics follow it, so that they never tell more than can be resumed."""
+        checkpoint.save(self.path / "checkpoint.safetensors")
+        self.write_metrics(checkpoint.history)
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Replace metrics.jsonl."""
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history))
+
+    def finish(self, result: Result) -> None:
+        """Write the final weights, then the result: with it the run counts as finished."""
+        save_tensors(self.path / "model.safetensors", model_tensors(result.model))
+        write_text(self.path / "result.json", json.dumps(result.to_dict(), indent=1))
+
+    def finished(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Content of result.json and the final weights, None if the run is not at its end."""
+        if not (self.path / "result.json").exists():
+            return None
+        return self._read_json("result.json"), load_tensors(self.path / "model.safetensors")[0]
+
+    def _compare(self, recipe: Recipe, model: nn.Module, data: Data, environment: Mapping[str, Any]) -> None:
+        there, here = environment.get("start", {}), _identity(recipe, model, data)
+        if (self.path / "model.safetensors").exists() and here["weights"] != there.get("weights"):
+            # Compressing the model object of a finished run again: its weights are the run's own result.
+            if _digest(load_tensors(self.path / "model.safetensors")[0]) == here["weights"]:
+                here["weights"] = there.get("weights")
+        if differences := list(_differences(there, here)):
+            more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+            raise RunError(
+                f"{self.path} belongs to another run: {'; '.join(differences[:3])}{more}; choose another folder or delete it"
+            )
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} cannot be read ({error}); choose another folder or delete this one") from None
+        if not isinstance(content, dict):
+            raise RunError(f"{self.path / name} is not of a run; choose another folder or delete this one")
+        return content
+
+
+def _identity(recipe: Recipe, model: nn.Module, data: Data) -> dict[str, Any]:
+    """What must be the same for a run to be resumed."""
+    tensors = model_tensors(model)
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude={"name"}),
+        "model": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "data": {"name": data.name, "train_size": data.train_size},
+        # A network that is trained from scratch first may start from other random weights: the checkpoint holds what counts.
+        "weights": None if recipe.schedule.dense_epochs else _digest(tensors),
+    }
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys([*there, *here]):
+            yield from _differences(there.get(key), here.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for index, (a, b) in enumerate(zip(there, here, strict=True)):
+            yield from _differences(a, b, f"{path}[{index}]")
+    elif there != here:
+        yield "the starting weights differ" if path == "weights" else f"{path} is {_short(there)} there, {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_revision() -> str | None:
+    """Of the checkout that Openwork runs from, None if it was installed from a package."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return None

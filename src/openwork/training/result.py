@@ -1,0 +1,98 @@
+"""What `compress` gives back, and its form in result.json."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..recipes.match import Match
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer after compression."""
+
+    name: str
+    """Name in the model."""
+    shape: tuple[int, ...]
+    """`[out, in, kh, kw]` or `[out, in]`."""
+    constraint: str | None
+    """The constraint in words; None: left dense."""
+    sparsity: float
+    """Share of weights that are zero."""
+    violations: int
+    """Of the constraint's definition; 0 unless something is wrong."""
+    note: str = ""
+    """Why a layer that a rule asked for was left dense."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A compressed model with its figures. Accuracies are shares in [0, 1] on the test split; weights exclude biases."""
+
+    model: nn.Module
+    """The model that was given, now with its final weights: zeros in place, a plain torch module."""
+    model_name: str
+    recipe_name: str
+    data_name: str
+    dense_accuracy: float
+    """Before pruning (after the dense phase, if the recipe has one)."""
+    accuracy: float
+    """Of the final weights, measured once, after the last epoch."""
+    weights: int
+    """Weights of all convolutions and linear layers, constrained or not."""
+    nonzero: int
+    """Those that are not zero."""
+    layers: tuple[Layer, ...]
+    history: tuple[dict[str, Any], ...]
+    """One entry an epoch: the lines of metrics.jsonl."""
+    seconds: float
+    """Time that the run took, interruptions left out."""
+    command: str | None = None
+    """What started the run."""
+    run_dir: Path | None = None
+    """Where the run was written; None: nowhere."""
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among all weights of convolutions and linear layers."""
+        return 1 - self.nonzero / self.weights
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of result.json."""
+        return {
+            "model": self.model_name,
+            "recipe": self.recipe_name,
+            "data": self.data_name,
+            "dense": {"test_accuracy": self.dense_accuracy},
+            "final": {
+                "test_accuracy": self.accuracy,
+                "sparsity": self.sparsity,
+                "weights": self.weights,
+                "nonzero": self.nonzero,
+            },
+            "layers": [asdict(layer) | {"shape": list(layer.shape)} for layer in self.layers],
+            "seconds": self.seconds,
+            "command": self.command,
+        }
+
+
+def describe(found: Match) -> Layer:
+    """A layer's figures, from its weights as they are now."""
+    weight = found.weight.detach()
+    return Layer(
+        name=found.name,
+        shape=tuple(weight.shape),
+        constraint=None if found.constraint is None else str(found.constraint),
+        sparsity=1 - int(torch.count_nonzero(weight)) / weight.numel(),
+        violations=0 if found.constraint is None else found.constraint.violations(weight),
+        note=found.note,
+    )
+
+
+def count(matches: list[Match]) -> tuple[int, int]:
+    """All weights and those that are not zero; a weight that layers share counts once."""
+    weights = {id(m.weight): m.weight.detach() for m in matches}.values()
+    return sum(w.numel() for w in weights), sum(int(torch.count_nonzero(w)) for w in weights)

@@ -1,0 +1,201 @@
+"""`Shaper` adds a recipe to any training loop; `strip` takes away what it left on the model."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
+
+from ..errors import RunError, TrainingError, UsageError
+from ..recipes.match import Match, match
+from ..recipes.recipe import Recipe
+from ..solvers.base import State
+
+_ATTACHED = "_openwork_shaper"
+
+
+class Shaper:
+    """Brings the weights of `model` into the constraints of `recipe` while your own loop trains it.
+
+    Two phases. While shaping, `penalty()` goes into the loss and every `update_every` steps the solver updates its state.
+    `harden()` projects the weights; from then on their zeros hold: they are restored after every step of the
+    optimizer, whatever momentum, weight decay or Adam's buffers do to them.
+
+    Inside `with`, a hook on the optimizer holds the zeros, also through steps that `step()` was not called for; outside
+    of it only `step()` does. Biases and batch norm are never touched.
+
+    Arguments:
+        model: any module with Conv2d or Linear layers; it is changed in place, its modules are not replaced.
+        recipe: rules and solver; the schedule is not used here, the loop is yours.
+        optimizer: the optimizer of your loop.
+        update_every: training steps between updates of the solver; None leaves it to your calls of `update()`.
+
+    Raises RecipeError, ShapeError, ModelError as `recipes.match.match` does; UsageError if another shaper is at work.
+
+    >>> import openwork as ow, torch
+    >>> model = torch.nn.Linear(16, 4)
+    >>> recipe = ow.Recipe(rules=[ow.Rule(targets="all", constraint=ow.Block(shape=(4, 1), sparsity=0.5))])
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> with ow.Shaper(model, recipe, optimizer, update_every=5) as shaper:
+    ...     for _ in range(20):
+    ...         loss = model(torch.randn(8, 16)).square().mean() + shaper.penalty()
+    ...         optimizer.zero_grad(); loss.backward(); optimizer.step(); shaper.step()
+    >>> shaper.harden()
+    >>> int((model.weight != 0).sum())
+    32
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        update_every: int | None = 200,
+    ) -> None:
+        if update_every is not None and update_every < 1:
+            raise UsageError(f"update_every={update_every} must be at least 1, or None for updates by hand")
+        self.model, self.recipe, self.optimizer = model, recipe, optimizer
+        self.matches: list[Match] = match(recipe, model)
+        """What the recipe asks of each convolution and linear layer, dense ones included."""
+        self.phase = "shape"
+        """'shape' until `harden()`, 'retrain' after it."""
+        self._update_every, self._steps = update_every, 0
+        pairs = [(m.weight, m.constraint) for m in self.matches if m.constraint is not None]
+        self._weights, self._constraints = [w for w, _ in pairs], [c for _, c in pairs]
+        self._masks: list[Tensor] | None = None
+        self._hook: Callable[[], None] | None = None
+        self._state = recipe.solver.init(self._weights, self._constraints)
+        self._adopt(recipe.solver.masks(self._state))
+
+    def __enter__(self) -> Self:
+        if getattr(self.model, _ATTACHED, self) is not self:
+            raise UsageError("another Shaper is at work on this model; leave its 'with' block, or call strip(model), first")
+        object.__setattr__(self.model, _ATTACHED, self)
+        if self.optimizer is not None and self._hook is None:
+            self._hook = self.optimizer.register_step_post_hook(lambda *_: self._hold()).remove
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.detach()
+
+    def detach(self) -> None:
+        """Leave model and optimizer as plain torch objects; the weights stay as they are."""
+        if self._hook is not None:
+            self._hook()
+            self._hook = None
+        if getattr(self.model, _ATTACHED, None) is self:
+            object.__delattr__(self.model, _ATTACHED)
+
+    def penalty(self) -> Tensor:
+        """What to add to the loss of this step: a scalar tensor, zero after `harden()`."""
+        if self.phase != "shape":
+            return torch.zeros((), device=self._weights[0].device)
+        return self.recipe.solver.penalty(self._weights, self._state)
+
+    def step(self) -> None:
+        """Call after each `optimizer.step()`: holds zeros and lets the solver update when its time has come."""
+        if self._hook is None:
+            self._hold()
+        self._steps += 1
+        if self._update_every and self.phase == "shape" and self._steps % self._update_every == 0:
+            self.update()
+
+    def update(self) -> None:
+        """Let the solver update its state now; `step()` does so every `update_every` steps."""
+        if self.phase != "shape":
+            raise UsageError("update() after harden(): the solver has done its work, only step() is needed now")
+        self._state = self.recipe.solver.update(self._weights, self._constraints, self._state)
+        self._adopt(self.recipe.solver.masks(self._state))
+
+    @torch.no_grad()
+    def harden(self) -> None:
+        """Project the weights, so that every constraint holds exactly, and fix their zeros from now on."""
+        masks = []
+        for m in self.matches:
+            if m.constraint is None:
+                continue
+            if not bool(m.weight.isfinite().all()):
+                raise TrainingError(f"layer {m.name!r} holds NaN or infinite weights; lower the learning rate or rho")
+            masks.append(m.constraint.mask(m.weight))
+            m.weight.copy_(m.constraint.project(m.weight))
+        self.phase = "retrain"
+        self._adopt(tuple(masks))
+
+    def metrics(self) -> dict[str, float]:
+        """Figures of the solver (residuals, penalty weight), and the share of zero weights over all layers."""
+        figures = {"sparsity": self.sparsity()}
+        return {**self.recipe.solver.metrics(self._state), **figures} if self.phase == "shape" else figures
+
+    def sparsity(self) -> float:
+        """Share of zeros among the weights of all convolutions and linear layers, constrained or not."""
+        weights = {id(m.weight): m.weight for m in self.matches}.values()
+        nonzero = sum(int(torch.count_nonzero(w)) for w in weights)
+        return 1 - nonzero / sum(w.numel() for w in weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Phase, step count, solver state and masks: numbers, strings and tensors only."""
+        tensors = {f"{name}.{i}": t for name, group in self._state.tensors.items() for i, t in enumerate(group)}
+        masks = {f"mask.{i}": m.bool() for i, m in enumerate(self._masks or ())}
+        return {
+            "phase": self.phase,
+            "steps": self._steps,
+            "layers": [m.name for m in self.matches if m.constraint is not None],
+            "numbers": dict(self._state.numbers),
+            "solver": tensors,
+            "masks": masks,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state that `state_dict` gave; RunError if it belongs to other layers."""
+        layers = [m.name for m in self.matches if m.constraint is not None]
+        if state["layers"] != layers:
+            raise RunError(f"the saved state is of layers {state['layers']}, this recipe and model have {layers}")
+        names = dict.fromkeys(key.rpartition(".")[0] for key in state["solver"])
+        tensors = {name: self._like_weights({i: state["solver"][f"{name}.{i}"] for i in range(len(layers))}) for name in names}
+        self._state = State(tensors=tensors, numbers=dict(state["numbers"]))
+        self.phase, self._steps = state["phase"], state["steps"]
+        masks = state["masks"]
+        self._masks = None
+        if masks:
+            self._adopt(self._like_weights({i: masks[f"mask.{i}"] for i in range(len(layers))}))
+
+    def _like_weights(self, saved: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        # In the weights' memory layout, so that sums run in the order in which they ran before the interruption.
+        return tuple(
+            torch.empty_like(w, dtype=saved[i].dtype, requires_grad=False).copy_(saved[i]) for i, w in enumerate(self._weights)
+        )
+
+    def _adopt(self, masks: tuple[Tensor, ...] | None) -> None:
+        if masks is None:
+            return
+        # Of the weights' type: a product over lists of tensors is one call, a masked fill would be one call per layer.
+        self._masks = [torch.empty_like(w, requires_grad=False).copy_(m) for w, m in zip(self._weights, masks, strict=True)]
+        self._hold()
+
+    @torch.no_grad()
+    def _hold(self) -> None:
+        if self._masks:
+            torch._foreach_mul_(self._weights, self._masks)
+            # -3 * 0 is -0.0; adding 0 makes every zero the plain one, whose bytes compress and compare well.
+            torch._foreach_add_(self._weights, 0.0)
+
+
+def strip(model: nn.Module) -> nn.Module:
+    """Make `model` a plain torch module again, zeros in place, and return it.
+
+    Detaches a shaper that is still at work and bakes torch parametrizations of weights (`torch.nn.utils.parametrize`) and pruning
+    masks of `torch.nn.utils.prune` into the weights.
+    """
+    shaper = getattr(model, _ATTACHED, None)
+    if isinstance(shaper, Shaper):
+        shaper.detach()
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        if prune.is_pruned(module) and hasattr(module, "weight_orig"):
+            prune.remove(module, "weight")
+    return model
