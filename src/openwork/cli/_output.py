@@ -1,0 +1,60 @@
+"""What a command prints: one result on stdout, everything else on stderr.
+
+With `--json` the result is exactly one JSON document. Libraries that print while they work (exporters, compilers, C
+code that writes to file descriptor 1) would spoil it, so descriptor 1 is pointed at stderr while a command runs and
+`show` alone writes to the real one.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from rich.console import Console, RenderableType
+
+_results: IO[str] | None = None
+
+
+@contextlib.contextmanager
+def results_apart() -> Iterator[None]:
+    """Keep the real stdout for `show`; whatever else is written to stdout goes to stderr."""
+    global _results
+    sys.stdout.flush()
+    real = os.dup(1)
+    os.dup2(2, 1)
+    with os.fdopen(os.dup(real), "w", encoding="utf-8") as stream:
+        _results = stream
+        try:
+            yield
+        finally:
+            _results = None
+            with contextlib.suppress(BrokenPipeError):
+                sys.stdout.flush()
+            os.dup2(real, 1)
+            os.close(real)
+
+
+def show(document: Mapping[str, Any], text: RenderableType, as_json: bool) -> None:
+    """Print the command's result: `document` as JSON, or `text` for people."""
+    stream = _results or sys.stdout
+    if as_json:
+        stream.write(json.dumps(document, indent=2, default=str) + "\n")
+    else:
+        Console(file=stream, soft_wrap=False, highlight=False).print(text)
+    stream.flush()
+
+
+def fail(message: str, as_json: bool, code: int) -> int:
+    """Print a mistake in one line on stderr (and as a document in JSON mode); returns the exit code."""
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
+    if as_json:
+        show({"error": line}, line, True)
+    return code
+
+
+def progress_console() -> Console:
+    """Where progress goes: stderr, so that a pipe gets only the result."""
+    return Console(stderr=True, highlight=False)

@@ -1,0 +1,89 @@
+"""The `openwork` command: finds the commands in this folder, runs one, and turns mistakes into one line.
+
+A command is a file of this folder with a function `command`; its name is the file's name. Commands parse, call the
+public API and `show` one result. Nothing here imports torch: `openwork run x.openwork --input x.npy` and `openwork
+--help` stay quick and work where torch is not installed.
+"""
+
+import contextlib
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__, plugins
+from ..errors import OpenworkError
+from . import _output
+
+MISTAKE = 2
+"""Exit code after a mistake of the user's, as argument parsers use."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells use (128 + SIGINT)."""
+
+
+def commands() -> tuple[str, ...]:
+    """Names of all commands: the files of this folder."""
+    return tuple(name for name in plugins.names("cli") if name != "main")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _output.show({"version": __version__}, f"openwork {__version__}", "--json" in sys.argv)
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Prune a trained PyTorch model into a shape that CPUs run fast, compile it and run it."""
+
+
+def build_app() -> typer.Typer:
+    """The typer application with every command of this folder."""
+    app = typer.Typer(
+        name="openwork",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name in commands():
+        app.command(name)(plugins.module("cli", name).command)
+    return app
+
+
+def run(argv: list[str]) -> int:
+    """Run `argv` (without the program's name) and return the exit code; never raises for a user's mistake."""
+    as_json = "--json" in argv
+    with _output.results_apart():
+        try:
+            returned = build_app()(argv or ["--help"], prog_name="openwork", standalone_mode=False)
+            return returned if isinstance(returned, int) else 0
+        except OpenworkError as error:
+            return _output.fail(str(error), as_json, MISTAKE)
+        except (KeyboardInterrupt, typer.Abort):
+            again = shlex.join(["openwork", *argv])
+            return _output.fail(f"interrupted, what was finished is kept; go on with: {again}", as_json, INTERRUPTED)
+        except BrokenPipeError:
+            # The reader (`| head`) went away: nothing is left to say, and nobody to say it to.
+            return 0
+        except Exception as error:
+            # Usage errors of typer's parser; its classes have moved between releases, the method has not.
+            if not hasattr(error, "format_message"):
+                raise
+            return _output.fail(error.format_message(), as_json, MISTAKE)
+
+
+def main() -> None:
+    """Entry point of the `openwork` script."""
+    code = run(sys.argv[1:])
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

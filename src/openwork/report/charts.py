@@ -1,0 +1,204 @@
+"""Charts as inline SVG that takes its colours and fonts from the page, so one picture serves light, dark and print.
+
+Matplotlib draws with marker colours; `_inline` replaces them by the page's CSS variables.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+# Each marker colour is one that no chart draws by chance; the value is the CSS variable that it becomes.
+_INK, _MUTED, _GRID, _ACCENT, _SECOND, _QUIET = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
+_PHASE = {"dense": "#010209", "shape": "#01020a", "retrain": "#01020b"}
+_VARIABLES = {
+    _INK: "--ink", _MUTED: "--muted", _GRID: "--line", _ACCENT: "--accent", _SECOND: "--second", _QUIET: "--quiet",
+    _PHASE["dense"]: "--phase-dense", _PHASE["shape"]: "--phase-shape", _PHASE["retrain"]: "--phase-retrain",
+}  # fmt: skip
+
+Epochs = Sequence[Mapping[str, Any]]
+
+
+def curves(
+    epochs: Epochs, series: Mapping[str, str], label: str, log: bool = False, percent: bool = False
+) -> str | None:
+    """Lines of `series` (record key -> name) over epochs, phases shaded; None when no record has any of the keys."""
+    present = {key: name for key, name in series.items() if any(_number(e.get(key)) is not None for e in epochs)}
+    if not present:
+        return None
+
+    def draw(axes: Axes) -> None:
+        _shade(axes, epochs)
+        for (key, name), colour, dash in zip(
+            present.items(), (_ACCENT, _SECOND, _MUTED), ("-", "--", ":"), strict=False
+        ):
+            points = [(i + 1, _number(e.get(key))) for i, e in enumerate(epochs)]
+            # A residual of exactly zero has no place on a log axis.
+            kept = [(x, y * (100 if percent else 1)) for x, y in points if y is not None and (not log or y > 0)]
+            if not kept:
+                continue
+            xs, ys = zip(*kept, strict=True)
+            axes.plot(xs, ys, dash, color=colour, linewidth=1.8, marker="o" if len(xs) < 40 else None, markersize=3.2)
+            axes.annotate(
+                f"{name} {_short(ys[-1], percent)}", (xs[-1], ys[-1]), (7, 0), textcoords="offset points",
+                color=colour, fontsize=9.5, va="center", annotation_clip=False,
+            )  # fmt: skip
+        if log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: number(value))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("epoch", color=_MUTED)
+        axes.set_title(label, loc="left", color=_INK, fontsize=11, pad=20)
+
+    return _svg(draw, (5.6, 2.9), f"{label} by epoch", right=0.8)
+
+
+def bars(rows: Sequence[Mapping[str, Any]], unit: str, description: str) -> str | None:
+    """Horizontal bars: each row has `name`, `value`, and may have `low`, `high` (spread), `note` and `ours`."""
+    if not rows:
+        return None
+
+    def draw(axes: Axes) -> None:
+        longest = max(row.get("high") or row["value"] for row in rows)
+        for place, row in enumerate(rows):
+            ours = bool(row.get("ours"))
+            axes.barh(place, row["value"], 0.56, color=_ACCENT if ours else _QUIET)
+            end = row["value"]
+            if row.get("low") is not None and row.get("high") is not None:
+                axes.plot([row["low"], row["high"]], [place, place], color=_INK, linewidth=1.2, solid_capstyle="butt")
+                for edge in (row["low"], row["high"]):
+                    axes.plot([edge, edge], [place - 0.13, place + 0.13], color=_INK, linewidth=1.2)
+                end = max(end, row["high"])
+            note = f"{number(row['value'])} {unit}" + (f"  {row['note']}" if row.get("note") else "")
+            axes.text(end + longest * 0.015, place, note, va="center", color=_INK, fontsize=10)
+        axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+        axes.tick_params(axis="y", colors=_INK, labelsize=10.5, length=0)
+        axes.set_xlim(0, longest * 1.34)
+        axes.invert_yaxis()
+        axes.xaxis.set_visible(False)
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+
+    return _svg(draw, (9.4, 0.34 + 0.43 * len(rows)), description, left=0.26)
+
+
+def mask(weight: Any, limit: int = 64) -> str:
+    """Picture of the first `limit` x `limit` entries of a weight seen as the matrix [out, in*kh*kw]: a square is a weight kept."""
+    matrix = weight.reshape(weight.shape[0], -1)[:limit, :limit] != 0
+    rows, columns = matrix.shape
+    path = []
+    for y in range(rows):
+        x = 0
+        while x < columns:
+            if not matrix[y, x]:
+                x += 1
+                continue
+            end = x
+            while end < columns and matrix[y, end]:
+                end += 1
+            path.append(f"M{x} {y}h{end - x}v1H{x}z")
+            x = end
+    kept = 100 * float(matrix.mean())
+    return (
+        f'<svg class="mask" viewBox="0 0 {columns} {rows}" style="--columns:{columns}" role="img" '
+        f'aria-label="first {rows} x {columns} weights, {kept:.0f} % kept" shape-rendering="crispEdges">'
+        f'<rect width="{columns}" height="{rows}"/><path d="{"".join(path)}"/></svg>'
+    )
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def _short(value: float, percent: bool) -> str:
+    return f"{value:.2f} %" if percent else number(value)
+
+
+def _number(value: Any) -> float | None:
+    """`value` as a finite float, or None."""
+    if not isinstance(value, int | float) or value != value or value in (float("inf"), float("-inf")):
+        return None
+    return float(value)
+
+
+def _shade(axes: Axes, epochs: Epochs) -> None:
+    """A band and a name for each run of epochs of one phase."""
+    start = 0
+    while start < len(epochs):
+        phase, end = epochs[start].get("phase", ""), start
+        while end < len(epochs) and epochs[end].get("phase", "") == phase:
+            end += 1
+        if phase in _PHASE:
+            axes.axvspan(start + 0.5, end + 0.5, color=_PHASE[phase], linewidth=0, zorder=0)
+            axes.text(
+                (start + end + 1) / 2,
+                1.03,
+                phase,
+                transform=axes.get_xaxis_transform(),
+                ha="center",
+                color=_MUTED,
+                fontsize=9,
+            )
+        start = end
+
+
+def _svg(
+    draw: Callable[[Axes], None], size: tuple[float, float], description: str, left: float = 0.1, right: float = 0.98
+) -> str:
+    """Run `draw` on fresh axes of `size` inches and return the SVG, themed by the page."""
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": description,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "axes.edgecolor": _GRID,
+        "axes.labelcolor": _MUTED,
+        "xtick.color": _MUTED,
+        "ytick.color": _MUTED,
+        "text.color": _INK,
+        "axes.axisbelow": True,
+        "ytick.major.size": 0,
+        "font.size": 9.5,
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size)
+        axes = figure.add_axes((left, 0.17, right - left, 0.64) if size[1] > 2 else (left, 0.04, right - left, 0.92))
+        axes.patch.set_visible(False)
+        axes.grid(axis="y", color=_GRID, linewidth=0.8)
+        draw(axes)
+        target = io.StringIO()
+        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(target.getvalue(), description)
+
+
+def _inline(svg: str, description: str) -> str:
+    """Only the <svg> element: no prologue, no metadata, no fixed size or font, colours from the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(
+        r"font(?:-family)?: ?([^;\"]*?)'[^;\"]*", lambda m: f"font-size: {m[1].strip()}" if "px" in m[1] else "", svg
+    )
+    head, rest = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box is not None
+    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    svg = (
+        f'<svg class="chart" {box[0]} role="img" aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'
+    )
+    for marker, variable in _VARIABLES.items():
+        svg = svg.replace(marker, f"var({variable})")
+    return svg.strip()

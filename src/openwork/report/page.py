@@ -1,0 +1,327 @@
+"""`write_report`: one self-contained HTML page about a run, for people.
+
+Jinja puts a `View` into page.html.j2; everything that is counted or worded is computed here, so the template only lays out.
+"""
+
+import datetime
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..files import write_text
+from . import charts
+from .reading import Run, read_run
+
+MASKS_SHOWN = 6
+"""Pictures of masks on the page: the largest constrained layers."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One headline: a name, the figure itself, and one line under it."""
+
+    name: str
+    before: str
+    after: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """One engine's latency in microseconds."""
+
+    name: str
+    median: float
+    low: float | None
+    high: float | None
+    ours: bool
+
+
+def write_report(run_dir: str | Path, bench: Any = None, engine: Any = None, output: str | Path | None = None) -> Path:
+    """Write the page about the run in `run_dir` to `output` (default: report.html in the run folder) and return its path.
+
+    The page holds headline figures, curves by epoch, every layer with its kernel and time, latency against each other
+    engine, bytes, pictures of masks and what is needed to repeat the run. It loads nothing from anywhere. Parts that the
+    run folder lacks are named on the page.
+
+    Args:
+        run_dir: folder that `openwork.compress` wrote.
+        bench: result of `openwork.bench`; default: bench.json of the run folder.
+        engine: the compiled engine; default: the artifact of the run folder.
+        output: where the page goes.
+
+    Raises:
+        RunError: the folder holds no run, or a damaged one, or the page cannot be written.
+
+    Example:
+        >>> import openwork.report
+        >>> openwork.report.write_report("runs/demo")  # doctest: +SKIP
+        PosixPath('runs/demo/report.html')
+    """
+    run = read_run(Path(run_dir), bench, engine)
+    path = Path(output) if output is not None else run.folder / "report.html"
+    write_text(path, render(run))
+    return path
+
+
+def render(run: Run) -> str:
+    """The page about `run` as HTML text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = charts.number
+    environment.filters["percent"] = _percent
+    sides = engine_sides(run.bench)
+    page = environment.get_template("page.html.j2").render(
+        run=run,
+        title=_title(run),
+        subtitle=_subtitle(run),
+        figures=headline(run, sides),
+        curves=_curves(run),
+        layers=layers(run),
+        dense=_left_dense(run),
+        foreign=_left_to_pytorch(run),
+        latency=_latency_chart(sides),
+        bench_note=_bench_note(run.bench),
+        bench_remarks=_bench_remarks(run.bench),
+        bytes_chart=_bytes_chart(run),
+        masks=_masks(run),
+        facts=_facts(run),
+        commands=_commands(run),
+        finished=bool(run.result),
+        written=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+    )
+    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+
+
+def headline(run: Run, sides: Sequence[Side]) -> list[Figure]:
+    """The figures at the top; each only when the run folder has what it needs."""
+    final, dense = run.result.get("final", {}), run.result.get("dense") or {}
+    found = []
+    if "test_accuracy" in final:
+        before, after = dense.get("test_accuracy"), final["test_accuracy"]
+        change = "" if before is None else f"{100 * (after - before):+.2f} points"
+        found.append(Figure("Test accuracy", "" if before is None else _percent(before), _percent(after), change))
+    if "sparsity" in final:
+        kept = f"{final['nonzero']:,} of {final['weights']:,} weights left"
+        found.append(Figure("Sparsity", "", _percent(final["sparsity"], 1), kept))
+    sizes = byte_sizes(run)
+    if len(sizes) > 1:
+        (first, before), *_, (_, after) = sizes.items()
+        found.append(Figure("File", _bytes(before), _bytes(after), f"{before / after:.1f}x smaller than {first}"))
+    ours = next((s for s in sides if s.ours), None)
+    others = [s for s in sides if not s.ours]
+    if ours is not None:
+        best = min(others, key=lambda s: s.median) if others else None
+        found.append(
+            Figure("Latency", _time(best.median) if best else "", _time(ours.median), "median of one inference")
+        )
+        if best is not None:
+            note = f"against {best.name}, the fastest other engine"
+            found.append(Figure("Speed-up", "", f"{best.median / ours.median:.2f}x", note))
+    return found
+
+
+def engine_sides(bench: Mapping[str, Any]) -> list[Side]:
+    """Latency of each engine, ours first, then fastest first."""
+    rows = bench.get("sides") or bench.get("rows") or []
+    sides = [
+        Side(
+            name=str(row["name"]),
+            median=float(row["median_us"]),
+            low=row.get("low_us"),
+            high=row.get("high_us"),
+            ours=str(row["name"]).startswith("openwork"),
+        )
+        for row in rows
+        if row.get("median_us") is not None
+    ]
+    return sorted(sides, key=lambda s: (not s.ours, s.median))
+
+
+def byte_sizes(run: Run) -> dict[str, int]:
+    """Bytes of the dense weights and of the artifact, in that order."""
+    sizes = {}
+    weights = run.folder / "model.safetensors"
+    if weights.is_file():
+        sizes["the dense weights"] = weights.stat().st_size
+    if run.artifact is not None:
+        sizes["the artifact"] = run.artifact.stat().st_size
+    return sizes
+
+
+def layers(run: Run) -> list[dict[str, Any]]:
+    """One row a step of the program with the constraint that training put on it, then layers that no step names."""
+    trained = {str(layer["name"]): layer for layer in run.result.get("layers", ())}
+    rows = []
+    for step in run.steps:
+        layer = trained.pop(str(step.get("name")), {})
+        rows.append(_row({**layer, **{k: v for k, v in step.items() if v is not None}}))
+    return rows + [_row(layer) for layer in trained.values()]
+
+
+def _row(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that the table shows, None where unknown."""
+    shape = found.get("shape", "")
+    return {
+        "name": found.get("name", ""),
+        "op": found.get("op", ""),
+        "shape": shape if isinstance(shape, str) else " x ".join(str(n) for n in shape),
+        "constraint": found.get("constraint"),
+        "sparsity": found.get("sparsity"),
+        "kernel": found.get("kernel"),
+        "microseconds": found.get("microseconds"),
+        "share": found.get("share_of_peak"),
+        "why": found.get("why"),
+    }
+
+
+def _left_dense(run: Run) -> list[str]:
+    return [layer["name"] for layer in run.result.get("layers", ()) if not layer.get("constraint")]
+
+
+def _left_to_pytorch(run: Run) -> list[str]:
+    return [f"{s.get('name')} ({s.get('op')})" for s in run.steps if "torch" in str(s.get("kernel", "")).lower()]
+
+
+def _curves(run: Run) -> list[str]:
+    epochs = run.epochs
+    drawn = (
+        charts.curves(epochs, {"validation_accuracy": "validation"}, "Validation accuracy, %", percent=True),
+        charts.curves(epochs, {"train_loss": "training"}, "Training loss"),
+        charts.curves(
+            epochs, {"primal_residual": "primal", "dual_residual": "dual"}, "Residuals of the solver", log=True
+        ),
+        charts.curves(epochs, {"sparsity": "zeros"}, "Sparsity, %", percent=True),
+    )
+    return [chart for chart in drawn if chart is not None]
+
+
+def _latency_chart(sides: Sequence[Side]) -> str | None:
+    ours = next((s for s in sides if s.ours), None)
+    rows = [
+        {
+            "name": s.name,
+            "value": s.median,
+            "low": s.low,
+            "high": s.high,
+            "ours": s.ours,
+            "note": f"({s.median / ours.median:.2f}x)" if ours is not None and not s.ours else "",
+        }
+        for s in sides
+    ]
+    return charts.bars(rows, "µs", "Latency of one inference by engine, microseconds")
+
+
+def _bench_note(bench: Mapping[str, Any]) -> str:
+    parts = []
+    if bench.get("threads"):
+        parts.append(f"{bench['threads']} threads" if bench["threads"] != 1 else "1 thread")
+    if bench.get("batch"):
+        parts.append(f"batch {bench['batch']}")
+    if bench.get("repeats"):
+        parts.append(f"{bench['repeats']} repeats")
+    return ", ".join(parts)
+
+
+def _bench_remarks(bench: Mapping[str, Any]) -> list[str]:
+    """Sides that could not be timed, with the reason: a missing bar must not look like a side nobody asked for."""
+    return [f"{row['name']} was not timed: {row['error']}" for row in bench.get("sides", ()) if row.get("error")]
+
+
+def _bytes_chart(run: Run) -> str | None:
+    sizes = byte_sizes(run)
+    rows = [{"name": name, "value": size / 1024, "ours": name == "the artifact"} for name, size in sizes.items()]
+    return charts.bars(rows, "KiB", "Size of the files, KiB") if rows else None
+
+
+def _masks(run: Run) -> list[dict[str, Any]]:
+    """Pictures of the largest layers that are constrained, in the order of the network."""
+    chosen = []
+    for layer in run.result.get("layers", ()):
+        weight = run.weights.get(f"{layer['name']}.weight", run.weights.get(layer["name"]))
+        if layer.get("constraint") and weight is not None:
+            chosen.append((layer, weight))
+    largest = {layer["name"] for layer, _ in sorted(chosen, key=lambda c: -c[1].size)[:MASKS_SHOWN]}
+    return [
+        {
+            "name": layer["name"],
+            "shape": " x ".join(str(n) for n in weight.shape),
+            "constraint": layer["constraint"],
+            "picture": charts.mask(weight),
+        }
+        for layer, weight in chosen
+        if layer["name"] in largest
+    ]
+
+
+def _title(run: Run) -> str:
+    model = str(run.result.get("model") or run.provenance.get("model") or run.folder.name)
+    data = run.result.get("data")
+    return f"{model} on {data}" if data else model
+
+
+def _subtitle(run: Run) -> str:
+    parts = []
+    if run.result.get("recipe"):
+        parts.append(f"recipe {run.result['recipe']}")
+    if run.epochs:
+        parts.append(f"{len(run.epochs)} epochs")
+    if run.result.get("seconds"):
+        parts.append(f"{_duration(run.result['seconds'])} of training")
+    return ", ".join(parts)
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """environment.json as lines of a table; nested objects flattened."""
+    facts: list[tuple[str, str]] = []
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                walk(f"{prefix} {key}".strip(), inner)
+        elif isinstance(value, list | tuple):
+            facts.append((prefix, " ".join(str(v) for v in value)))
+        elif value is not None:
+            facts.append((prefix, str(value)))
+
+    walk("", run.environment)
+    return [(name.replace("_", " "), value) for name, value in facts]
+
+
+def _commands(run: Run) -> list[str]:
+    """The commands that repeat the run and the timing."""
+    command = run.result.get("command") or run.environment.get("command")
+    found = []
+    if command:
+        found.append(command if isinstance(command, str) else shlex.join(command))
+    if run.artifact is not None:
+        found.append(f"openwork explain {run.artifact}")
+        found.append(f"openwork bench {run.artifact} --against pytorch,onnxruntime")
+    return found
+
+
+def _percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def _time(microseconds: float) -> str:
+    return f"{charts.number(microseconds)} µs" if microseconds < 1000 else f"{charts.number(microseconds / 1000)} ms"
+
+
+def _bytes(size: int) -> str:
+    return f"{charts.number(size / 1024)} KiB" if size < 1024 * 1024 else f"{charts.number(size / 1024 / 1024)} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
