@@ -1,22 +1,36 @@
-"""Frozen, validated settings: what constraints, solvers and recipes are made of, and the one-line messages of their mistakes.
+"""Frozen, validated settings: what constraints, solvers and recipes are made of, and how their mistakes read.
 
-`Config` is a pydantic model that cannot change after it was made. A wrong field raises an `OpenworkError` that names the
-field, the value and the limit, whether the object is built in Python or read from YAML. `Plugin` is a `Config` whose
-class is chosen by name: in YAML `{kind: block, shape: [4, 1], sparsity: 0.9}` is `Block(shape=(4, 1), sparsity=0.9)`.
+`Config` is a pydantic model that cannot change after it was made. A wrong field raises an `OpenworkError` that names
+the field, the value and the limit, whether the object is built in Python or read from YAML. `Plugin` is a `Config`
+whose class is chosen by name: in YAML `{kind: block, shape: [4, 1], sparsity: 0.9}` is `Block(shape=(4, 1),
+sparsity=0.9)`.
 """
 
-from abc import ABCMeta
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from . import plugins
 from .errors import OpenworkError, UsageError
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass as _ModelMeta
+else:  # The class has no public name; type checkers cannot see through a computed base.
+    _ModelMeta = type(BaseModel)
 
-class _ReadableErrors(type(BaseModel), ABCMeta):  # type: ignore[misc]
+
+class _ReadableErrors(_ModelMeta):
     """Turns pydantic's report into our one line when an object is built directly; nested objects keep their path."""
+
+    ERROR: type[OpenworkError]
 
     def __call__(cls, *args: Any, **fields: Any) -> Any:
         try:

@@ -1,7 +1,8 @@
 """What a constraint is: a set of allowed weights, given by its projection, its definition and, for sparsity, its mask.
 
-Convolution weights are `[out, in, kh, kw]`, linear weights `[out, in]`. A `Constraint` is any set; a `Sparsity` is a set of
-the kind 'cut the weight into groups, keep at most so many groups', for which projection is exact and needs no search.
+Convolution weights are `[out, in, kh, kw]`, linear weights `[out, in]`. A `Constraint` is any set; a `Sparsity` is a
+set of the kind 'cut the weight into groups, keep at most so many groups', for which projection is exact and needs no
+search.
 """
 
 from abc import abstractmethod
@@ -21,7 +22,8 @@ class Constraint(Plugin):
 
     ROOM: ClassVar[str] = "constraints"
     EXACT: ClassVar[bool] = True
-    """Whether `project` returns the nearest member of the set, proved against brute force, or a good one (heuristic)."""
+    """Whether `project` returns the nearest member of the set, proved against brute force, or a good one
+    (heuristic)."""
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ()
     """Arguments that contract tests, documentation and benchmarks build instances from."""
 
@@ -51,15 +53,15 @@ class Constraint(Plugin):
     def check(self, shape: torch.Size | tuple[int, ...]) -> None:
         """Raise ShapeError if no weight of `shape` can be held against this constraint."""
         if len(shape) < 2:
-            raise ShapeError(f"{self.kind()}: a weight of shape {_by(shape)} has {len(shape)} dimensions, needs at least 2")
+            raise ShapeError(f"{self.kind()}: weight {_by(shape)} has {len(shape)} dimensions, needs at least 2")
         if 0 in shape:
-            raise ShapeError(f"{self.kind()}: a weight of shape {_by(shape)} has no elements; leave this layer out of the rules")
+            raise ShapeError(f"{self.kind()}: weight {_by(shape)} has no elements; leave this layer out of the rules")
         size = (shape[0], torch.Size(shape[1:]).numel())
         for name, have, step in zip(("out", "in*kh*kw"), size, self.granule(), strict=True):
             if have % step:
                 raise ShapeError(
-                    f"{self.kind()}: {name} = {have} of weight {_by(shape)} is not a multiple of {step}; choose another "
-                    f"block shape, or set on_misfit to pad or skip"
+                    f"{self.kind()}: {name} = {have} of weight {_by(shape)} is not a multiple of {step}; choose "
+                    f"another block shape, or set on_misfit to pad or skip"
                 )
 
 
@@ -75,9 +77,9 @@ Share = Annotated[float, AfterValidator(_share)]
 class Sparsity(Constraint):
     """At most `round((1 - sparsity) * groups)` groups of weights differ from zero, and at least one is allowed to.
 
-    project: keeps the groups of largest L2 norm, which is exact because groups do not overlap: the squared distance is the
-    sum of the squared norms of the dropped groups. Exactly that many groups are kept, also under ties (lowest index
-    first). One group always stays, since a layer of zeros cuts the network.
+    project: keeps the groups of largest L2 norm, which is exact because groups do not overlap: the squared distance is
+    the sum of the squared norms of the dropped groups. Exactly that many groups are kept, also under ties (lowest
+    index first). One group always stays, since a layer of zeros cuts the network.
     """
 
     sparsity: Share
@@ -110,7 +112,9 @@ class Sparsity(Constraint):
         norms = self.norms(w)
         # A sum is NaN or infinite if a summand is; only then is the slow exact test worth its time.
         if not bool(torch.isfinite(norms.sum())) and not bool(torch.isfinite(w).all()):
-            raise ModelError(f"{self.kind()}: the weight {_by(w.shape)} holds NaN or infinite values; restore finite weights first")
+            raise ModelError(
+                f"{self.kind()}: weight {_by(w.shape)} holds NaN or infinite values; start from finite ones"
+            )
         return self.spread(largest(norms, self.budget(norms.numel())), w.shape).expand(w.shape)
 
     def violations(self, w: Tensor) -> int:
@@ -136,7 +140,8 @@ def largest(scores: Tensor, count: int) -> Tensor:
 
 def group_norms(w: Tensor, dims: tuple[int, ...]) -> Tensor:
     """L2 norms over `dims`, flattened; in double precision, so that squares of tiny weights do not vanish."""
-    return torch.linalg.vector_norm(w, dim=dims, dtype=torch.float64).flatten()
+    norms: Tensor = torch.linalg.vector_norm(w, dim=dims, dtype=torch.float64)
+    return norms.flatten()
 
 
 def _by(shape: torch.Size | tuple[int, ...]) -> str:

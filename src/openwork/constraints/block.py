@@ -14,9 +14,9 @@ Side = Annotated[int, Field(ge=1)]
 class Block(Sparsity):
     """Only the strongest r x c blocks of the matrix `[out, in*kh*kw]` stay.
 
-    project: argmin_Z ||W - Z||_F  s.t.  at most round((1 - sparsity) * blocks) blocks differ from zero (exact; of equal norms
-    the lowest index in row-major order of blocks stays). Raises ShapeError if r does not divide `out` or c does not divide
-    `in*kh*kw`.
+    project: argmin_Z ||W - Z||_F  s.t.  at most round((1 - sparsity) * blocks) blocks differ from zero (exact; of
+    equal norms the lowest index in row-major order of blocks stays). Raises ShapeError if r does not divide `out` or c
+    does not divide `in*kh*kw`.
 
     >>> Block(shape=(2, 1), sparsity=0.5).project(torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
     tensor([[1., 0.],

@@ -11,8 +11,8 @@ from .base import Sparsity, group_norms
 class Channel(Sparsity):
     """Only the strongest input channels are read, so that the layer before can shrink.
 
-    project: argmin_Z ||W - Z||_F  s.t.  at most round((1 - sparsity) * in) of the slices W[:, i] differ from zero (exact;
-    of equal norms the lowest index stays). For a grouped convolution, `in` counts the channels within a group.
+    project: argmin_Z ||W - Z||_F  s.t.  at most round((1 - sparsity) * in) of the slices W[:, i] differ from zero
+    (exact; of equal norms the lowest index stays). For a grouped convolution, `in` counts the channels within a group.
 
     >>> Channel(sparsity=0.5).project(torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
     tensor([[1., 0.],

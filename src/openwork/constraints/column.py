@@ -11,8 +11,8 @@ from .base import Sparsity, group_norms
 class Column(Sparsity):
     """Only the strongest columns of the matrix `[out, in*kh*kw]` stay, so that the matrix product loses whole columns.
 
-    project: argmin_Z ||W - Z||_F  s.t.  at most round((1 - sparsity) * in*kh*kw) columns differ from zero (exact; of equal
-    norms the lowest index stays).
+    project: argmin_Z ||W - Z||_F  s.t.  at most round((1 - sparsity) * in*kh*kw) columns differ from zero (exact; of
+    equal norms the lowest index stays).
 
     >>> Column(sparsity=0.75).project(torch.tensor([[[[1.0, 3.0], [0.0, 2.0]]]]))
     tensor([[[[0., 3.],

@@ -11,8 +11,8 @@ from .base import Sparsity, group_norms
 class Filter(Sparsity):
     """Only the strongest output filters stay, so that the layer can shrink to fewer outputs.
 
-    project: argmin_Z ||W - Z||_F  s.t.  at most round((1 - sparsity) * out) of the slices W[o] differ from zero (exact; of
-    equal norms the lowest index stays).
+    project: argmin_Z ||W - Z||_F  s.t.  at most round((1 - sparsity) * out) of the slices W[o] differ from zero
+    (exact; of equal norms the lowest index stays).
 
     >>> Filter(sparsity=0.5).project(torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
     tensor([[0., 0.],

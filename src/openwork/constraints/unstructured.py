@@ -11,8 +11,8 @@ from .base import Sparsity
 class Unstructured(Sparsity):
     """Only the largest weights stay, wherever they lie.
 
-    project: argmin_Z ||W - Z||_F  s.t.  Z has at most round((1 - sparsity) * numel) non-zeros (exact; of equal magnitudes
-    the lowest index stays).
+    project: argmin_Z ||W - Z||_F  s.t.  Z has at most round((1 - sparsity) * numel) non-zeros (exact; of equal
+    magnitudes the lowest index stays).
 
     >>> Unstructured(sparsity=0.5).project(torch.tensor([[1.0, -3.0], [2.0, 0.5]]))
     tensor([[ 0., -3.],

@@ -25,7 +25,7 @@ class Match:
 
     name: str
     """The layer's name in the model."""
-    weight: nn.Parameter
+    weight: Tensor
     """`[out, in, kh, kw]` or `[out, in]`."""
     constraint: Constraint | None
     """None: the layer stays dense."""
@@ -41,8 +41,8 @@ def layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
 def match(recipe: Recipe, model: nn.Module) -> list[Match]:
     """What `recipe` asks of each convolution and linear layer of `model`, in the model's order.
 
-    Raises RecipeError for a rule without a layer (listing near names) or whose layers all belong to later rules, ShapeError
-    for a weight that a constraint cannot hold, ModelError for weights that are NaN, infinite or empty.
+    Raises RecipeError for a rule without a layer (listing near names) or whose layers all belong to later rules,
+    ShapeError for a weight that a constraint cannot hold, ModelError for weights that are NaN, infinite or empty.
     """
     found = layers(model)
     if not found:
@@ -67,7 +67,9 @@ def _targets(rule: Rule, index: int, found: dict[str, nn.Conv2d | nn.Linear]) ->
         chosen |= hits
     ignored = {name for target in rule.ignore for name in _hits(target, found, f"rules[{index}].ignore")}
     if not chosen - ignored:
-        raise RecipeError(f"rules[{index}].ignore: {list(rule.ignore)} leaves none of the {len(chosen)} layers in targets")
+        raise RecipeError(
+            f"rules[{index}].ignore: {list(rule.ignore)} leaves none of the {len(chosen)} layers in targets"
+        )
     return [name for name in found if name in chosen - ignored]
 
 
@@ -122,4 +124,6 @@ def _usable(name: str, weight: Tensor) -> None:
         shape = "x".join(map(str, weight.shape))
         raise ModelError(f"layer {name!r} has a weight of shape {shape} without elements; remove the layer")
     if bad := int((~weight.detach().isfinite()).sum()):
-        raise ModelError(f"layer {name!r} has {bad} NaN or infinite weights of {weight.numel()}; start from finite weights")
+        raise ModelError(
+            f"layer {name!r} has {bad} NaN or infinite weights of {weight.numel()}; start from finite weights"
+        )

@@ -29,9 +29,9 @@ Targets = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValid
 class Rule(Config):
     """A constraint for the weights of some layers.
 
-    A target is `all`, `conv2d`, `linear`, the exact name of a layer (`layer1.0.conv1`), or `re:` and a regular expression
-    that must match from the start of the name (`re:layer.*conv`). Where two rules hit the same layer, the later one wins, so
-    general rules come first and exceptions after them.
+    A target is `all`, `conv2d`, `linear`, the exact name of a layer (`layer1.0.conv1`), or `re:` and a regular
+    expression that must match from the start of the name (`re:layer.*conv`). Where two rules hit the same layer, the
+    later one wins, so general rules come first and exceptions after them.
 
     >>> from openwork import Block
     >>> rule = Rule(targets="re:layer.*conv", constraint=Block(shape=(4, 1), sparsity=0.9), ignore="layer1.0.conv1")
@@ -46,8 +46,8 @@ class Rule(Config):
     ignore: Targets = ()
     """Layers left out, in the language of `targets`."""
     on_misfit: Literal["error", "pad", "skip"] = "error"
-    """When a weight's shape does not divide into the constraint's blocks: stop, complete it with zeros, or leave the layer
-    dense and say so in the result."""
+    """When a weight's shape does not divide into the constraint's blocks: stop, complete it with zeros, or leave the
+    layer dense and say so in the result."""
 
 
 class Recipe(Config):
@@ -81,8 +81,12 @@ class Recipe(Config):
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             if path.suffix in (".yaml", ".yml") or path.exists():
-                raise RecipeError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
-            raise RecipeError(f"{plugins.unknown('recipe', str(source), known)}; or give the path of a YAML file") from None
+                raise RecipeError(
+                    f"cannot read recipe {path}: {getattr(error, 'strerror', None) or 'not a text file'}"
+                ) from None
+            raise RecipeError(
+                f"{plugins.unknown('recipe', str(source), known)}; or give the path of a YAML file"
+            ) from None
         return cls.parse(text, name=path.stem, source=str(path))
 
     @classmethod
@@ -93,7 +97,9 @@ class Recipe(Config):
         except yaml.YAMLError as error:
             raise RecipeError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(fields, dict):
-            raise RecipeError(f"{source} should be a mapping with 'rules', 'solver' and 'schedule', not {type(fields).__name__}")
+            raise RecipeError(
+                f"{source} should be a mapping with 'rules', 'solver' and 'schedule', not {type(fields).__name__}"
+            )
         try:
             return cls.model_validate({"name": name or "custom", **fields})
         except ValidationError as error:

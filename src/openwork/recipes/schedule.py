@@ -1,4 +1,5 @@
-"""How long and with which step sizes a network is trained: epochs of each phase, rates, optimizer, losses, precision."""
+"""How long and with which step sizes a network is trained: epochs of each phase, rates, optimizer, losses,
+precision."""
 
 import math
 from typing import Annotated, Literal
@@ -72,7 +73,8 @@ class OptimizerSettings(Config):
 
 
 class Distillation(Config):
-    """The dense model as a teacher: loss = (1 - weight) * task + weight * T^2 * KL(teacher || student), at temperature T.
+    """The dense model as a teacher: loss = (1 - weight) * task + weight * T^2 * KL(teacher || student), at temperature
+    T.
 
     Source: Hinton et al. 2015, arXiv:1503.02531.
     """

@@ -15,8 +15,8 @@ class ADMM(Solver):
     """Scaled ADMM for  min f(W)  s.t.  W_i in S_i:  training steps on  f(W) + sum_i rho/2 ||W_i - Z_i + U_i||^2,  then
     Z_i <- project(W_i + U_i),  U_i <- U_i + W_i - Z_i  at each update.
 
-    It starts from Z = project(W), U = 0. Residuals are those of Boyd et al.: primal ||W - Z||, dual rho ||Z - Z_before||, both
-    over all weights together; both tend to zero as weights come to lie in their sets.
+    It starts from Z = project(W), U = 0. Residuals are those of Boyd et al.: primal ||W - Z||, dual rho ||Z -
+    Z_before||, both over all weights together; both tend to zero as weights come to lie in their sets.
 
     >>> solver = ADMM(rho=0.01, growth=1.5)
 
@@ -85,6 +85,6 @@ class _Pull(torch.autograd.Function):
         return torch.stack(torch._foreach_norm(ctx.gaps)).square().sum() * (rho / 2)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         return (None, None, None, *torch._foreach_mul(ctx.gaps, float(grad) * ctx.rho))

@@ -1,1 +1,2 @@
-"""Training: the fit loop, the shaper that holds constraints through it, checkpoints, exact resume, and the whole way."""
+"""Training: the fit loop, the shaper that holds constraints through it, checkpoints, exact resume, and the whole
+way."""

@@ -38,7 +38,11 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Replace `path`, whole or not at all."""
-        groups: dict[str, Mapping[str, Tensor]] = {"model": self.model, "teacher": self.teacher, "optimizer": self.optimizer}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model,
+            "teacher": self.teacher,
+            "optimizer": self.optimizer,
+        }
         progress: dict[str, Any] = {
             "version": _VERSION,
             "epochs_done": self.epochs_done,
@@ -71,7 +75,7 @@ class Checkpoint:
         solver, masks = groups.pop("solver", {}), groups.pop("masks", {})
         if progress["shaper"] is not None:
             progress["shaper"] |= {"solver": solver, "masks": masks}
-        return cls(**progress, **groups)
+        return cls(**{**progress, **groups})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -94,7 +98,9 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise ModelError(f"{name!r} in the model's state is a {type(value).__name__}, not a tensor; keep it elsewhere")
+            raise ModelError(
+                f"{name!r} in the model's state is a {type(value).__name__}, not a tensor; keep it elsewhere"
+            )
     return dict(state)
 
 
@@ -115,7 +121,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, _, name = key.partition("/")
         parameter = parameters[int(index)]
         # Same layout as before the interruption: elementwise loops may round differently over other strides.
-        like = torch.empty_like(parameter, requires_grad=False) if saved.shape == parameter.shape else torch.empty_like(saved)
+        like = (
+            torch.empty_like(parameter, requires_grad=False)
+            if saved.shape == parameter.shape
+            else torch.empty_like(saved)
+        )
         optimizer.state[parameter][name] = like.copy_(saved)
 
 

@@ -36,16 +36,17 @@ def compress(
 ) -> Result:
     """Prune `model` as `recipe` says, training on `data`, and return it with its figures.
 
-    Three phases, each as long as the recipe's schedule says: dense (plain training), shape (the solver pulls weights into their
-    constraints), retrain (zeros held). The weights after the last epoch count, whatever validation says; the test split is
-    used for the two figures of the result only. `model` gets its new weights at the end, all at once; until then, and
-    after any error, it is as it was.
+    Three phases, each as long as the recipe's schedule says: dense (plain training), shape (the solver pulls weights
+    into their constraints), retrain (zeros held). The weights after the last epoch count, whatever validation says;
+    the test split is used for the two figures of the result only. `model` gets its new weights at the end, all at
+    once; until then, and after any error, it is as it was.
 
     Arguments:
         model: Conv2d and Linear layers are what rules can prune. Its output is logits `[batch, classes]`.
         recipe: a recipe, the name of a built-in one, or the path of a YAML file.
         data: see `openwork.data`.
-        run_dir: folder for recipe, environment, metrics, checkpoints, weights and result. If it holds an unfinished run of the
+        run_dir: folder for recipe, environment, metrics, checkpoints, weights and result. If it holds an unfinished
+        run of the
             same recipe, model and data, that run is resumed after its last whole epoch, and ends with the same weights
             as if it had not been interrupted (bit for bit on one thread). A finished run is returned at once. None: no
             files.
@@ -53,8 +54,8 @@ def compress(
         progress: callbacks; see `training.progress.Progress`.
         model_name, command: for the record.
 
-    Raises RecipeError, ShapeError, ModelError where recipe and model do not fit, RunError where the folder belongs to another run
-    or cannot be written, TrainingError where the loss is not finite; what was written stays.
+    Raises RecipeError, ShapeError, ModelError where recipe and model do not fit, RunError where the folder belongs to
+    another run or cannot be written, TrainingError where the loss is not finite; what was written stays.
 
     >>> import openwork as ow
     >>> from openwork import plugins
@@ -210,7 +211,12 @@ class _Run:
         final = content["final"]
         layers = tuple(Layer(**{**layer, "shape": tuple(layer["shape"])}) for layer in content["layers"])
         return self._result(
-            content["dense"]["test_accuracy"], final["test_accuracy"], final["weights"], final["nonzero"], layers, content["seconds"]
+            content["dense"]["test_accuracy"],
+            final["test_accuracy"],
+            final["weights"],
+            final["nonzero"],
+            layers,
+            content["seconds"],
         )
 
     def _result(

@@ -55,16 +55,17 @@ class Trainer:
             self._set_rate(optimizer, span, steps)
             value = self._step(x, y, optimizer, shaper)
             if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss is {value} in step {steps} of epoch {span.epoch} ({span.phase}); lower {span.phase}_rate.peak"
-                    f"{' or solver.rho' if span.phase == 'shape' else ''} (the last checkpoint is kept)"
-                )
+                where = f"step {steps} of epoch {span.epoch} ({span.phase})"
+                remedy = f"lower schedule.{span.phase}_rate.peak{' or solver.rho' if span.phase == 'shape' else ''}"
+                raise TrainingError(f"the loss is {value} in {where}; {remedy} (the last checkpoint is kept)")
             total, steps = total + value, steps + 1
             if shaper is not None and shaper.phase == "shape" and self._update_is_due(steps):
                 shaper.update()
             progress.batch_done(value)
         if steps == 0:
-            raise DataError(f"{self.data.name} yields no training batch of {self.schedule.batch_size}; lower schedule.batch_size")
+            raise DataError(
+                f"{self.data.name} yields no training batch of {self.schedule.batch_size}; lower schedule.batch_size"
+            )
         return total / steps
 
     def accuracy(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float | None:
@@ -118,7 +119,8 @@ class Trainer:
         return distilled(task, logits, target.float(), self.schedule.distillation)
 
     def _update_is_due(self, steps: int) -> bool:
-        """Whether the solver updates after `steps` steps of an epoch: evenly spread, the last one at the epoch's end."""
+        """Whether the solver updates after `steps` steps of an epoch: evenly spread, the last one at the epoch's
+        end."""
         per_epoch, length = self.schedule.updates_per_epoch, self.steps_per_epoch
         return steps * per_epoch // length > (steps - 1) * per_epoch // length
 
@@ -149,7 +151,10 @@ def distilled(task: Tensor, logits: Tensor, target: Tensor, settings: Distillati
     """(1 - weight) * task + weight * T^2 * KL(softmax(target / T) || softmax(logits / T)), averaged over the batch."""
     t = settings.temperature
     divergence = functional.kl_div(
-        functional.log_softmax(logits / t, 1), functional.log_softmax(target / t, 1), log_target=True, reduction="batchmean"
+        functional.log_softmax(logits / t, 1),
+        functional.log_softmax(target / t, 1),
+        log_target=True,
+        reduction="batchmean",
     )
     return (1 - settings.weight) * task + settings.weight * t * t * divergence
 
@@ -170,7 +175,8 @@ def make_optimizer(model: nn.Module, schedule: Schedule, phase: str) -> torch.op
 
 @contextlib.contextmanager
 def threads_and_randomness(threads: int | None) -> Iterator[None]:
-    """Run with `threads` torch threads (None: as they are); thread count and random state of the process come back after."""
+    """Run with `threads` torch threads (None: as they are); thread count and random state of the process come back
+    after."""
     before = torch.get_num_threads()
     with torch.random.fork_rng():
         try:

@@ -23,6 +23,14 @@ from ..recipes.recipe import Recipe
 from .checkpoint import Checkpoint, load_tensors, model_tensors, save_tensors
 from .result import Result
 
+_FILES = (
+    "checkpoint.safetensors",
+    "environment.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "recipe.yaml",
+    "result.json",
+)
 _LIBRARIES = ("openwork", "torch", "numpy", "safetensors", "pydantic")
 
 
@@ -34,7 +42,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process (the lock ends with the process) and clear what a killed one left half-written."""
+        """Hold the folder for this process (the lock ends with the process) and clear what a killed one left
+        half-written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_RDONLY)
@@ -44,8 +53,8 @@ class RunFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise RunError(f"{self.path} is in use by another process; wait for it, or choose another folder") from None
-            for name in ("checkpoint.safetensors", "model.safetensors", "recipe.yaml", "environment.json", "metrics.jsonl", "result.json"):
+                raise RunError(f"{self.path} is in use by another process; wait, or choose another folder") from None
+            for name in _FILES:
                 for stale in self.path.glob(f".{name}.*"):
                     stale.unlink(missing_ok=True)
             yield
@@ -99,21 +108,22 @@ class RunFolder:
 
     def _compare(self, recipe: Recipe, model: nn.Module, data: Data, environment: Mapping[str, Any]) -> None:
         there, here = environment.get("start", {}), _identity(recipe, model, data)
-        if (self.path / "model.safetensors").exists() and here["weights"] != there.get("weights"):
-            # Compressing the model object of a finished run again: its weights are the run's own result.
-            if _digest(load_tensors(self.path / "model.safetensors")[0]) == here["weights"]:
-                here["weights"] = there.get("weights")
+        final = self.path / "model.safetensors"
+        # The model object of a finished run is as good a start as the one it began with: its weights are the result.
+        if final.exists() and here["weights"] is not None and here["weights"] == _digest(load_tensors(final)[0]):
+            here["weights"] = there.get("weights")
         if differences := list(_differences(there, here)):
             more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
-            raise RunError(
-                f"{self.path} belongs to another run: {'; '.join(differences[:3])}{more}; choose another folder or delete it"
-            )
+            what = "; ".join(differences[:3]) + more
+            raise RunError(f"{self.path} belongs to another run: {what}; choose another folder or delete it")
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:
             content = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / name} cannot be read ({error}); choose another folder or delete this one") from None
+            raise RunError(
+                f"{self.path / name} cannot be read ({error}); choose another folder or delete this one"
+            ) from None
         if not isinstance(content, dict):
             raise RunError(f"{self.path / name} is not of a run; choose another folder or delete this one")
         return content
@@ -126,7 +136,7 @@ def _identity(recipe: Recipe, model: nn.Module, data: Data) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "model": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "data": {"name": data.name, "train_size": data.train_size},
-        # A network that is trained from scratch first may start from other random weights: the checkpoint holds what counts.
+        # A network trained from scratch may start from other random weights: the checkpoint holds what counts.
         "weights": None if recipe.schedule.dense_epochs else _digest(tensors),
     }
 
@@ -135,7 +145,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -147,7 +157,9 @@ def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
         for index, (a, b) in enumerate(zip(there, here, strict=True)):
             yield from _differences(a, b, f"{path}[{index}]")
     elif there != here:
-        yield "the starting weights differ" if path == "weights" else f"{path} is {_short(there)} there, {_short(here)} here"
+        yield (
+            "starting weights differ" if path == "weights" else f"{path} is {_short(there)} there, {_short(here)} here"
+        )
 
 
 def _short(value: Any) -> str:

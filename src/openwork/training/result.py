@@ -30,7 +30,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Result:
-    """A compressed model with its figures. Accuracies are shares in [0, 1] on the test split; weights exclude biases."""
+    """A compressed model with its figures. Accuracies are shares in [0, 1] on the test split; weights exclude
+    biases."""
 
     model: nn.Module
     """The model that was given, now with its final weights: zeros in place, a plain torch module."""

@@ -19,8 +19,8 @@ _ATTACHED = "_openwork_shaper"
 class Shaper:
     """Brings the weights of `model` into the constraints of `recipe` while your own loop trains it.
 
-    Two phases. While shaping, `penalty()` goes into the loss and every `update_every` steps the solver updates its state.
-    `harden()` projects the weights; from then on their zeros hold: they are restored after every step of the
+    Two phases. While shaping, `penalty()` goes into the loss and every `update_every` steps the solver updates its
+    state. `harden()` projects the weights; from then on their zeros hold: they are restored after every step of the
     optimizer, whatever momentum, weight decay or Adam's buffers do to them.
 
     Inside `with`, a hook on the optimizer holds the zeros, also through steps that `step()` was not called for; outside
@@ -64,7 +64,8 @@ class Shaper:
         """'shape' until `harden()`, 'retrain' after it."""
         self._update_every, self._steps = update_every, 0
         pairs = [(m.weight, m.constraint) for m in self.matches if m.constraint is not None]
-        self._weights, self._constraints = [w for w, _ in pairs], [c for _, c in pairs]
+        self._weights: list[Tensor] = [w for w, _ in pairs]
+        self._constraints = [c for _, c in pairs]
         self._masks: list[Tensor] | None = None
         self._hook: Callable[[], None] | None = None
         self._state = recipe.solver.init(self._weights, self._constraints)
@@ -72,13 +73,17 @@ class Shaper:
 
     def __enter__(self) -> Self:
         if getattr(self.model, _ATTACHED, self) is not self:
-            raise UsageError("another Shaper is at work on this model; leave its 'with' block, or call strip(model), first")
+            raise UsageError(
+                "another Shaper is at work on this model; leave its 'with' block, or call strip(model), first"
+            )
         object.__setattr__(self.model, _ATTACHED, self)
         if self.optimizer is not None and self._hook is None:
             self._hook = self.optimizer.register_step_post_hook(lambda *_: self._hold()).remove
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.detach()
 
     def detach(self) -> None:
@@ -154,7 +159,9 @@ class Shaper:
         if state["layers"] != layers:
             raise RunError(f"the saved state is of layers {state['layers']}, this recipe and model have {layers}")
         names = dict.fromkeys(key.rpartition(".")[0] for key in state["solver"])
-        tensors = {name: self._like_weights({i: state["solver"][f"{name}.{i}"] for i in range(len(layers))}) for name in names}
+        tensors = {
+            name: self._like_weights({i: state["solver"][f"{name}.{i}"] for i in range(len(layers))}) for name in names
+        }
         self._state = State(tensors=tensors, numbers=dict(state["numbers"]))
         self.phase, self._steps = state["phase"], state["steps"]
         masks = state["masks"]
@@ -165,14 +172,17 @@ class Shaper:
     def _like_weights(self, saved: dict[int, Tensor]) -> tuple[Tensor, ...]:
         # In the weights' memory layout, so that sums run in the order in which they ran before the interruption.
         return tuple(
-            torch.empty_like(w, dtype=saved[i].dtype, requires_grad=False).copy_(saved[i]) for i, w in enumerate(self._weights)
+            torch.empty_like(w, dtype=saved[i].dtype, requires_grad=False).copy_(saved[i])
+            for i, w in enumerate(self._weights)
         )
 
     def _adopt(self, masks: tuple[Tensor, ...] | None) -> None:
         if masks is None:
             return
         # Of the weights' type: a product over lists of tensors is one call, a masked fill would be one call per layer.
-        self._masks = [torch.empty_like(w, requires_grad=False).copy_(m) for w, m in zip(self._weights, masks, strict=True)]
+        self._masks = [
+            torch.empty_like(w, requires_grad=False).copy_(m) for w, m in zip(self._weights, masks, strict=True)
+        ]
         self._hold()
 
     @torch.no_grad()
@@ -186,8 +196,8 @@ class Shaper:
 def strip(model: nn.Module) -> nn.Module:
     """Make `model` a plain torch module again, zeros in place, and return it.
 
-    Detaches a shaper that is still at work and bakes torch parametrizations of weights (`torch.nn.utils.parametrize`) and pruning
-    masks of `torch.nn.utils.prune` into the weights.
+    Detaches a shaper that is still at work and bakes torch parametrizations of weights (`torch.nn.utils.parametrize`)
+    and pruning masks of `torch.nn.utils.prune` into the weights.
     """
     shaper = getattr(model, _ATTACHED, None)
     if isinstance(shaper, Shaper):
@@ -197,5 +207,5 @@ def strip(model: nn.Module) -> nn.Module:
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
         if prune.is_pruned(module) and hasattr(module, "weight_orig"):
-            prune.remove(module, "weight")
+            prune.remove(module, "weight")  # type: ignore[no-untyped-call]
     return model
