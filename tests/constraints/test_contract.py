@@ -1,0 +1,195 @@
+"""What every constraint owes, checked on each plug-in that the look-up finds."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from torch import Tensor
+
+from openwork import plugins
+from openwork.constraints._padded import Padded
+from openwork.constraints.base import Constraint, Sparsity
+from openwork.errors import ModelError, ShapeError, UsageError
+
+EVERY = [cls(**example) for cls in plugins.every("constraints", Constraint).values() for example in cls.EXAMPLES]
+EXACT = [c for c in EVERY if c.EXACT]
+SHAPES = [(4, 4), (8, 4, 1, 1), (4, 4, 2, 1)]
+every = pytest.mark.parametrize("constraint", EVERY, ids=str)
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+# Few different values make ties and zeros the rule; the wide floats make squares underflow and overflow float32.
+tied = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0])
+wide = st.floats(-(2.0**100), 2.0**100, width=32)
+
+
+def weights(shape: tuple[int, ...]) -> st.SearchStrategy[Tensor]:
+    return st.one_of(arrays.arrays("float32", shape, elements=e) for e in (tied, wide)).map(torch.from_numpy)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_the_look_up_finds_all_constraints_and_each_has_examples() -> None:
+    found = plugins.every("constraints", Constraint)
+    assert {"unstructured", "filter", "channel", "column", "block"} <= set(found)
+    assert all(cls.EXAMPLES for cls in found.values())
+
+
+@every
+@shapes
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_projection_is_feasible_idempotent_and_leaves_its_argument(constraint: Constraint, shape: tuple[int, ...], data: st.DataObject) -> None:
+    w = data.draw(weights(shape))
+    before = w.clone()
+    z = constraint.project(w)
+    assert constraint.violations(z) == 0
+    assert torch.equal(constraint.project(z), z)
+    assert torch.equal(w, before) and z.data_ptr() != w.data_ptr()
+    assert z.shape == w.shape and z.dtype == w.dtype and not z.requires_grad
+
+
+@every
+@shapes
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_projection_scales_and_keeps_entries_bit_for_bit(constraint: Constraint, shape: tuple[int, ...], data: st.DataObject) -> None:
+    w = data.draw(weights(shape))
+    z, mask = constraint.project(w), constraint.mask(w)
+    assert mask.dtype == torch.bool and mask.shape == w.shape
+    if isinstance(constraint, Sparsity):
+        assert torch.equal(z[mask], w[mask])
+        dropped = z[~mask]
+        assert torch.equal(dropped, torch.zeros_like(dropped)) and not torch.signbit(dropped).any()
+        assert torch.equal(constraint.project(w * 4), z * 4)
+
+
+@pytest.mark.parametrize("constraint", EXACT, ids=str)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_no_allowed_support_is_nearer_than_the_projection(constraint: Constraint, data: st.DataObject) -> None:
+    """Oracle: of all 2^16 supports keep those which `violations` allows; none may lie nearer to w."""
+    w = data.draw(weights((4, 4))).double()
+    supports = _allowed_supports(constraint)
+    nearest = ((w.flatten() ** 2) @ (~supports).double().T).min()
+    assert ((w - constraint.project(w)) ** 2).sum() <= nearest * (1 + 1e-9)
+
+
+_SUPPORTS: dict[str, Tensor] = {}
+
+
+def _allowed_supports(constraint: Constraint) -> Tensor:
+    """All supports of a 4x4 weight in the set, bool [count, 16]; found from the definition, once per constraint."""
+    key = str(constraint)
+    if key not in _SUPPORTS:
+        bits = (torch.arange(2**16)[:, None] >> torch.arange(16)) & 1
+        groups = torch.stack([_group_ids(constraint) == g for g in _group_ids(constraint).unique()]).long()
+        occupied = ((bits @ groups.T) > 0).sum(1)
+        count = groups.shape[0]
+        _SUPPORTS[key] = bits[occupied <= max(1, round((1 - constraint.sparsity) * count))].bool()  # type: ignore[attr-defined]
+    return _SUPPORTS[key]
+
+
+def _group_ids(constraint: Constraint) -> Tensor:
+    """The group of each weight of a 4x4 matrix, written down anew from the words of each constraint."""
+    row, column = torch.arange(16) // 4, torch.arange(16) % 4
+    match constraint.kind():
+        case "unstructured":
+            return row * 4 + column
+        case "filter":
+            return row
+        case "channel" | "column":
+            return column
+        case "block":
+            r, c = constraint.shape  # type: ignore[attr-defined]
+            return (row // r) * 16 + column // c
+        case other:
+            pytest.skip(f"{other} has no groups that this oracle knows; its own test must hold an oracle")
+
+
+@every
+@shapes
+def test_violations_see_what_projection_would_repair(constraint: Constraint, shape: tuple[int, ...]) -> None:
+    assert constraint.violations(torch.ones(shape)) > 0
+    assert constraint.violations(torch.zeros(shape)) == 0
+
+
+@every
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(constraint: Constraint, value: float) -> None:
+    w = torch.ones(4, 4)
+    w[1, 2] = value
+    with pytest.raises(ModelError, match=r"4x4 holds NaN or infinite"):
+        constraint.project(w)
+
+
+@every
+@pytest.mark.parametrize(("shape", "words"), [((4, 0), "has no elements"), ((0, 4), "has no elements"), ((4,), "1 dimensions")])
+def test_shapes_that_hold_nothing_are_refused(constraint: Constraint, shape: tuple[int, ...], words: str) -> None:
+    for act in (constraint.project, constraint.violations, constraint.mask):
+        with pytest.raises(ShapeError, match=words):
+            act(torch.ones(shape))
+
+
+@pytest.mark.parametrize("cls", plugins.every("constraints", Constraint).values(), ids=lambda c: c.__name__)
+@pytest.mark.parametrize("sparsity", [0.0, 1.0, 1.2, -0.5, float("nan")])
+def test_sparsity_outside_its_range_names_field_value_and_limit(cls: type[Constraint], sparsity: float) -> None:
+    with pytest.raises(UsageError, match=rf"{cls.__name__}\.sparsity: .*") as caught:
+        cls(**{**cls.EXAMPLES[0], "sparsity": sparsity})
+    assert "(0, 1)" in str(caught.value) or "finite" in str(caught.value)
+
+
+@every
+def test_constraints_are_frozen_hashable_and_survive_a_dump(constraint: Constraint) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        constraint.sparsity = 0.1  # type: ignore[attr-defined]
+    dumped = constraint.model_dump(mode="json")
+    assert dumped["kind"] == constraint.kind()
+    assert Constraint.parse(dumped) == constraint
+    assert hash(Constraint.parse(dumped)) == hash(constraint)
+
+
+@every
+def test_relaxed_sets_widen_towards_everything(constraint: Constraint) -> None:
+    w = torch.randn(8, 8, generator=generator())
+    counts = [
+        8 * 8 if relaxed is None else int(relaxed.project(w).count_nonzero())
+        for relaxed in (constraint.relaxed(share) for share in (0.0, 0.3, 0.7, 1.0))
+    ]
+    assert counts == sorted(counts, reverse=True) and counts[0] == 64
+    assert constraint.relaxed(1.0) == constraint
+
+
+@every
+def test_memory_layout_and_precision_do_not_change_the_choice(constraint: Constraint) -> None:
+    w = torch.randn(8, 4, 2, 2, generator=generator())
+    wanted = constraint.mask(w)
+    assert torch.equal(constraint.mask(w.to(memory_format=torch.channels_last)), wanted)
+    assert torch.equal(constraint.mask(w.double()), wanted)
+    half = w.to(torch.bfloat16)
+    assert torch.equal(constraint.mask(half), constraint.mask(half.float()))
+
+
+def test_every_shape_of_ties_keeps_the_lowest_indices() -> None:
+    unstructured = plugins.find("constraints", "unstructured", Constraint)(sparsity=0.5)  # type: ignore[call-arg]
+    for values in itertools.product([0.0, 1.0], repeat=6):
+        w = torch.tensor(values).view(2, 3)
+        order = sorted(range(6), key=lambda i: (-values[i], i))[:3]
+        assert unstructured.mask(w).flatten().nonzero().flatten().tolist() == sorted(order)
+
+
+def test_padding_counts_the_border_and_crops_it() -> None:
+    block = plugins.find("constraints", "block", Constraint)(shape=(4, 2), sparsity=0.5)  # type: ignore[call-arg]
+    padded = Padded(inner=block)
+    w = torch.randn(6, 5, generator=generator())
+    with pytest.raises(ShapeError, match=r"out = 6 of weight 6x5 is not a multiple of 4.*on_misfit"):
+        block.project(w)
+    bordered = torch.zeros(8, 6)
+    bordered[:6, :5] = w
+    assert torch.equal(padded.project(w), block.project(bordered)[:6, :5])
+    assert padded.violations(padded.project(w)) == 0 and padded.violations(w) > 0
+    assert torch.equal(padded.mask(w), block.mask(bordered)[:6, :5])
