@@ -170,10 +170,12 @@ def _agreement(name: str, theirs: tuple[np.ndarray, ...], ours: tuple[np.ndarray
         raise EngineError(
             f"{name} returns shapes {shapes[0]}, the engine {shapes[1]}: not the same network; compile again"
         )
-    worst = 0.0
-    for a, b in zip(theirs, ours, strict=True):
-        if a.size:
-            worst = max(worst, float(np.abs(a - b).max()) / max(1.0, float(np.abs(a).max())))
+    found = [
+        float(np.abs(a - b).max()) / max(1.0, float(np.abs(a).max()))
+        for a, b in zip(theirs, ours, strict=True)
+        if a.size
+    ]
+    worst = float(np.max(found, initial=0.0))  # unlike max(), keeps NaN
     if not worst <= TOLERANCE:
         raise EngineError(
             f"outputs differ from those of {name} by {worst:.2g} (limit {TOLERANCE:g}): the artifact comes from other "

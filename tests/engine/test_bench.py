@@ -1,0 +1,215 @@
+"""`bench` measures every side fairly, refuses wrong answers, and says what it measured."""
+
+import json
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from openwork import models, plugins
+from openwork.engine import bench as bench_module
+from openwork.engine.bench import bench
+from openwork.engine.peers.base import Availability, Peer
+from openwork.engine.timing import measure, ratio_interval
+from openwork.errors import EngineError, MissingDependencyError, UsageError
+
+
+@dataclass(frozen=True)
+class Spec:
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+class FakeEngine:
+    """An engine that is a torch module with an offset on its outputs."""
+
+    isa = "none"
+
+    def __init__(self, module, shape, offset=0.0, provenance=None, threads=1):
+        self.module, self.offset, self.provenance, self.threads = module, offset, provenance or {}, threads
+        self.inputs = (Spec("x", shape),)
+
+    def __call__(self, x):
+        with torch.inference_mode():
+            return self.module(torch.from_numpy(x)).numpy() + self.offset
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4)).eval()
+
+
+@pytest.fixture
+def few_calls(monkeypatch):
+    monkeypatch.setattr("openwork.engine.timing.BLOCK_SECONDS", 1e-4)
+    monkeypatch.setattr("openwork.engine.timing.PAUSE_SECONDS", 0)
+
+
+@pytest.mark.parametrize("name", plugins.names("engine.peers"))
+def test_every_peer_gives_pytorchs_answer_or_says_how_to_install_it(name, network):
+    if name == "torch_compile":
+        pytest.skip("Inductor compiles for half a minute; test_inductor_gives_pytorchs_answer is marked slow")
+    peer = plugins.find("engine.peers", name, Peer)()
+    x = torch.randn(1, 1, 8, 8)
+    if not peer.available():
+        with pytest.raises(MissingDependencyError, match=r"pip install \w+"):
+            peer.prepare(network, (x,), 1)
+        pytest.skip(peer.available().reason)
+    (found,) = peer.prepare(network, (x,), threads=1)()
+    assert peer.version
+    np.testing.assert_allclose(found, network(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_inductor_gives_pytorchs_answer(network):
+    peer = plugins.find("engine.peers", "torch_compile", Peer)()
+    x = torch.randn(1, 1, 8, 8)
+    (found,) = peer.prepare(network, (x,), threads=1)()
+    np.testing.assert_allclose(found, network(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_peer_that_is_not_installed_is_named_with_its_pip_line(network):
+    class Absent(Peer):
+        packages = ("nosuchengine", "torch")
+
+        def prepare(self, model, example_inputs, threads):
+            self.check()
+
+    found = Absent().available()
+    assert not found and isinstance(found, Availability)
+    with pytest.raises(MissingDependencyError, match=r"pip install nosuchengine$"):
+        Absent().prepare(network, (), 1)
+
+
+def test_measure_finds_the_slower_side_and_times_all_sides_in_every_round(few_calls):
+    called = []
+
+    def side(name, seconds):
+        def run():
+            called.append(name)
+            time.sleep(seconds)
+
+        return run
+
+    found = measure([side("fast", 0.001), side("slow", 0.003)], repeats=4, warmup=1)
+    assert found.shape == (2, 4)
+    assert (found[0] >= 0.001).all() and (found[1] >= 0.003).all()
+    # After warm-up and calibration (2 calls a side), a round is 1 + 3 calls of each side without a break.
+    rounds = [called[4 + 8 * i : 4 + 8 * (i + 1)] for i in range(4)]
+    assert all(sorted(r) == ["fast"] * 4 + ["slow"] * 4 and r[:4] == r[:1] * 4 for r in rounds)
+    assert len({r[0] for r in rounds}) == 2, "the order must change between rounds"
+
+
+def test_the_interval_holds_the_ratio_and_shrinks_with_the_spread():
+    generator = np.random.default_rng(1)
+    ours = 1 + 0.01 * generator.standard_normal(40)
+    ratio, low, high = ratio_interval(3 * ours, ours)
+    assert (ratio, low, high) == pytest.approx((3, 3, 3)), "what slows whole rounds down must not widen the interval"
+    noisy = ratio_interval(3 + 0.5 * generator.standard_normal(40), ours)
+    assert noisy[1] < noisy[0] < noisy[2] and 0.1 < noisy[2] - noisy[1] < 1
+
+
+def test_a_result_has_every_side_a_table_and_json(network, few_calls):
+    engine = FakeEngine(network, (1, 1, 8, 8))
+    seen = []
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    result = bench(
+        engine,
+        against=["pytorch"],
+        model=dense,
+        compiled_from=network,
+        repeats=3,
+        warmup=1,
+        progress=lambda *a: seen.append(a),
+    )
+    assert [(s.engine, s.network) for s in result.sides] == [
+        ("openwork", "compiled"),
+        ("pytorch", "compiled"),
+        ("pytorch", "dense"),
+    ]
+    assert result.side("openwork").ratio == 1
+    assert result.side("pytorch").difference <= 1e-6 and result.side("pytorch", "dense").difference is None
+    side = result.side("pytorch", "dense")
+    assert side.min_us <= side.low_us <= side.median_us <= side.high_us
+    assert side.median_us == pytest.approx(np.median(side.rounds_us), rel=1e-3)
+    again = json.loads(json.dumps(result.to_dict()))
+    assert again["sides"][1]["name"] == "pytorch" and again["versions"]["torch"] and again["machine"]["cores"] >= 1
+    table = str(result).splitlines()
+    assert [line.split("  ")[0].strip() for line in table[1:4]] == ["openwork", "pytorch", "pytorch, dense model"]
+    assert "3 rounds in turn" in table[4] and "1 thread," in table[4]
+    assert seen[0] == ("preparing pytorch", 0, 2) and seen[-1] == ("measuring", 3, 3)
+    with pytest.raises(UsageError, match="openvino was not measured on the dense network"):
+        result.side("openvino", "dense")
+
+
+def test_wrong_answers_are_not_timed(network, few_calls):
+    with pytest.raises(EngineError, match=r"differ from those of pytorch by 0\.\d+ \(limit 0\.001\).*compile it again"):
+        bench(FakeEngine(network, (1, 1, 8, 8), offset=0.01), ["pytorch"], compiled_from=network, repeats=3)
+    with pytest.raises(EngineError, match="differ"):
+        bench(FakeEngine(network, (1, 1, 8, 8), offset=np.nan), ["pytorch"], compiled_from=network, repeats=3)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    with pytest.raises(EngineError, match="another network"):
+        bench(FakeEngine(network, (1, 1, 8, 8)), ["pytorch"], compiled_from=other, repeats=3)
+
+
+def test_torchs_threads_are_put_back_also_after_an_error(network, few_calls):
+    before = torch.get_num_threads()
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, x):
+            seen.append(torch.get_num_threads())
+            return network(x)
+
+    bench(FakeEngine(network, (1, 1, 8, 8), threads=3), ["pytorch"], compiled_from=Watching(), repeats=3, warmup=1)
+    assert set(seen) == {3} and torch.get_num_threads() == before
+    with pytest.raises(EngineError):
+        bench(FakeEngine(network, (1, 1, 8, 8), 1.0, threads=3), ["pytorch"], compiled_from=network, repeats=3)
+    assert torch.get_num_threads() == before
+
+
+def test_the_compiled_network_is_found_through_the_run_folder(tmp_path, monkeypatch, few_calls):
+    from safetensors.torch import save_file
+
+    network = models.resolve("lenet5")
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    engine = FakeEngine(network, (1, 1, 28, 28), provenance={"model": "lenet5", "run": str(tmp_path)})
+    result = bench(engine, ["pytorch"], repeats=3, warmup=1)
+    assert result.side("pytorch").difference <= 1e-6 and not result.notes
+
+    monkeypatch.setattr(
+        bench_module, "_open", lambda path, threads: FakeEngine(network, (1, 1, 28, 28), 0, {"model": "lenet5"})
+    )
+    assert bench(tmp_path / "lenet5.openwork", ["pytorch"], repeats=3, warmup=1).side("pytorch")
+    with pytest.raises(UsageError, match=r"no network to run in pytorch: there is no model\.safetensors.*pass model="):
+        bench(tmp_path / "elsewhere" / "lenet5.openwork", ["pytorch"], repeats=3)
+
+
+def test_without_a_compiled_network_only_the_dense_one_is_run_and_that_is_noted(network, few_calls):
+    result = bench(FakeEngine(network, (1, 1, 8, 8)), ["pytorch"], model=network, repeats=3, warmup=1)
+    assert [s.name for s in result.sides] == ["openwork", "pytorch, dense model"]
+    assert "names no model" in result.notes[0] and "note: " in str(result)
+
+
+def test_the_engine_alone_needs_no_network(network, few_calls):
+    result = bench(FakeEngine(network, (2, 1, 8, 8)), against=(), repeats=3, warmup=1)
+    assert [s.name for s in result.sides] == ["openwork"] and result.batch == 2 and not result.notes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"repeats": 2}, "repeats=2 must be at least 3"),
+        ({"warmup": 0}, "warmup=0 at least 1"),
+        ({"against": ["onnxruntim"]}, "did you mean onnxruntime"),
+        ({"threads": 2}, "threads=2, but the engine has 1; load it with threads=2"),
+    ],
+)
+def test_mistakes_are_named(network, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        bench(FakeEngine(network, (1, 1, 8, 8)), **{"against": ["pytorch"], **arguments})
