@@ -29,7 +29,7 @@ def commands() -> tuple[str, ...]:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        _output.show({"version": __version__}, f"openwork {__version__}", "--json" in sys.argv)
+        _output.show({}, f"openwork {__version__}", as_json=False)
         raise typer.Exit
 
 
@@ -57,10 +57,12 @@ def build_app() -> typer.Typer:
 
 def run(argv: list[str]) -> int:
     """Run `argv` (without the program's name) and return the exit code; never raises for a user's mistake."""
+    argv = argv or ["--help"]
     as_json = "--json" in argv
-    with _output.results_apart():
+    # Help is a result, and typer writes it itself.
+    with contextlib.nullcontext() if {"--help", "-h"} & set(argv) else _output.results_apart():
         try:
-            returned = build_app()(argv or ["--help"], prog_name="openwork", standalone_mode=False)
+            returned = build_app()(argv, prog_name="openwork", standalone_mode=False)
             return returned if isinstance(returned, int) else 0
         except OpenworkError as error:
             return _output.fail(str(error), as_json, MISTAKE)

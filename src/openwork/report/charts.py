@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 # Each marker colour is one that no chart draws by chance; the value is the CSS variable that it becomes.
 _INK, _MUTED, _GRID, _ACCENT, _SECOND, _QUIET = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
@@ -53,7 +53,7 @@ def curves(
             axes.yaxis.set_major_formatter(lambda value, _: number(value))
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(0.5, len(epochs) + 0.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch", color=_MUTED)
         axes.set_title(label, loc="left", color=_INK, fontsize=11, pad=20)
 
@@ -90,7 +90,7 @@ def bars(rows: Sequence[Mapping[str, Any]], unit: str, description: str) -> str 
 
 
 def mask(weight: Any, limit: int = 64) -> str:
-    """Picture of the first `limit` x `limit` entries of a weight seen as the matrix [out, in*kh*kw]: a square is a weight kept."""
+    """Picture of the first `limit` x `limit` entries of a weight seen as [out, in*kh*kw]; a square is a weight kept."""
     matrix = weight.reshape(weight.shape[0], -1)[:limit, :limit] != 0
     rows, columns = matrix.shape
     path = []
@@ -158,7 +158,7 @@ def _svg(
     draw: Callable[[Axes], None], size: tuple[float, float], description: str, left: float = 0.1, right: float = 0.98
 ) -> str:
     """Run `draw` on fresh axes of `size` inches and return the SVG, themed by the page."""
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": description,
         "axes.spines.top": False,

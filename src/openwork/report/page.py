@@ -1,6 +1,6 @@
 """`write_report`: one self-contained HTML page about a run, for people.
 
-Jinja puts a `View` into page.html.j2; everything that is counted or worded is computed here, so the template only lays out.
+Everything that is counted or worded is computed here; the template page.html.j2 only lays out.
 """
 
 import datetime
@@ -30,27 +30,29 @@ class Figure:
 
 @dataclass(frozen=True)
 class Side:
-    """One engine's latency in microseconds."""
+    """One engine's latency, microseconds, and how it compares with ours."""
 
     name: str
     median: float
     low: float | None
     high: float | None
     ours: bool
+    ratio: str
+    """How many times our latency, with its 95 % interval where that is known."""
 
 
 def write_report(run_dir: str | Path, bench: Any = None, engine: Any = None, output: str | Path | None = None) -> Path:
-    """Write the page about the run in `run_dir` to `output` (default: report.html in the run folder) and return its path.
+    """Write the page about the run in `run_dir` and return its path.
 
     The page holds headline figures, curves by epoch, every layer with its kernel and time, latency against each other
-    engine, bytes, pictures of masks and what is needed to repeat the run. It loads nothing from anywhere. Parts that the
-    run folder lacks are named on the page.
+    engine, bytes, pictures of masks and what is needed to repeat the run. It loads nothing from anywhere. Parts that
+    the run folder lacks are named on the page.
 
     Args:
         run_dir: folder that `openwork.compress` wrote.
         bench: result of `openwork.bench`; default: bench.json of the run folder.
         engine: the compiled engine; default: the artifact of the run folder.
-        output: where the page goes.
+        output: where the page goes; default: report.html in the run folder.
 
     Raises:
         RunError: the folder holds no run, or a damaged one, or the page cannot be written.
@@ -132,19 +134,27 @@ def headline(run: Run, sides: Sequence[Side]) -> list[Figure]:
 
 def engine_sides(bench: Mapping[str, Any]) -> list[Side]:
     """Latency of each engine, ours first, then fastest first."""
-    rows = bench.get("sides") or bench.get("rows") or []
+    rows = bench.get("sides", ())
     sides = [
         Side(
             name=str(row["name"]),
             median=float(row["median_us"]),
             low=row.get("low_us"),
             high=row.get("high_us"),
-            ours=str(row["name"]).startswith("openwork"),
+            ours=row.get("engine", row["name"]) == "openwork",
+            ratio=_ratio(row),
         )
         for row in rows
         if row.get("median_us") is not None
     ]
     return sorted(sides, key=lambda s: (not s.ours, s.median))
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    if row.get("ratio") is None:
+        return ""
+    interval = f" ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})" if row.get("ratio_low") is not None else ""
+    return f"{row['ratio']:.2f}x{interval}"
 
 
 def byte_sizes(run: Run) -> dict[str, int]:
@@ -206,7 +216,6 @@ def _curves(run: Run) -> list[str]:
 
 
 def _latency_chart(sides: Sequence[Side]) -> str | None:
-    ours = next((s for s in sides if s.ours), None)
     rows = [
         {
             "name": s.name,
@@ -214,7 +223,7 @@ def _latency_chart(sides: Sequence[Side]) -> str | None:
             "low": s.low,
             "high": s.high,
             "ours": s.ours,
-            "note": f"({s.median / ours.median:.2f}x)" if ours is not None and not s.ours else "",
+            "note": "" if s.ours else s.ratio,
         }
         for s in sides
     ]
@@ -228,13 +237,21 @@ def _bench_note(bench: Mapping[str, Any]) -> str:
     if bench.get("batch"):
         parts.append(f"batch {bench['batch']}")
     if bench.get("repeats"):
-        parts.append(f"{bench['repeats']} repeats")
+        parts.append(f"{bench['repeats']} rounds")
     return ", ".join(parts)
 
 
 def _bench_remarks(bench: Mapping[str, Any]) -> list[str]:
-    """Sides that could not be timed, with the reason: a missing bar must not look like a side nobody asked for."""
-    return [f"{row['name']} was not timed: {row['error']}" for row in bench.get("sides", ()) if row.get("error")]
+    """What the benchmark says about itself: machine, load, versions, sides that were left out and why."""
+    said = []
+    machine = bench.get("machine") or {}
+    if machine.get("processor"):
+        load = f"; load {bench['load']:.1f} on {machine.get('cores')} cores" if bench.get("load") is not None else ""
+        said.append(f"{machine['processor']}, {bench.get('isa', '')} kernels{load}; measured {bench.get('when', '')}")
+    versions = {str(row["name"]): row["version"] for row in bench.get("sides", ()) if row.get("version")}
+    if versions:
+        said.append(", ".join(f"{name} {version}" for name, version in versions.items()))
+    return said + [str(note) for note in bench.get("notes", ())]
 
 
 def _bytes_chart(run: Run) -> str | None:

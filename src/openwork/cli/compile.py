@@ -1,0 +1,121 @@
+"""`openwork compile`: an artifact from a model, or from the pruned weights of a run."""
+
+import json as json_module
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import openwork
+
+from ..errors import RunError, UsageError
+from . import _tables as tables
+from ._options import Json, Threads
+from ._output import progress_console, show
+from ._way import short_name, waiting
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Tune(StrEnum):
+    """How long to search for the fastest kernels."""
+
+    fast = "fast"
+    thorough = "thorough"
+    off = "off"
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL|RUN_DIR", help="Zoo name, path/to/file.py:factory, or a finished run's folder."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The artifact to write.")],
+    batch: Annotated[int, typer.Option(min=1, help="Examples in one inference.")] = 1,
+    weights: Annotated[Path | None, typer.Option(help="Weights to use, a .safetensors file.")] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(help="Shape of one example, such as 3,32,32, where the model's file does not say it.")
+    ] = None,
+    tune: Annotated[Tune, typer.Option(help="How long to search for the fastest kernels.")] = Tune.fast,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Compile MODEL, or the pruned model of RUN_DIR, into one file that runs without PyTorch."""
+    spec, weights, provenance = _source(model, weights)
+    built, example = _model(spec, weights, batch, input_shape)
+    with waiting(progress_console(), "compiling and tuning"):
+        engine = openwork.compile(
+            built, example, threads=threads, tune=tune.value, name=short_name(spec), provenance=provenance
+        )
+    engine.save(output)
+    document = {
+        "artifact": str(output),
+        "bytes": output.stat().st_size,
+        "inputs": [{"name": s.name, "shape": list(s.shape), "dtype": s.dtype} for s in engine.inputs],
+        "outputs": [{"name": s.name, "shape": list(s.shape), "dtype": s.dtype} for s in engine.outputs],
+        "isa": engine.isa,
+        "threads": engine.threads,
+    }
+    rows = [
+        ("artifact", f"{output} ({tables.size(output.stat().st_size)})"),
+        *(("input", f"{s.name} {tuple(s.shape)} {s.dtype}") for s in engine.inputs),
+        *(("output", f"{s.name} {tuple(s.shape)} {s.dtype}") for s in engine.outputs),
+        ("tuned for", f"{engine.isa}, {engine.threads} threads"),
+    ]
+    show(document, tables.facts(rows), json)
+
+
+def _source(model: str, weights: Path | None) -> tuple[str, Path | None, dict[str, Any]]:
+    """Model spec, weights and provenance; a run folder brings its own."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model, weights, {"model": model}
+    if weights is not None:
+        raise UsageError(
+            f"--weights {weights}: {folder} is a run folder and has weights of its own; name the model instead"
+        )
+    result = folder / "result.json"
+    if not result.is_file():
+        raise RunError(f"{folder} is not a finished run (no result.json); give the compress command again to finish it")
+    try:
+        found = json_module.loads(result.read_text())
+        spec, final = found["model"], found["final"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{result} is damaged ({error}); run the compress command again in a new folder") from error
+    provenance = {
+        "model": spec,
+        "recipe": found.get("recipe"),
+        "data": found.get("data"),
+        "run": str(folder),
+        "accuracy": final.get("test_accuracy"),
+        "sparsity": final.get("sparsity"),
+    }
+    return spec, folder / "model.safetensors", provenance
+
+
+def _model(
+    spec: str, weights: Path | None, batch: int, input_shape: str | None
+) -> "tuple[torch.nn.Module, torch.Tensor]":
+    with waiting(progress_console(), "loading PyTorch"):
+        import torch
+
+        from .. import models
+    torch.manual_seed(0)
+    built = models.resolve(spec) if weights is None else models.resolve(spec, weights=weights)
+    shape = _shape(input_shape) if input_shape is not None else models.input_shape(spec)
+    if shape is None:
+        raise UsageError(f"{spec} does not say its INPUT_SHAPE; give --input-shape, such as --input-shape 3,32,32")
+    return built.eval(), torch.zeros((batch, *shape[1:]))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """'3,32,32' as (1, 3, 32, 32)."""
+    try:
+        found = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise UsageError(f"--input-shape {text}: write the sizes of one example without the batch, such as 3,32,32")
+    return (1, *found)

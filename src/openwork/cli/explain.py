@@ -1,0 +1,12 @@
+"""`openwork explain`: what the compiler chose for each layer, and what it costs."""
+
+import openwork
+
+from ._options import Artifact, Json, Threads
+from ._output import show
+
+
+def command(artifact: Artifact, threads: Threads = None, json: Json = False) -> None:
+    """Show every step of ARTIFACT: kernel, sparsity, time, share of the peak, and what was tried."""
+    explanation = openwork.load(artifact, threads=threads).explain()
+    show(explanation.to_dict(), str(explanation), json)
