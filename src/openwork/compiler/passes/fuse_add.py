@@ -1,0 +1,30 @@
+"""Fuse a residual addition into the convolution that makes one of its operands."""
+
+from dataclasses import replace
+
+from ..graph import Graph, Node, rewritten
+
+ORDER = 30
+
+
+def run(graph: Graph) -> Graph:
+    """add(conv(x), r) becomes conv(x, r) with the addition's clamp, placed where the addition stood."""
+    uses = graph.uses()
+    made: dict[str, Node] = {}
+    for node in graph:
+        if node.op == "add" and node.inputs[0] != node.inputs[1]:
+            node = _fused(node, made, uses)
+        made[node.name] = node
+    return rewritten(graph, made.values())
+
+
+def _fused(add: Node, made: dict[str, Node], uses: dict[str, int]) -> Node:
+    order = list(made)
+    # the operand that is made last: its partner surely exists by then
+    for name in sorted(add.inputs, key=order.index, reverse=True):
+        conv = made[name]
+        if conv.op == "conv" and len(conv.inputs) == 1 and not conv.clamps and uses[name] == 1:
+            other = add.inputs[1] if name == add.inputs[0] else add.inputs[0]
+            fused = replace(conv, name=add.name, inputs=(*conv.inputs, other))
+            return fused.with_attrs(lo=add.lo, hi=add.hi) if add.clamps else fused
+    return add

@@ -1,0 +1,234 @@
+"""Load an artifact and run it: NumPy in, NumPy out. Torch tensors are taken too, but torch is never imported for them."""
+
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import EngineError
+from ..formats import artifact as files
+from ..formats.artifact import Artifact
+from .explain import Explanation
+from .program import Array, TensorSpec, build, torch_calls
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None, isa: str = "auto") -> "Engine":
+    """Load an artifact file.
+
+    Args:
+        path: a file written by `Engine.save`.
+        threads: how many threads one inference may use; default: the cores this process may run on.
+        isa: instruction set to use, for tests and comparisons; default: the best that this CPU has.
+
+    Raises:
+        ArtifactError: the file is missing, cut off, damaged, or of another version.
+
+    Example:
+        >>> import numpy, openwork
+        >>> engine = openwork.load("lenet5.openwork")           # doctest: +SKIP
+        >>> engine(numpy.zeros((1, 1, 28, 28), "float32"))       # doctest: +SKIP
+    """
+    return Engine(files.load(Path(path)), threads, isa)
+
+
+def default_threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Engine:
+    """A compiled model. Calls are serialized by a lock inside; use one engine a thread to run in parallel."""
+
+    def __init__(self, artifact: Artifact, threads: int | None = None, isa: str = "auto") -> None:
+        threads = default_threads() if threads is None else threads
+        if not 1 <= threads <= 1024:
+            raise EngineError(f"threads={threads} is not in 1..1024")
+        self.artifact = artifact
+        self._spec = artifact.program
+        self._native = build(self._spec, threads, isa)
+        self._torch: Any = None
+        if torch_calls(self._spec):
+            from .torch_calls import TorchRunner
+
+            self._torch = TorchRunner(self._spec)
+
+    # ---- facts ----
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, shape and type of each input; the first axis is the batch that one native run takes."""
+        return tuple(self._spec.externals[i] for i in self._spec.inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Name, shape and type of each output."""
+        return tuple(self._spec.externals[i] for i in self._spec.outputs)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What the artifact says of its origin: model, recipe, accuracy, versions."""
+        return self.artifact.provenance
+
+    @property
+    def threads(self) -> int:
+        """Threads of one inference."""
+        return int(self._native.threads)
+
+    @property
+    def isa(self) -> str:
+        """Instruction set of the kernels in use."""
+        return str(self._native.isa)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the artifact file."""
+        return len(files.to_bytes(self.artifact))
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(i.shape) for i in self.inputs)
+        return f"Engine(inputs {shapes}, {len(self._spec.steps)} steps, {self.isa}, {self.threads} threads)"
+
+    # ---- running ----
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the model.
+
+        Args:
+            inputs: one float32 array or tensor for each model input, `[batch, ...]`. Any batch works: it is run in pieces
+                of the compiled batch, the last one filled up with zeros.
+
+        Returns:
+            An array (a tensor if the first input was one), or a tuple of them if the model has several outputs.
+
+        Raises:
+            EngineError: wrong number of inputs, shape or type.
+        """
+        arrays = [self._checked(spec, value) for spec, value in zip(self.inputs, self._counted(inputs), strict=True)]
+        batch, piece = len(arrays[0]), self.inputs[0].shape[0]
+        if any(len(a) != batch for a in arrays):
+            raise EngineError(f"inputs have different batch sizes: {[len(a) for a in arrays]}")
+        if batch == piece:
+            results = self._run(arrays)
+        else:
+            parts = [self._run([_filled(a[i : i + piece], piece) for a in arrays]) for i in range(0, batch, piece)]
+            results = [np.concatenate(outs)[:batch] for outs in zip(*parts, strict=True)]
+        if not isinstance(inputs[0], np.ndarray):
+            import torch
+
+            results = [torch.from_numpy(r) for r in results]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _run(self, arrays: list[Array]) -> list[Array]:
+        buffers = self._buffers()
+        for index, array in zip(self._spec.inputs, arrays, strict=True):
+            buffers[index] = array
+        for segment in self._spec.segments:
+            if segment.calls:
+                self._torch.run(segment.calls, buffers)
+            else:
+                self._native.run(segment.begin, segment.end, buffers)
+        if self._torch:
+            self._torch.forget()
+        return [buffers[i] for i in self._spec.outputs]
+
+    def _buffers(self) -> list[Array]:
+        return [np.empty(e.shape, np.float32) for e in self._spec.externals]
+
+    def _counted(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(inputs) != len(self.inputs):
+            raise EngineError(f"got {len(inputs)} inputs, the model takes {len(self.inputs)}: {[i.name for i in self.inputs]}")
+        return inputs
+
+    @staticmethod
+    def _checked(spec: TensorSpec, value: Any) -> Array:
+        array = value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
+        if array.dtype != np.float32:
+            raise EngineError(f"input {spec.name} has type {array.dtype}, the engine takes float32; convert it first")
+        if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:] or len(array) == 0:
+            wanted = ("any batch", *spec.shape[1:])
+            raise EngineError(f"input {spec.name} has shape {array.shape}, the engine takes ({', '.join(map(str, wanted))})")
+        array = np.ascontiguousarray(array)
+        return array if array.flags.writeable else array.copy()
+
+    # ---- files, measurements, reasons ----
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write the artifact, whole or not at all; returns its bytes."""
+        return files.save(self.artifact, Path(path))
+
+    def time(self, repeats: int = 100, warmup: int = 10) -> list[float]:
+        """Seconds of each of `repeats` calls on zeros, after `warmup` calls."""
+        inputs = [np.zeros(i.shape, np.float32) for i in self.inputs]
+        seconds = []
+        for i in range(warmup + repeats):
+            begin = time.perf_counter()
+            self._run(inputs)
+            if i >= warmup:
+                seconds.append(time.perf_counter() - begin)
+        return seconds
+
+    def explain(self, repeats: int = 30) -> Explanation:
+        """Which kernel runs each layer, how fast, what else was tried and why it lost. Times are measured now."""
+        timed = self._native.profile(repeats, [np.zeros(e.shape, np.float32) for e in self._spec.externals]) if len(self._native) else []
+        medians = [1e6 * statistics.median(column) for column in zip(*timed, strict=True)]
+        peak = _peak(self.isa) * self.threads
+        rows = [self._row(i, us, peak) for i, us in enumerate(medians)]
+        rows += [
+            {
+                "name": call.name, "op": "torch", "shape": "", "taps": None, "weights": None, "nonzero": None, "sparsity": None,
+                "kernel": call.target, "microseconds": None, "gflops": None, "share_of_peak": None, "tried": [],
+                "why": f"left to PyTorch: {call.target} has no native form here",
+            }
+            for call in torch_calls(self._spec)
+        ]  # fmt: skip
+        totals = {
+            "microseconds": round(sum(medians), 1),
+            "steps": len(rows),
+            "threads": self.threads,
+            "isa": self.isa,
+            "peak_gflops": round(peak / 1e9, 1),
+        }
+        return Explanation(rows, totals)
+
+    def _row(self, at: int, microseconds: float, peak: float) -> dict[str, Any]:
+        layer = self.artifact.layers[at] if at < len(self.artifact.layers) else {}
+        flops = 2.0 * (layer.get("nonzero") or 0) * (layer.get("pixels") or 0)
+        weights, nonzero = layer.get("weights"), layer.get("nonzero")
+        return {
+            "name": self._spec.steps[at].name,
+            "op": layer.get("op", self._spec.steps[at].op),
+            "shape": layer.get("shape", ""),
+            "taps": layer.get("taps"),
+            "weights": weights,
+            "nonzero": nonzero,
+            "sparsity": 1 - nonzero / weights if weights else None,
+            "kernel": self._native.kernel_name(at),
+            "microseconds": round(microseconds, 2),
+            "gflops": round(flops / microseconds / 1e3, 2) if flops and microseconds else None,
+            "share_of_peak": round(flops / (microseconds * 1e-6) / peak, 4) if flops and peak and microseconds else None,
+            "tried": list(layer.get("tried", [])),
+            "why": str(layer.get("why", "")),
+        }
+
+
+def _filled(array: Array, batch: int) -> Array:
+    """The array with zeros appended up to `batch` samples."""
+    if len(array) == batch:
+        return array
+    return np.concatenate([array, np.zeros((batch - len(array), *array.shape[1:]), np.float32)])
+
+
+_PEAKS: dict[str, float] = {}
+
+
+def _peak(isa: str) -> float:
+    """Multiply-add peak of one core, measured once a process; floating-point operations a second."""
+    if isa not in _PEAKS:
+        from . import _native
+
+        _PEAKS[isa] = float(_native.fma_peak(isa))
+    return _PEAKS[isa]

@@ -1,0 +1,222 @@
+"""A compiled program as data, and how it becomes a native one. Free of torch.
+
+A step is an operator with JSON fields and arrays. Plane positions are stored as runs `[first, stride, count]`, because they
+are nearly always equally spaced; what a kernel wants as a table is expanded here. The native library checks every step again.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArtifactError
+from . import _native
+
+Array = NDArray[Any]
+Runs = list[list[int]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and type of a model input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One native operation: its family, the layer it stands for, fields and arrays."""
+
+    op: str
+    name: str
+    fields: Mapping[str, Any]
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TorchCall:
+    """One operator left to PyTorch; arguments as capture wrote them."""
+
+    name: str
+    target: str
+    args: Any
+    kwargs: Any
+    reads: Mapping[str, int]
+    """Values that come from the engine: name to external buffer."""
+    writes: int = -1
+    """External buffer that takes the result, or -1."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Native steps [begin, end), or operators that PyTorch runs."""
+
+    begin: int = 0
+    end: int = 0
+    calls: tuple[TorchCall, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """Everything that running needs."""
+
+    arena: int
+    """Floats."""
+    externals: tuple[TensorSpec, ...]
+    """Buffers outside the arena."""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    steps: tuple[Step, ...]
+    segments: tuple[Segment, ...]
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    """Arrays that PyTorch operators need."""
+
+    def with_step(self, at: int, step: Step) -> "ProgramSpec":
+        """A copy with one step replaced."""
+        return replace(self, steps=(*self.steps[:at], step, *self.steps[at + 1 :]))
+
+
+def runs(offsets: Sequence[int]) -> Runs:
+    """Equally spaced stretches of a list, as [first, stride, count]."""
+    found: Runs = []
+    for offset in offsets:
+        if found and (found[-1][2] == 1 or offset == found[-1][0] + found[-1][1] * found[-1][2]):
+            first, stride, count = found[-1]
+            found[-1] = [first, offset - first if count == 1 else stride, count + 1]
+        else:
+            found.append([int(offset), 0, 1])
+    return found
+
+
+def expand(stretches: Runs) -> NDArray[np.int32]:
+    """The list that `runs` shortened."""
+    total = sum(count for _, _, count in stretches)
+    if total > 1 << 24 or any(count < 1 for _, _, count in stretches):
+        raise ValueError("a run of planes has a length out of range")
+    parts = [first + stride * np.arange(count, dtype=np.int64) for first, stride, count in stretches]
+    flat = np.concatenate([np.zeros(0, np.int64), *parts])
+    if flat.size and (flat.min() < -(2**31) or flat.max() >= 2**31):
+        raise ValueError("a plane lies outside the arena")
+    return flat.astype(np.int32)
+
+
+def tap_table(planes: list[Runs], shifts: list[list[int]]) -> NDArray[np.int32]:
+    """Offset of every (channel, kernel position): plane of the position's phase plus its shift, channel-major."""
+    phases = [expand(p).astype(np.int64) for p in planes]
+    columns = [phases[phase] + shift for phase, shift in shifts]
+    table = np.stack(columns, axis=1).reshape(-1)
+    if table.size and (table.min() < -(2**31) or table.max() >= 2**31):
+        raise ValueError("a tap reads outside the arena")
+    return table.astype(np.int32)
+
+
+def inside_bits(batch: int, stride: int, pitch: int, h: int, w: int) -> NDArray[np.uint16]:
+    """Bit i of entry u: position 16 u + i is a pixel of a batch of h x w images."""
+    count = (batch - 1) * stride + (h - 1) * pitch + w
+    if min(batch, stride, pitch, h, w) < 1 or w > pitch or count >= 2**31:
+        raise ValueError("a grid's sizes are out of range")
+    flags = np.zeros(-(-count // _native.UNIT) * _native.UNIT, np.uint8)
+    for n in range(batch):
+        image = flags[n * stride : n * stride + (h - 1) * pitch + w]
+        for y in range(h):
+            image[y * pitch : y * pitch + w] = 1
+    return np.packbits(flags, bitorder="little").view(np.uint16)
+
+
+def bound(value: float | None, default: float) -> float:
+    """A clamp's bound; None stands for no bound, which JSON cannot write."""
+    return default if value is None else float(value)
+
+
+def _index(step: Step, blocks: int, columns: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Row pointers and columns; dense layers store neither."""
+    if step.fields["dense"]:
+        group_of = step.fields.get("block_group") or [0] * blocks
+        if len(group_of) != blocks or blocks * columns >= 2**31:
+            raise ValueError("a dense step's blocks are out of range")
+        index = np.add.outer(np.asarray(group_of, np.int64) * columns, np.arange(columns)).astype(np.int32)
+        return np.arange(blocks + 1, dtype=np.int32) * np.int32(columns), index.reshape(-1)
+    return step.arrays["start"].astype(np.int32), step.arrays["index"].astype(np.int32)
+
+
+def _add_taps(program: Any, step: Step, at: int) -> None:
+    f, a = step.fields, step.arrays
+    out = expand(f["out"])
+    start, index = _index(step, len(out) // int(f["mb"]), int(f["columns"]))
+    program.taps(
+        f["mb"], f["vectors"], f["row_chunks"], f["tile_chunks"], start, index, tap_table(f["planes"], f["shifts"]),
+        a["value"], a["bias"], out, expand(f["residual"]), inside_bits(*f["grid"]),
+        bound(f["lo"], -math.inf), bound(f["hi"], math.inf), at,
+    )  # fmt: skip
+
+
+def _add_rows(program: Any, step: Step, at: int) -> None:
+    f, a = step.fields, step.arrays
+    start, index = _index(step, len(a["bias"]) // int(f["width"]), int(f["columns"]))
+    program.rows(
+        f["width"], f["row_chunks"], f["samples"], f["batch"], f["x"], f["x_stride"], f["y"], f["y_stride"],
+        start, index, a["value"], a["bias"], bound(f["lo"], -math.inf), bound(f["hi"], math.inf), at,
+    )  # fmt: skip
+
+
+def _image(f: Mapping[str, Any], which: str) -> tuple[int, int, int, NDArray[np.int32]]:
+    image = f[which]
+    return image["buffer"], image["pitch"], image["stride"], expand(image["planes"])
+
+
+def _add_pool(program: Any, step: Step, at: int) -> None:
+    f, a = step.fields, step.arrays
+    program.pool(
+        f["max"], *_image(f, "x"), *_image(f, "y"), f["batch"], f["size"], f["kernel"], f["stride"], f["padding"],
+        f["dilation"], a["scale_y"], a["scale_x"], at,
+    )  # fmt: skip
+
+
+def _add_copy(program: Any, step: Step, at: int) -> None:
+    f = step.fields
+    program.copy(*_image(f, "x"), *_image(f, "y"), f["batch"], *f["step"], expand(f["rows"]), expand(f["columns"]), at)
+
+
+def _add_mean(program: Any, step: Step, at: int) -> None:
+    f = step.fields
+    program.mean(*_image(f, "x"), f["batch"], f["y"], f["y_stride"], f["h"], f["w"], f["scale"], at)
+
+
+_ADD: dict[str, Callable[[Any, Step, int], None]] = {
+    "taps": _add_taps,
+    "rows": _add_rows,
+    "pool": _add_pool,
+    "copy": _add_copy,
+    "mean": _add_mean,
+}
+
+
+def add_step(program: Any, step: Step, at: int = -1) -> None:
+    """Append a step to a native program, or replace step `at`; `ArtifactError` says what is wrong with it."""
+    try:
+        _ADD[step.op](program, step, at)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError, AttributeError) as error:
+        raise ArtifactError(f"step {step.name!r} ({step.op}) is damaged: {error}") from error
+
+
+def build(spec: ProgramSpec, threads: int, isa: str = "auto") -> Any:
+    """The native program of `spec`."""
+    sizes = [math.prod(e.shape) for e in spec.externals]
+    try:
+        program = _native.Program(spec.arena, sizes, threads, isa)
+    except (TypeError, ValueError, MemoryError) as error:
+        raise ArtifactError(f"the program's sizes are damaged: {error}") from error
+    for step in spec.steps:
+        add_step(program, step)
+    return program
+
+
+def torch_calls(spec: ProgramSpec) -> list[TorchCall]:
+    """All operators that PyTorch runs."""
+    return list(itertools.chain.from_iterable(s.calls for s in spec.segments))

@@ -1,0 +1,186 @@
+"""The artifact: one safetensors file that holds a compiled program and everything to run it. No pickle, no torch.
+
+Layout: an ordinary safetensors file. Its metadata has
+
+- `openwork`: JSON with `format` (version), `program`, `layers` (what `explain()` shows) and `provenance`;
+- `digest`: SHA-256 of the whole file with the digest's own 64 characters taken as zeros.
+
+Arrays of step 3 are called `3.value`, `3.index`, ...; those of PyTorch operators keep their names. The digest finds damage;
+a file made to deceive is caught by the native library, which checks every size, offset and index before it runs anything.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse
+from safetensors.numpy import save as serialize
+
+from .. import files
+from ..engine.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall
+from ..errors import ArtifactError
+
+VERSION = 1
+_BLANK = "0" * 64
+_MARK = b'"digest":"'
+_HEADER_LIMIT = 100_000_000  # bytes; safetensors' own limit
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A program, what was decided for each layer, and where it comes from."""
+
+    program: ProgramSpec
+    layers: tuple[Mapping[str, Any], ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def to_bytes(artifact: Artifact) -> bytes:
+    """The file's content."""
+    program = artifact.program
+    arrays: dict[str, Array] = {f"torch.{k}": v for k, v in program.constants.items()}
+    for i, step in enumerate(program.steps):
+        arrays |= {f"{i}.{role}": np.ascontiguousarray(a) for role, a in step.arrays.items()}
+    head = {
+        "format": VERSION,
+        "program": {
+            "arena": program.arena,
+            "externals": [asdict(e) for e in program.externals],
+            "inputs": program.inputs,
+            "outputs": program.outputs,
+            "steps": [{"op": s.op, "name": s.name, "arrays": sorted(s.arrays), **s.fields} for s in program.steps],
+            "segments": [asdict(s) for s in program.segments],
+        },
+        "layers": artifact.layers,
+        "provenance": artifact.provenance,
+    }
+    text = json.dumps(head, separators=(",", ":"), allow_nan=False, default=_plain)
+    content = bytearray(serialize(arrays, {"openwork": text, "digest": _BLANK}))
+    at = _digest_place(content)
+    content[at : at + 64] = hashlib.sha256(content).hexdigest().encode()
+    return bytes(content)
+
+
+def from_bytes(content: bytes, name: str = "artifact") -> Artifact:
+    """Read a file's content back; `ArtifactError` says what is wrong with it."""
+    _check_digest(content, name)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    try:
+        arrays = parse(content)
+        head = json.loads(header["__metadata__"]["openwork"])
+        version = head["format"]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{name} is damaged: {error}") from error
+    if version != VERSION:
+        raise ArtifactError(f"{name} has format {version!r}, this Openwork reads format {VERSION}; compile the model again")
+    try:
+        return Artifact(_program(head["program"], arrays), tuple(head["layers"]), dict(head["provenance"]))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise ArtifactError(f"{name} is damaged: its program cannot be read ({type(error).__name__}: {error})") from error
+
+
+def save(artifact: Artifact, path: Path) -> int:
+    """Write the file, whole or not at all; returns its bytes."""
+    content = to_bytes(artifact)
+    files.write_bytes(path, content)
+    return len(content)
+
+
+def load(path: Path) -> Artifact:
+    """Read an artifact file."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
+    return from_bytes(content, str(path))
+
+
+def _check_digest(content: bytes, name: str) -> None:
+    size = int.from_bytes(content[:8], "little")
+    if len(content) < 16 or not 2 <= size <= min(len(content) - 8, _HEADER_LIMIT) or content[8:9] != b"{":
+        raise ArtifactError(f"{name} is not an Openwork artifact, or was cut off ({len(content)} bytes)")
+    at = _digest_place(content[: 8 + size])
+    if at < 0:
+        raise ArtifactError(f"{name} is not an Openwork artifact: it has no digest")
+    blanked = bytearray(content)
+    blanked[at : at + 64] = _BLANK.encode()
+    if hashlib.sha256(blanked).hexdigest().encode() != content[at : at + 64]:
+        raise ArtifactError(f"{name} is damaged: its content does not match its digest; copy or compile it again")
+    try:
+        json.loads(content[8 : 8 + size])["__metadata__"]["openwork"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{name} is not an Openwork artifact: its header cannot be read") from error
+
+
+def _digest_place(content: bytes | bytearray) -> int:
+    """Where the digest's 64 characters begin, or -1. JSON text inside the header escapes its quotes, so the mark is unique."""
+    at = content.find(_MARK)
+    return at + len(_MARK) if at >= 0 and at + len(_MARK) + 64 <= len(content) else -1
+
+
+def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpec:
+    externals = tuple(TensorSpec(str(e["name"]), tuple(_size(d) for d in e["shape"]), str(e["dtype"])) for e in head["externals"])
+    steps = tuple(
+        Step(
+            str(s["op"]),
+            str(s["name"]),
+            {k: v for k, v in s.items() if k not in ("op", "name", "arrays")},
+            {role: arrays[f"{i}.{role}"] for role in s["arrays"]},
+        )
+        for i, s in enumerate(head["steps"])
+    )
+    segments = tuple(_segment(s, len(steps), len(externals)) for s in head["segments"])
+    spec = ProgramSpec(
+        int(head["arena"]),
+        externals,
+        tuple(_below(i, len(externals)) for i in head["inputs"]),
+        tuple(_below(i, len(externals)) for i in head["outputs"]),
+        steps,
+        segments,
+        {k.removeprefix("torch."): v for k, v in arrays.items() if k.startswith("torch.")},
+    )
+    if not spec.inputs or not spec.outputs:
+        raise ValueError("no inputs or outputs")
+    return spec
+
+
+def _segment(head: Mapping[str, Any], steps: int, externals: int) -> Segment:
+    begin, end = int(head["begin"]), int(head["end"])
+    if not 0 <= begin <= end <= steps:
+        raise ValueError("a segment's steps are out of range")
+    calls = tuple(
+        TorchCall(
+            str(c["name"]),
+            str(c["target"]),
+            c["args"],
+            c["kwargs"],
+            {str(k): _below(v, externals) for k, v in c["reads"].items()},
+            _below(c["writes"], externals) if c["writes"] != -1 else -1,
+        )
+        for c in head["calls"]
+    )
+    return Segment(begin, end, calls)
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or not 1 <= value < 1 << 31:
+        raise ValueError(f"a size is {value!r}")
+    return value
+
+
+def _below(value: Any, limit: int) -> int:
+    if not isinstance(value, int) or not 0 <= value < limit:
+        raise ValueError(f"buffer {value!r} is not one of {limit}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """NumPy numbers as JSON numbers."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be stored in an artifact")
