@@ -43,7 +43,9 @@ def test_the_look_up_finds_all_constraints_and_each_has_examples() -> None:
 @shapes
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_projection_is_feasible_idempotent_and_leaves_its_argument(constraint: Constraint, shape: tuple[int, ...], data: st.DataObject) -> None:
+def test_projection_is_feasible_idempotent_and_leaves_its_argument(
+    constraint: Constraint, shape: tuple[int, ...], data: st.DataObject
+) -> None:
     w = data.draw(weights(shape))
     before = w.clone()
     z = constraint.project(w)
@@ -57,7 +59,9 @@ def test_projection_is_feasible_idempotent_and_leaves_its_argument(constraint: C
 @shapes
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_projection_scales_and_keeps_entries_bit_for_bit(constraint: Constraint, shape: tuple[int, ...], data: st.DataObject) -> None:
+def test_projection_scales_and_keeps_entries_bit_for_bit(
+    constraint: Constraint, shape: tuple[int, ...], data: st.DataObject
+) -> None:
     w = data.draw(weights(shape))
     z, mask = constraint.project(w), constraint.mask(w)
     assert mask.dtype == torch.bool and mask.shape == w.shape
@@ -128,7 +132,9 @@ def test_weights_that_are_not_finite_are_refused(constraint: Constraint, value: 
 
 
 @every
-@pytest.mark.parametrize(("shape", "words"), [((4, 0), "has no elements"), ((0, 4), "has no elements"), ((4,), "1 dimensions")])
+@pytest.mark.parametrize(
+    ("shape", "words"), [((4, 0), "has no elements"), ((0, 4), "has no elements"), ((4,), "1 dimensions")]
+)
 def test_shapes_that_hold_nothing_are_refused(constraint: Constraint, shape: tuple[int, ...], words: str) -> None:
     for act in (constraint.project, constraint.violations, constraint.mask):
         with pytest.raises(ShapeError, match=words):
