@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from ..data.base import Data
 
 
+BATCH = 100
+"""Examples given to the engine at once; it runs them in pieces of the batch that it was compiled for."""
+
+
 def accuracy(engine: Any, data: "Data") -> tuple[float, int]:
     """Share of right labels and the number of examples."""
     right = seen = 0
@@ -21,21 +25,13 @@ def accuracy(engine: Any, data: "Data") -> tuple[float, int]:
 
 
 def predictions(engine: Any, data: "Data") -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs (logits [n, classes], labels [n]) over the test split, in order.
-
-    An artifact runs one batch size; the last batch is completed with zeros, whose outputs are dropped.
-    """
-    expected = tuple(engine.inputs[0].shape)
-    for x, labels in data.test_batches(expected[0]):
-        images = x.numpy()
-        if tuple(images.shape[1:]) != expected[1:]:
+    """Pairs (logits [n, classes], labels [n]) over the test split, in order."""
+    expected = tuple(engine.inputs[0].shape[1:])
+    for x, labels in data.test_batches(BATCH):
+        if tuple(x.shape[1:]) != expected:
             raise EngineError(
-                f"{data.name} has examples of shape {tuple(images.shape[1:])}, the artifact wants {expected[1:]}; "
+                f"{data.name} has examples of shape {tuple(x.shape[1:])}, the artifact wants {expected}; "
                 "compile the model for this data"
             )
-        missing = expected[0] - len(images)
-        if missing:
-            images = np.concatenate([images, np.zeros((missing, *expected[1:]), np.float32)])
-        outputs = engine(images)
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        yield logits[: len(labels)], labels.numpy()
+        outputs = engine(x.numpy())
+        yield outputs[0] if isinstance(outputs, tuple) else outputs, labels.numpy()

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..errors import CompileError
 from . import _tables as tables
-from ._evaluate import predictions
+from ._evaluate import BATCH, predictions
 from ._options import Json, Threads
 from ._output import progress_console, show
 from ._way import Order, Outcome, command_line, go
@@ -24,7 +24,7 @@ def command(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Train, prune, compile, check and time LeNet-5 on scikit-learn's handwritten digits: a minute or two on two cores."""
+    """Train, prune, compile, check and time LeNet-5 on scikit-learn's handwritten digits (a minute or two)."""
     console = progress_console()
     order = Order(
         model="lenet5",
@@ -53,7 +53,7 @@ def compare(outcome: Outcome) -> dict[str, Any]:
 
     model = outcome.result.model.eval()
     difference, agreeing, right, examples = 0.0, 0, 0, 0
-    batches = outcome.data.test_batches(outcome.engine.inputs[0].shape[0])
+    batches = outcome.data.test_batches(BATCH)
     for (ours, labels), (x, _) in zip(predictions(outcome.engine, outcome.data), batches, strict=True):
         with torch.inference_mode():
             theirs = model(x).numpy()

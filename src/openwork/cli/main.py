@@ -8,6 +8,7 @@ public API and `show` one result. Nothing here imports torch: `openwork run x.op
 import contextlib
 import shlex
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -81,6 +82,9 @@ def run(argv: list[str]) -> int:
 
 def main() -> None:
     """Entry point of the `openwork` script."""
+    if not sys.warnoptions:
+        # Deprecations inside torch's exporter are nothing that the user could mend.
+        warnings.simplefilter("ignore")
     code = run(sys.argv[1:])
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()

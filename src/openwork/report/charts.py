@@ -76,7 +76,7 @@ def bars(rows: Sequence[Mapping[str, Any]], unit: str, description: str) -> str 
                 for edge in (row["low"], row["high"]):
                     axes.plot([edge, edge], [place - 0.13, place + 0.13], color=_INK, linewidth=1.2)
                 end = max(end, row["high"])
-            note = f"{number(row['value'])} {unit}" + (f"  {row['note']}" if row.get("note") else "")
+            note = " · ".join(filter(None, (f"{number(row['value'])} {unit}", row.get("note"))))
             axes.text(end + longest * 0.015, place, note, va="center", color=_INK, fontsize=10)
         axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
         axes.tick_params(axis="y", colors=_INK, labelsize=10.5, length=0)

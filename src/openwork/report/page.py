@@ -90,7 +90,9 @@ def render(run: Run) -> str:
         curves=_curves(run),
         layers=layers(run),
         dense=_left_dense(run),
+        dense_won=_dense_won(run),
         foreign=_left_to_pytorch(run),
+        steps_total=sum(step.get("microseconds") or 0 for step in run.steps),
         latency=_latency_chart(sides),
         bench_note=_bench_note(run.bench),
         bench_remarks=_bench_remarks(run.bench),
@@ -173,7 +175,8 @@ def layers(run: Run) -> list[dict[str, Any]]:
     trained = {str(layer["name"]): layer for layer in run.result.get("layers", ())}
     rows = []
     for step in run.steps:
-        layer = trained.pop(str(step.get("name")), {})
+        # Steps that move data carry the name of the layer they work for; the constraint belongs to the one with weights.
+        layer = trained.pop(str(step.get("name")), {}) if step.get("weights") else {}
         rows.append(_row({**layer, **{k: v for k, v in step.items() if v is not None}}))
     return rows + [_row(layer) for layer in trained.values()]
 
@@ -198,8 +201,13 @@ def _left_dense(run: Run) -> list[str]:
     return [layer["name"] for layer in run.result.get("layers", ()) if not layer.get("constraint")]
 
 
+def _dense_won(run: Run) -> list[str]:
+    """Layers whose sparse kernels lost against the dense one in the compiler's measurement."""
+    return [str(s.get("name")) for s in run.steps if str(s.get("why", "")).startswith("dense won")]
+
+
 def _left_to_pytorch(run: Run) -> list[str]:
-    return [f"{s.get('name')} ({s.get('op')})" for s in run.steps if "torch" in str(s.get("kernel", "")).lower()]
+    return [f"{s.get('name')} ({s.get('kernel')})" for s in run.steps if s.get("op") == "torch"]
 
 
 def _curves(run: Run) -> list[str]:
@@ -310,7 +318,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         elif value is not None:
             facts.append((prefix, str(value)))
 
-    walk("", run.environment)
+    # The starting point repeats the recipe; the sessions repeat the command.
+    walk("", {key: value for key, value in run.environment.items() if key not in ("start", "sessions")})
+    if (sessions := len(run.environment.get("sessions", ()))) > 1:
+        facts.append(("sessions", f"{sessions}: the run was interrupted and went on"))
     return [(name.replace("_", " "), value) for name, value in facts]
 
 
