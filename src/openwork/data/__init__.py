@@ -1,5 +1,6 @@
 """Data sets in their customary layouts, and the user's own. `resolve` turns what a person names into a `Data`."""
 
+import inspect
 from typing import Any
 
 from .. import plugins
@@ -28,12 +29,9 @@ def resolve(spec: "str | Data | tuple[Any, Any]", **options: Any) -> Data:
     if is_file_spec(spec):
         return _as_data(call_factory(spec, DataError, options), spec)
     load = plugins.module("data", spec).load
-    try:
-        return _as_data(load(**options), spec)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise DataError(f"{spec} takes no such option: {str(error).split('argument ')[-1]}") from error
+    if odd := options.keys() - inspect.signature(load).parameters.keys():
+        raise DataError(f"{spec} takes no such option: {', '.join(map(repr, sorted(odd)))}")
+    return _as_data(load(**options), spec)
 
 
 def _as_data(found: Any, name: str) -> Data:

@@ -1,5 +1,6 @@
 """The model zoo, and the user's own models. `resolve` turns what a person names into a module."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,7 @@ def resolve(spec: str | nn.Module, **options: Any) -> nn.Module:
     if isinstance(spec, nn.Module):
         return spec
     if not is_file_spec(spec):
-        built: nn.Module = plugins.module("models", spec).build(**options)
-        return built
+        return _build(spec, options)
     weights = options.pop("weights", PRETRAINED)
     found = call_factory(spec, ModelError, options)
     if not isinstance(found, nn.Module):
@@ -47,6 +47,14 @@ def input_shape(spec: str) -> tuple[int, ...] | None:
     home = factory_module(spec) if is_file_spec(spec) else plugins.module("models", spec)
     shape = getattr(home, "INPUT_SHAPE", None)
     return None if shape is None else tuple(shape)
+
+
+def _build(name: str, options: dict[str, Any]) -> nn.Module:
+    build = plugins.module("models", name).build
+    if odd := options.keys() - inspect.signature(build).parameters.keys():
+        raise ModelError(f"{name} takes no such option: {', '.join(map(repr, sorted(odd)))}")
+    built: nn.Module = build(**options)
+    return built
 
 
 def _check_finite(model: nn.Module, name: str) -> None:
