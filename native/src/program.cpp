@@ -86,26 +86,35 @@ void Program::prepare(std::span<float* const> externals) {
 }
 
 // Every thread walks the same steps; within a step each takes the next chunk that nobody has taken.
-void Program::work(int begin, int end, int thread, Barrier& barrier, std::vector<double>* ends) {
+void Program::work(int begin, int end, int thread, std::vector<double>* ends) {
   const Context context = {arena_.get(), bound_.data(), scratch_.data() + thread * scratch_stride_};
   const auto start = Clock::now();
   for (int s = begin; s < end; s++) {
     const Step& step = *steps_[static_cast<size_t>(s)];
     const int chunks = step.chunks();
-    std::atomic<int>& next = counters_[static_cast<size_t>(s)].next;
-    for (int chunk; (chunk = next.fetch_add(1, std::memory_order_relaxed)) < chunks;) step.run(*kernels_, context, chunk);
-    if (s + 1 < end || ends) barrier.wait();
+    Counter& counter = counters_[static_cast<size_t>(s)];
+    for (int chunk; (chunk = counter.next.fetch_add(1, std::memory_order_relaxed)) < chunks;) {
+      step.run(*kernels_, context, chunk);
+      if (counter.done.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(chunks)) counter.done.notify_all();
+    }
+    wait_for(counter.done, static_cast<uint32_t>(chunks));
     if (ends && thread == 0) ends->push_back(seconds_since(start));
   }
+}
+
+void Program::run_steps(int begin, int end, std::vector<double>* ends) {
+  for (int s = begin; s < end; s++) {
+    counters_[static_cast<size_t>(s)].next.store(0, std::memory_order_relaxed);
+    counters_[static_cast<size_t>(s)].done.store(0, std::memory_order_relaxed);
+  }
+  pool().run([&](int thread) { work(begin, end, thread, ends); });
 }
 
 void Program::run(int begin, int end, std::span<float* const> externals) {
   const std::scoped_lock lock(mutex_);
   require(begin >= 0 && begin <= end && end <= size(), "no such steps");
   prepare(externals);
-  for (int s = begin; s < end; s++) counters_[static_cast<size_t>(s)].next.store(0, std::memory_order_relaxed);
-  Barrier barrier(threads_);
-  pool().run([&](int thread) { work(begin, end, thread, barrier, nullptr); });
+  run_steps(begin, end);
 }
 
 std::vector<double> Program::time_step(int step, int repeats, std::span<float* const> externals) {
@@ -113,17 +122,11 @@ std::vector<double> Program::time_step(int step, int repeats, std::span<float* c
   require(step >= 0 && step < size() && repeats >= 1, "no such step");
   prepare(externals);
   std::vector<double> seconds;
-  Barrier barrier(threads_);
-  pool().run([&](int thread) {
-    for (int r = 0; r < repeats; r++) {
-      if (thread == 0) counters_[static_cast<size_t>(step)].next.store(0, std::memory_order_relaxed);
-      barrier.wait();
-      const auto start = Clock::now();
-      work(step, step + 1, thread, barrier, nullptr);
-      barrier.wait();
-      if (thread == 0) seconds.push_back(seconds_since(start));
-    }
-  });
+  for (int r = 0; r < repeats; r++) {
+    const auto start = Clock::now();
+    run_steps(step, step + 1);
+    seconds.push_back(seconds_since(start));
+  }
   return seconds;
 }
 
@@ -132,11 +135,9 @@ std::vector<std::vector<double>> Program::profile(int repeats, std::span<float* 
   prepare(externals);
   std::vector<std::vector<double>> all;
   for (int r = 0; r < repeats; r++) {
-    for (Counter& counter : counters_) counter.next.store(0, std::memory_order_relaxed);
     std::vector<double> ends;
     ends.reserve(steps_.size());
-    Barrier barrier(threads_);
-    pool().run([&](int thread) { work(0, size(), thread, barrier, &ends); });
+    run_steps(0, size(), &ends);
     for (size_t s = ends.size(); s-- > 1;) ends[s] -= ends[s - 1];
     all.push_back(std::move(ends));
   }

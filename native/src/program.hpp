@@ -53,8 +53,10 @@ class Program {
   std::span<const int64_t> externals() const { return external_floats_; }
 
  private:
+  // A step is over when all its chunks are done, whoever did them.
   struct alignas(64) Counter {
     std::atomic<int> next{0};
+    std::atomic<uint32_t> done{0};
   };
   struct Free {
     void operator()(float* p) const;
@@ -62,7 +64,9 @@ class Program {
 
   Limits limits() const { return {arena_floats_, external_floats_, threads_}; }
   void prepare(std::span<float* const> externals);
-  void work(int begin, int end, int thread, Barrier& barrier, std::vector<double>* ends);
+  // Runs steps [begin, end) on all threads; if `ends` is given, notes the seconds at which each was over.
+  void run_steps(int begin, int end, std::vector<double>* ends = nullptr);
+  void work(int begin, int end, int thread, std::vector<double>* ends);
   ThreadPool& pool();
 
   int64_t arena_floats_;

@@ -1,25 +1,20 @@
-// A small thread pool for one engine: one wake-up per inference, then barriers between steps.
+// A small thread pool for one engine: one wake-up per inference; inside, threads meet at finished work, not at barriers.
 //
-// Waiting is a bounded spin (the next step is microseconds away), then sleep (a neighbour may have taken the core).
+// On a shared machine a worker may be off its core for milliseconds. Nobody waits for it unless it holds a piece of work:
+// the caller does all that the workers have not taken, and a worker that wakes too late finds the door closed.
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <thread>
 #include <vector>
 
 namespace openwork {
 
-class Barrier {
- public:
-  explicit Barrier(int threads) : threads_(threads) {}
-  void wait();
-
- private:
-  const int threads_;
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> generation_{0};
-};
+// Waits until `value` differs from / equals a number: a bounded spin (the next step is microseconds away), then sleep.
+void wait_while(const std::atomic<uint32_t>& value, uint32_t old);
+void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted);
 
 class ThreadPool {
  public:
@@ -28,8 +23,8 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const { return static_cast<int>(workers_.size()) + 1; }
-  // Runs task(0) here and task(1..size-1) on the workers; returns when all are done. One caller at a time.
+  // Runs task(0) here and task(1..threads-1) on those workers that come in time. The task must be such that task(0) alone
+  // completes the work. Returns when everyone who came has left. One caller at a time.
   void run(const std::function<void(int)>& task);
 
  private:
@@ -37,9 +32,10 @@ class ThreadPool {
 
   std::vector<std::thread> workers_;
   const std::function<void(int)>* task_ = nullptr;
-  bool stop_ = false;
+  std::atomic<bool> stop_{false};
   alignas(64) std::atomic<uint32_t> generation_{0};
-  alignas(64) std::atomic<uint32_t> done_{0};
+  alignas(64) std::atomic<bool> open_{false};
+  alignas(64) std::atomic<uint32_t> active_{0};
 };
 
 }  // namespace openwork
