@@ -187,7 +187,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot use .*file as a run folder"):
+    with pytest.raises(RunError, match=r"cannot use .*file as a run folder"):
         run(tmp_path / "file")
 
 
