@@ -5,7 +5,7 @@ import importlib.metadata
 import math
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +51,8 @@ def bench(
         threads: threads of every side; default: the engine's own (for a path: 2, or the cores if there are fewer).
         repeats: rounds, at least 3.
         warmup: untimed inferences of each side, at least 1.
-        compiled_from: the network that the engine was compiled from; default: the model that the artifact names, with
-            the `model.safetensors` of its run folder, if there is one.
+        compiled_from: the network that the engine was compiled from; default: the zoo model that the artifact names,
+            with the `model.safetensors` of its run folder. Without that file, peers run it with random weights.
         inputs: float32 arrays in the order of `engine.inputs`; default: normal random numbers, always the same.
         progress: called as (what, done, total).
 
@@ -77,9 +77,8 @@ def bench(
     if threads != ours.threads:
         raise UsageError(f"threads={threads}, but the engine has {ours.threads}; load it with threads={threads}")
     given = inputs if inputs is not None else random_inputs([(s.shape, s.dtype) for s in ours.inputs])
-    compiled_from, note = (compiled_from, "") if compiled_from is not None else _network(ours.provenance, path)
-    networks = {"compiled": compiled_from, "dense": model}
-    if peers and compiled_from is None and model is None:
+    networks, note = _networks(ours.provenance, path, compiled_from, model) if peers else ({}, "")
+    if peers and not networks:
         raise UsageError(f"there is no network to run in {', '.join(p.name for p in peers)}: {note}; pass model=")
     with _torch_threads(threads) if peers else nullcontext():
         prepared, differences = _prepare(ours, peers, networks, given, threads, progress)
@@ -96,7 +95,7 @@ def bench(
         machine=machine(),
         versions=_versions(peers),
         when=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        notes=(note,) if note and peers else (),
+        notes=(note,) if note else (),
     )
 
 
@@ -114,29 +113,39 @@ def _open(engine: "Engine | str | Path", threads: int | None) -> "Engine":
     return load(Path(engine), threads=threads or min(2, os.cpu_count() or 1))
 
 
-def _network(provenance: dict[str, Any] | None, path: Path | None) -> "tuple[nn.Module | None, str]":
-    """The network that an artifact was compiled from, or None and the reason why it cannot be had."""
-    spec = (provenance or {}).get("model")
-    if not isinstance(spec, str):
-        return None, "the artifact names no model, so no peer runs the compiled network"
+def _networks(
+    provenance: Mapping[str, Any],
+    path: Path | None,
+    compiled_from: "nn.Module | None",
+    dense: "nn.Module | None",
+) -> "tuple[dict[str, nn.Module], str]":
+    """The networks for the peers to run, and a remark where the one that was compiled is not among them."""
+    given = {name: module for name, module in (("compiled", compiled_from), ("dense", dense)) if module is not None}
+    if compiled_from is not None:
+        return given, ""
+    spec = provenance.get("model")
+    # By the look-up, since this room imports no other: models of the zoo, not the users' files.
+    if not isinstance(spec, str) or spec not in plugins.names("models"):
+        origin = "names no model" if spec is None else f"comes from {spec}"
+        return given, f"the artifact {origin}, so no peer ran the compiled network and no outputs were compared"
+    build = plugins.module("models", spec).build
     folders = [path.parent] if path is not None else []
-    if run := (provenance or {}).get("run"):
+    if run := provenance.get("run"):
         folders.append(Path(str(run)))
-    weights = next((f / "model.safetensors" for f in folders if (f / "model.safetensors").is_file()), None)
-    if weights is None:
-        return (
-            None,
-            f"there is no model.safetensors beside the artifact of {spec}, so no peer runs the compiled network",
-        )
-    from .. import models
-
-    return models.resolve(spec, weights=str(weights)), ""
+    for folder in folders:
+        if (folder / "model.safetensors").is_file():
+            return {"compiled": build(weights=folder / "model.safetensors"), **given}, ""
+    remark = f"there is no model.safetensors beside the artifact, so no outputs were compared with those of {spec}"
+    if dense is None:
+        given["dense"] = build(weights=None)
+        remark += "; the peers ran it dense, with random weights"
+    return given, remark
 
 
 def _prepare(
     ours: "Engine",
     peers: Sequence[Peer],
-    networks: "dict[str, nn.Module | None]",
+    networks: "dict[str, nn.Module]",
     inputs: tuple[np.ndarray, ...],
     threads: int,
     progress: Progress | None,
@@ -150,7 +159,7 @@ def _prepare(
     expected = openwork()
     prepared: dict[tuple[str, str], Run] = {("openwork", "compiled"): openwork}
     differences: dict[tuple[str, str], float] = {}
-    todo = [(peer, name, net) for name, net in networks.items() if net is not None for peer in peers]
+    todo = [(peer, name, network) for name, network in networks.items() for peer in peers]
     for done, (peer, name, network) in enumerate(todo):
         if progress is not None:
             progress(f"preparing {peer.name}", done, len(todo))
