@@ -4,6 +4,7 @@ What no rule knows stays a `torch` node, runs in PyTorch between native segments
 """
 
 import operator
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +28,9 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Graph:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        # torch warns about itself while it exports; where warnings are errors that would pass for a model's fault.
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             exported = torch.export.export(model, example_inputs).run_decompositions({})
     except Exception as error:  # torch.export raises many unrelated types
         reason = str(error).strip().splitlines()
