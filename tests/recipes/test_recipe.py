@@ -1,5 +1,6 @@
 """Recipes as YAML: what is written is what is read, and every mistake names its field."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -179,7 +180,7 @@ def test_rates_warm_up_and_decay() -> None:
     rates = [cosine.at(step, 100, 10) for step in range(100)]
     assert rates[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
     assert rates[5] == pytest.approx(0.1) and rates[-1] == pytest.approx(0.01, rel=0.02)
-    assert all(a >= b for a, b in zip(rates[5:], rates[6:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[5:]))
     middle = 5 + 95 / 2
     assert (rates[int(middle)] + rates[int(middle) + 1]) / 2 == pytest.approx(0.055, rel=0.02)
     step = Rate(peak=1.0, decay="step", milestones=(0.5, 0.75), factor=0.1)

@@ -143,3 +143,12 @@ def test_norm_is_of_the_concatenation() -> None:
     parts = [torch.full((2, 2), 3.0), torch.full((4, 1), 4.0)]
     assert norm(parts) == pytest.approx((4 * 9 + 4 * 16) ** 0.5)
     assert norm([]) == 0.0
+
+
+def test_the_penalty_builds_no_graph() -> None:
+    """What keeps a training step cheap: one node, whose gradients go straight to the weights."""
+    weights = [torch.randn(4, 4, requires_grad=True) for _ in range(3)]
+    solver = ADMM()
+    node = solver.penalty(weights, solver.init(weights, [Unstructured(sparsity=0.5)] * 3)).grad_fn
+    assert node is not None
+    assert [type(following).__name__ for following, _ in node.next_functions if following] == ["AccumulateGrad"] * 3
