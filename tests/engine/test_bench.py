@@ -180,8 +180,21 @@ def test_the_compiled_network_is_found_through_the_run_folder(tmp_path, monkeypa
         bench_module, "_open", lambda path, threads: FakeEngine(network, (1, 1, 28, 28), 0, {"model": "lenet5"})
     )
     assert bench(tmp_path / "lenet5.openwork", ["pytorch"], repeats=3, warmup=1).side("pytorch")
-    with pytest.raises(UsageError, match=r"no network to run in pytorch: there is no model\.safetensors.*pass model="):
-        bench(tmp_path / "elsewhere" / "lenet5.openwork", ["pytorch"], repeats=3)
+
+
+def test_without_the_run_folder_the_zoo_model_is_timed_with_random_weights_and_that_is_noted(few_calls):
+    engine = FakeEngine(models.resolve("lenet5"), (1, 1, 28, 28), provenance={"model": "lenet5", "run": "/nowhere"})
+    result = bench(engine, ["pytorch"], repeats=3, warmup=1)
+    assert [(s.engine, s.network, s.difference) for s in result.sides[1:]] == [("pytorch", "dense", None)]
+    assert "no outputs were compared" in result.notes[0] and "random weights" in result.notes[0]
+
+
+def test_without_any_network_the_way_out_is_named(network):
+    with pytest.raises(UsageError, match=r"no network to run in pytorch: the artifact names no model.*pass model=$"):
+        bench(FakeEngine(network, (1, 1, 8, 8)), ["pytorch"], repeats=3)
+    engine = FakeEngine(network, (1, 1, 8, 8), provenance={"model": "my/net.py:factory"})
+    with pytest.raises(UsageError, match=r"the artifact comes from my/net\.py:factory"):
+        bench(engine, ["pytorch"], repeats=3)
 
 
 def test_without_a_compiled_network_only_the_dense_one_is_run_and_that_is_noted(network, few_calls):
