@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .base import Sparsity, group_norms
+from .base import Sparsity, energies
 
 Side = Annotated[int, Field(ge=1)]
 
@@ -37,11 +37,9 @@ class Block(Sparsity):
     def granule(self) -> tuple[int, int]:
         return self.shape
 
-    def norms(self, w: Tensor) -> Tensor:
-        # Rows first: reducing over r alone runs along contiguous columns, 4x faster than both sides at once.
+    def scores(self, w: Tensor) -> Tensor:
         r, c = self.shape
-        columns = torch.linalg.vector_norm(w.reshape(w.shape[0] // r, r, -1), dim=1, dtype=torch.float64)
-        return columns.flatten() if c == 1 else group_norms(columns.view(columns.shape[0], -1, c), (2,))
+        return energies(w.reshape(w.shape[0] // r, r, -1, c), (1, 3))
 
     def spread(self, keep: Tensor, shape: torch.Size) -> Tensor:
         r, c = self.shape

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .base import Sparsity, group_norms
+from .base import Sparsity, energies
 
 
 class Channel(Sparsity):
@@ -23,8 +23,8 @@ class Channel(Sparsity):
 
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({"sparsity": 0.5}, {"sparsity": 0.25})
 
-    def norms(self, w: Tensor) -> Tensor:
-        return group_norms(w, (0, *range(2, w.dim())))
+    def scores(self, w: Tensor) -> Tensor:
+        return energies(w, (0, *range(2, w.dim())))
 
     def spread(self, keep: Tensor, shape: torch.Size) -> Tensor:
         return keep.view(1, -1, *[1] * (len(shape) - 2))

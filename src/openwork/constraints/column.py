@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .base import Sparsity, group_norms
+from .base import Sparsity, energies
 
 
 class Column(Sparsity):
@@ -23,8 +23,8 @@ class Column(Sparsity):
 
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({"sparsity": 0.5}, {"sparsity": 0.8})
 
-    def norms(self, w: Tensor) -> Tensor:
-        return group_norms(w.flatten(1), (0,))
+    def scores(self, w: Tensor) -> Tensor:
+        return energies(w.flatten(1), (0,))
 
     def spread(self, keep: Tensor, shape: torch.Size) -> Tensor:
         return keep.view(1, *shape[1:])

@@ -23,7 +23,7 @@ class Unstructured(Sparsity):
 
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({"sparsity": 0.5}, {"sparsity": 0.9})
 
-    def norms(self, w: Tensor) -> Tensor:
+    def scores(self, w: Tensor) -> Tensor:
         return w.abs().flatten().to(torch.promote_types(w.dtype, torch.float32))
 
     def spread(self, keep: Tensor, shape: torch.Size) -> Tensor:
