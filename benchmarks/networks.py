@@ -1,4 +1,4 @@
-"""Whole models of the zoo at 90 % sparsity in 4x1 blocks, beside other engines on the same network and on the dense one.
+"""Whole zoo models at 90 % sparsity in 4x1 blocks, beside other engines on the same network and on the dense one.
 
     python benchmarks/networks.py [--models resnet50,vgg16] [--against onnxruntime,openvino] [--threads 2] [--json FILE]
 
