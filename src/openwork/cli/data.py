@@ -3,16 +3,18 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import plugins
 from ..errors import UsageError
-from . import _download
 from ._options import Json
 from ._output import progress_console, show
 from ._tables import table
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 class Action(StrEnum):
@@ -70,6 +72,24 @@ def _get(name: str, as_json: bool) -> None:
     if name not in known():
         raise UsageError(plugins.unknown("data set", name, known()))
     if name != "digits":
-        _download.get(name, root(), progress_console())
+        _download(name)
     found = state(name)
     show(found, f"{name}: {found['where']}", as_json)
+
+
+def _download(name: str) -> None:
+    """Fetch with a bar for each file."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..data._download import get
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=progress_console()) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(file: str, done: int, total: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file, total=total)
+            bars.update(tasks[file], completed=done, total=total)
+
+        get(name, progress=progress)

@@ -34,20 +34,9 @@ def curves(
 
     def draw(axes: Axes) -> None:
         _shade(axes, epochs)
-        for (key, name), colour, dash in zip(
-            present.items(), (_ACCENT, _SECOND, _MUTED), ("-", "--", ":"), strict=False
-        ):
-            points = [(i + 1, _number(e.get(key))) for i, e in enumerate(epochs)]
-            # A residual of exactly zero has no place on a log axis.
-            kept = [(x, y * (100 if percent else 1)) for x, y in points if y is not None and (not log or y > 0)]
-            if not kept:
-                continue
-            xs, ys = zip(*kept, strict=True)
-            axes.plot(xs, ys, dash, color=colour, linewidth=1.8, marker="o" if len(xs) < 40 else None, markersize=3.2)
-            axes.annotate(
-                f"{name} {_short(ys[-1], percent)}", (xs[-1], ys[-1]), (7, 0), textcoords="offset points",
-                color=colour, fontsize=9.5, va="center", annotation_clip=False,
-            )  # fmt: skip
+        for (key, name), look in zip(present.items(), ((_ACCENT, "-"), (_SECOND, "--"), (_MUTED, ":")), strict=False):
+            # A single line is named by the title already.
+            _line(axes, _points(epochs, key, log, percent), name if len(present) > 1 else "", percent, *look)
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: number(value))
@@ -57,7 +46,32 @@ def curves(
         axes.set_xlabel("epoch", color=_MUTED)
         axes.set_title(label, loc="left", color=_INK, fontsize=11, pad=20)
 
-    return _svg(draw, (5.6, 2.9), f"{label} by epoch", right=0.8)
+    return _svg(draw, (5.6, 2.8), f"{label} by epoch", (0.09, 0.16, 0.73, 0.66))
+
+
+def _points(epochs: Epochs, key: str, log: bool, percent: bool) -> list[tuple[int, float]]:
+    """(epoch, value) where there is a value; zero has no place on a log axis."""
+    found = [(i + 1, _number(e.get(key))) for i, e in enumerate(epochs)]
+    return [(x, 100 * y if percent else y) for x, y in found if y is not None and (not log or y > 0)]
+
+
+def _line(axes: Axes, points: Sequence[tuple[int, float]], name: str, percent: bool, colour: str, dash: str) -> None:
+    """One line with its last value, and its name, beside its end."""
+    if not points:
+        return
+    xs, ys = zip(*points, strict=True)
+    axes.plot(xs, ys, dash, color=colour, linewidth=1.8, marker="o" if len(xs) < 40 else None, markersize=3.2)
+    last = f"{ys[-1]:.2f} %" if percent else number(ys[-1])
+    axes.annotate(
+        f"{name} {last}".strip(),
+        (xs[-1], ys[-1]),
+        (7, 0),
+        textcoords="offset points",
+        color=colour,
+        fontsize=9.5,
+        va="center",
+        annotation_clip=False,
+    )
 
 
 def bars(rows: Sequence[Mapping[str, Any]], unit: str, description: str) -> str | None:
@@ -86,7 +100,7 @@ def bars(rows: Sequence[Mapping[str, Any]], unit: str, description: str) -> str 
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
 
-    return _svg(draw, (9.4, 0.34 + 0.43 * len(rows)), description, left=0.26)
+    return _svg(draw, (9.4, 0.3 + 0.42 * len(rows)), description, (0.2, 0.03, 0.78, 0.94))
 
 
 def mask(weight: Any, limit: int = 64) -> str:
@@ -122,10 +136,6 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 0.001 else f"{value:.1e}"
 
 
-def _short(value: float, percent: bool) -> str:
-    return f"{value:.2f} %" if percent else number(value)
-
-
 def _number(value: Any) -> float | None:
     """`value` as a finite float, or None."""
     if not isinstance(value, int | float) or value != value or value in (float("inf"), float("-inf")):
@@ -155,9 +165,9 @@ def _shade(axes: Axes, epochs: Epochs) -> None:
 
 
 def _svg(
-    draw: Callable[[Axes], None], size: tuple[float, float], description: str, left: float = 0.1, right: float = 0.98
+    draw: Callable[[Axes], None], size: tuple[float, float], description: str, box: tuple[float, float, float, float]
 ) -> str:
-    """Run `draw` on fresh axes of `size` inches and return the SVG, themed by the page."""
+    """Run `draw` on axes in `box` (shares of the figure), figure of `size` inches; the SVG is themed by the page."""
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": description,
@@ -171,20 +181,21 @@ def _svg(
         "text.color": _INK,
         "axes.axisbelow": True,
         "ytick.major.size": 0,
+        "ytick.minor.size": 0,
         "font.size": 9.5,
     }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=size)
-        axes = figure.add_axes((left, 0.17, right - left, 0.64) if size[1] > 2 else (left, 0.04, right - left, 0.92))
+        axes = figure.add_axes(box)
         axes.patch.set_visible(False)
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
         draw(axes)
         target = io.StringIO()
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(target.getvalue(), description)
+    return _inline(target.getvalue(), description, "chart wide" if size[0] > 6 else "chart")
 
 
-def _inline(svg: str, description: str) -> str:
+def _inline(svg: str, description: str, style: str) -> str:
     """Only the <svg> element: no prologue, no metadata, no fixed size or font, colours from the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)
@@ -196,9 +207,7 @@ def _inline(svg: str, description: str) -> str:
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    svg = (
-        f'<svg class="chart" {box[0]} role="img" aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'
-    )
+    svg = f'<svg class="{style}" {box[0]} role="img" aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'
     for marker, variable in _VARIABLES.items():
         svg = svg.replace(marker, f"var({variable})")
     return svg.strip()

@@ -175,7 +175,7 @@ def layers(run: Run) -> list[dict[str, Any]]:
     trained = {str(layer["name"]): layer for layer in run.result.get("layers", ())}
     rows = []
     for step in run.steps:
-        # Steps that move data carry the name of the layer they work for; the constraint belongs to the one with weights.
+        # Steps that move data carry the name of the layer they serve; the constraint belongs to the one that computes.
         layer = trained.pop(str(step.get("name")), {}) if step.get("weights") else {}
         rows.append(_row({**layer, **{k: v for k, v in step.items() if v is not None}}))
     return rows + [_row(layer) for layer in trained.values()]
@@ -214,7 +214,7 @@ def _curves(run: Run) -> list[str]:
     epochs = run.epochs
     drawn = (
         charts.curves(epochs, {"validation_accuracy": "validation"}, "Validation accuracy, %", percent=True),
-        charts.curves(epochs, {"train_loss": "training"}, "Training loss"),
+        charts.curves(epochs, {"train_loss": "training"}, "Training loss, penalty included"),
         charts.curves(
             epochs, {"primal_residual": "primal", "dual_residual": "dual"}, "Residuals of the solver", log=True
         ),
