@@ -35,7 +35,8 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Graph:
     except Exception as error:  # torch.export raises many unrelated types
         reason = str(error).strip().splitlines()
         raise CaptureError(
-            f"{type(model).__name__} cannot be captured by torch.export: {reason[0] if reason else type(error).__name__}; "
+            f"{type(model).__name__} cannot be captured by torch.export: "
+            f"{reason[0] if reason else type(error).__name__}; "
             "data-dependent Python control flow must move out of forward()"
         ) from error
     finally:
@@ -47,10 +48,14 @@ def check_weights(model: nn.Module) -> None:
     """Raise `ModelError` naming the first parameter or buffer that is empty or not finite."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.numel() == 0:
-            raise ModelError(f"{name} has shape {tuple(tensor.shape)}: a layer with no weights cannot be compiled; remove it")
+            raise ModelError(
+                f"{name} has shape {tuple(tensor.shape)}: a layer with no weights cannot be compiled; remove it"
+            )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
-            raise ModelError(f"{name} holds {bad} values that are NaN or infinite; load a checkpoint from before training diverged")
+            raise ModelError(
+                f"{name} holds {bad} values that are NaN or infinite; load a checkpoint from before training diverged"
+            )
 
 
 class _Converter:
@@ -104,9 +109,12 @@ class _Converter:
 
     def _outputs(self, node: fx.Node) -> tuple[str, ...]:
         found = []
-        for spec, value in zip(self.exported.graph_signature.output_specs, node.args[0], strict=True):
+        returned: Any = node.args[0]
+        for spec, value in zip(self.exported.graph_signature.output_specs, returned, strict=True):
             if spec.kind is not OutputKind.USER_OUTPUT:
-                raise CaptureError(f"the model changes its own buffer {spec.target} while running; it cannot be compiled")
+                raise CaptureError(
+                    f"the model changes its own buffer {spec.target} while running; it cannot be compiled"
+                )
             if not isinstance(value, fx.Node):
                 raise CaptureError("the model returns something that is not a tensor; return tensors only")
             if value.name in self.tensors:
@@ -133,7 +141,9 @@ class _Converter:
         self.constants[key] = np.ascontiguousarray(value)
         return key
 
-    def make(self, node: fx.Node, op: str, inputs: list[fx.Node], attrs: dict[str, Any] | None = None, **constants: Array) -> Node:
+    def make(
+        self, node: fx.Node, op: str, inputs: list[fx.Node], attrs: dict[str, Any] | None = None, **constants: Array
+    ) -> Node:
         """A node of ours that stands for an exported one."""
         keys = {role: self.keep(f"{node.name}.{role}", value) for role, value in constants.items()}
         shape = tuple(int(d) for d in node.meta["val"].shape)

@@ -83,7 +83,9 @@ def compile(
     return _with_facts(engine, {**facts, "isa": engine.isa, "max_relative_error": error})
 
 
-def _tune(lowered: Lowered, threads: int, isa: str, effort: Effort, progress: Callable[[int, int], None]) -> tuple[Any, list[dict[str, Any]]]:
+def _tune(
+    lowered: Lowered, threads: int, isa: str, effort: Effort, progress: Callable[[int, int], None]
+) -> tuple[Any, list[dict[str, Any]]]:
     program, layers = search(lowered, threads, isa, effort, progress)
     return program, [_record(d, layer) for d, layer in zip(lowered.drafts, layers, strict=True)]
 
@@ -121,7 +123,10 @@ def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> float
         scale = float(theirs.abs().max()) or 1.0
         worst = max(worst, float((ours - theirs).abs().max()) / scale)
     if not worst <= TOLERANCE:
-        raise CompileError(f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {TOLERANCE}); please report this model")
+        raise CompileError(
+            f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {TOLERANCE}); "
+            "please report this model"
+        )
     return worst
 
 
@@ -129,5 +134,3 @@ def _with_facts(engine: Engine, facts: Mapping[str, Any]) -> Engine:
     """The same engine with its provenance completed."""
     engine.artifact = Artifact(engine.artifact.program, engine.artifact.layers, facts)
     return engine
-
-

@@ -1,9 +1,9 @@
 """Where activations lie: planes on grids, plain rows, and buffers outside the engine.
 
-A *grid* is the geometry that planes share when an operator walks them position by position: row pitch, rows from one image of
-a batch to the next, and how much zero padding its readers need. Grids of values that meet in one operator are merged, so
-that a position means the same pixel in all of them. The padding between two rows serves as the right border of one and
-the left border of the next; likewise the rows between two images.
+A *grid* is the geometry that planes share when an operator walks them position by position: row pitch, rows from one
+image of a batch to the next, and how much zero padding its readers need. Grids of values that meet in one operator are
+merged, so that a position means the same pixel in all of them. The padding between two rows serves as the right border
+of one and the left border of the next; likewise the rows between two images.
 """
 
 from dataclasses import dataclass, field

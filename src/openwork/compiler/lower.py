@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
+from ..formats.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
 from .graph import Graph, Node
-from .layout import External, Grid, Image, PlaneView, Planes, Rows, RowsView, Storage, View
+from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Storage, View
 from .plan import plan
 
 Pair = tuple[int, int]
@@ -85,7 +85,8 @@ class _Lowering:
         self.node = graph.nodes[0]
 
     def finish(self) -> Lowered:
-        for self.node in self.graph:
+        for node in self.graph.nodes:
+            self.node = node
             if self.node.op == "torch":
                 self._torch(self.node)
             else:
@@ -95,7 +96,9 @@ class _Lowering:
         self._close_native()
         arena = plan(self.drafts)
         steps = tuple(d.emit() for d in self.drafts)
-        constants = {n.constants[k]: self.graph.constant(n, k) for n in self.graph if n.op == "torch" for k in n.constants}
+        constants = {
+            n.constants[k]: self.graph.constant(n, k) for n in self.graph if n.op == "torch" for k in n.constants
+        }
         program = ProgramSpec(
             arena, tuple(self.externals), tuple(self.inputs), tuple(outputs), steps, tuple(self.segments), constants
         )
@@ -152,7 +155,9 @@ class _Lowering:
         missing = sorted(wanted - set(found))
         for phase in missing:
             found[phase] = self.new_planes(grid, c, ph, pw)
-            found[phase].channels[0][0].private = bool(h % stride[0] or w % stride[1])  # some phases lack a last row or column
+            found[phase].channels[0][0].private = bool(
+                h % stride[0] or w % stride[1]
+            )  # some phases lack a last row or column
         if missing:
             self._split(self.view(name), [found[p] for p in missing], missing, stride, (h, w))
         return {phase: found[phase] for phase in wanted}
@@ -172,14 +177,29 @@ class _Lowering:
 
     # ---- steps ----
 
-    def draft(self, op: str, sources: Sequence[View], targets: Sequence[View], fields: Callable[[], dict[str, Any]], **arrays: Array) -> Draft:
+    def draft(
+        self,
+        op: str,
+        sources: Sequence[View],
+        targets: Sequence[View],
+        fields: Callable[[], dict[str, Any]],
+        **arrays: Array,
+    ) -> Draft:
         """Append a step."""
         self._close_torch()
         made = Draft(op, self.node, list(sources), list(targets), fields, dict(arrays))
         self.drafts.append(made)
         return made
 
-    def copy(self, source: View, target: View, origin: Pair = (0, 0), step: Pair = (1, 1), size: Pair | None = None, at: Pair = (0, 0)) -> None:
+    def copy(
+        self,
+        source: View,
+        target: View,
+        origin: Pair = (0, 0),
+        step: Pair = (1, 1),
+        size: Pair | None = None,
+        at: Pair = (0, 0),
+    ) -> None:
         """Copy `size` pixels of every plane, from `origin` in strides of `step`, to `at` in the target."""
         size = size or _size(target)
 
@@ -215,7 +235,14 @@ class _Lowering:
 
         self.draft("copy", [source], list(targets), fields)
 
-    def taps(self, sources: list[PlaneView], shifts: list[tuple[int, Pair]], target: PlaneView, weights: Weights, residual: PlaneView | None) -> None:
+    def taps(
+        self,
+        sources: list[PlaneView],
+        shifts: list[tuple[int, Pair]],
+        target: PlaneView,
+        weights: Weights,
+        residual: PlaneView | None,
+    ) -> None:
         """A weighted sum of shifted planes; `sources` are the phases that `shifts` name."""
         node, grid = self.node, target.grid
         # rows that fill up the last block of up to 8 read zeros and are stored where nobody reads
@@ -304,7 +331,13 @@ def _size(view: View) -> Pair:
 
 
 def _batch(view: View) -> int:
-    return view.grid.batch if isinstance(view, PlaneView) else view.storage.batch if isinstance(view, RowsView) else view.shape[0]
+    return (
+        view.grid.batch
+        if isinstance(view, PlaneView)
+        else view.storage.batch
+        if isinstance(view, RowsView)
+        else view.shape[0]
+    )
 
 
 # ---- one function a node kind ----
@@ -356,7 +389,14 @@ def _matrix(low: _Lowering, node: Node, weight: Array, bias: Array) -> RowsView:
 
     def fields() -> dict[str, Any]:
         x, y = source.storage, target.storage
-        return {"batch": batch, "x": x.base, "x_stride": x.stride, "y": y.base, "y_stride": y.stride, **clamp_fields(node)}
+        return {
+            "batch": batch,
+            "x": x.base,
+            "x_stride": x.stride,
+            "y": y.base,
+            "y_stride": y.stride,
+            **clamp_fields(node),
+        }
 
     low.draft("rows", [source], [target], fields).weights = Weights(weight, bias, 1, batch)
     return target
@@ -369,7 +409,9 @@ def _channelwise(low: _Lowering, node: Node, weight: Array, bias: Array, residua
     if other:
         source.grid.merge(other.grid)
     target = low.new_planes(source.grid, len(weight), source.h, source.w)
-    weights = Weights(weight[:, None].astype(np.float32), bias.astype(np.float32), len(weight), node.shape[0] * source.h * source.w)
+    weights = Weights(
+        weight[:, None].astype(np.float32), bias.astype(np.float32), len(weight), node.shape[0] * source.h * source.w
+    )
     low.taps([source], [(0, (0, 0))], target, weights, other)
     low.values[node.name] = target
 
@@ -402,7 +444,9 @@ def _pool(low: _Lowering, node: Node) -> None:
     target = low.new_planes(Grid(n), c, *node.shape[2:])
     attrs = {k: list(node[k]) for k in ("kernel", "stride", "padding", "dilation")}
     is_max = node.op == "max_pool"
-    scales = [np.zeros(0, np.float32)] * 2 if is_max else [_scales(node, axis, size) for axis, size in enumerate((h, w))]
+    scales = (
+        [np.zeros(0, np.float32)] * 2 if is_max else [_scales(node, axis, size) for axis, size in enumerate((h, w))]
+    )
 
     def fields() -> dict[str, Any]:
         x, y = source.image, target.image
@@ -458,7 +502,9 @@ def _slice(low: _Lowering, node: Node) -> None:
     whole = stop[1:] == (h, w) and all(a < s for a, s in zip(start[1:], step[1:], strict=True))
     if whole and step[1:] == (1, 1):
         view = low.planes(node.inputs[0])
-    elif whole and all((size - a + s - 1) // s == -(-size // s) for size, a, s in zip((h, w), start[1:], step[1:], strict=True)):
+    elif whole and all(
+        (size - a + s - 1) // s == -(-size // s) for size, a, s in zip((h, w), start[1:], step[1:], strict=True)
+    ):
         phase = (start[1], start[2])
         view = low.phases(node.inputs[0], step[1:], {phase})[phase]
     else:
@@ -476,7 +522,9 @@ def _pad(low: _Lowering, node: Node) -> None:
         low.copy(view, target, size=(view.h, view.w), at=(image[0][0], image[1][0]))
         view = target
     zero = low.zeros(view, "zero")
-    low.values[node.name] = PlaneView(view.grid, view.h, view.w, (zero,) * channels[0] + view.channels + (zero,) * channels[1])
+    low.values[node.name] = PlaneView(
+        view.grid, view.h, view.w, (zero,) * channels[0] + view.channels + (zero,) * channels[1]
+    )
 
 
 def _flatten(low: _Lowering, node: Node) -> None:

@@ -1,7 +1,7 @@
 """One rule for each ATen operator that has a native form.
 
-A rule returns the node to add, the name of a value that already is the result, or raises `Unsupported`: then PyTorch runs
-the operator. Rules are looked up by the operator's full name, so one operator's overloads stay apart.
+A rule returns the node to add, the name of a value that already is the result, or raises `Unsupported`: then PyTorch
+runs the operator. Rules are looked up by the operator's full name, so one operator's overloads stay apart.
 """
 
 import math
@@ -26,7 +26,9 @@ class Converter(Protocol):
     def name(self, node: fx.Node) -> str: ...
     def is_constant(self, node: Any) -> bool: ...
     def tensor(self, node: fx.Node) -> Array: ...
-    def make(self, node: fx.Node, op: str, inputs: list[fx.Node], attrs: dict[str, Any] | None = None, **constants: Array) -> Node: ...
+    def make(
+        self, node: fx.Node, op: str, inputs: list[fx.Node], attrs: dict[str, Any] | None = None, **constants: Array
+    ) -> Node: ...
 
 
 Rule = Callable[[Any, fx.Node], Node | str]
@@ -131,7 +133,9 @@ def relu(c: Converter, node: fx.Node) -> Node:
 
 @rule("aten.relu6.default", "aten.hardtanh.default", "aten.clamp.default")
 def clamp(c: Converter, node: fx.Node) -> Node:
-    default = {"aten.relu6.default": (0.0, 6.0), "aten.hardtanh.default": (-1.0, 1.0)}.get(str(node.target), (None, None))
+    default = {"aten.relu6.default": (0.0, 6.0), "aten.hardtanh.default": (-1.0, 1.0)}.get(
+        str(node.target), (None, None)
+    )
     x, lo, hi = arguments(node, None, *default)
     computed(c, x)
     bounds = {"lo": -math.inf if lo is None else float(lo), "hi": math.inf if hi is None else float(hi)}
@@ -189,7 +193,9 @@ def adaptive_avg_pool(c: Converter, node: fx.Node) -> Node | str:
         return c.name(x)
     require(all(i % o == 0 for i, o in zip(image, size, strict=True)))
     kernel = tuple(i // o for i, o in zip(image, size, strict=True))
-    return c.make(node, "avg_pool", [x], _pool_attrs(kernel, kernel, 0, 1, False) | {"count_padding": True, "divisor": None})
+    return c.make(
+        node, "avg_pool", [x], _pool_attrs(kernel, kernel, 0, 1, False) | {"count_padding": True, "divisor": None}
+    )
 
 
 @rule("aten.mean.dim")
@@ -243,7 +249,13 @@ def pad(c: Converter, node: fx.Node) -> Node | str:
     return c.make(node, "pad", [x], {"amounts": tuple((amounts[i], amounts[i + 1]) for i in (4, 2, 0))})
 
 
-@rule("aten.flatten.using_ints", "aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.squeeze.dims")
+@rule(
+    "aten.flatten.using_ints",
+    "aten.view.default",
+    "aten.reshape.default",
+    "aten._unsafe_view.default",
+    "aten.squeeze.dims",
+)
 def flatten(c: Converter, node: fx.Node) -> Node | str:
     x = node.args[0]
     computed(c, x)
@@ -254,7 +266,13 @@ def flatten(c: Converter, node: fx.Node) -> Node | str:
     return c.make(node, "flatten", [x])  # type: ignore[list-item]
 
 
-@rule("aten.clone.default", "aten.alias.default", "aten.contiguous.default", "aten.detach.default", "aten.lift_fresh_copy.default")
+@rule(
+    "aten.clone.default",
+    "aten.alias.default",
+    "aten.contiguous.default",
+    "aten.detach.default",
+    "aten.lift_fresh_copy.default",
+)
 def identity(c: Converter, node: fx.Node) -> str:
     computed(c, node.args[0])
     return c.name(node.args[0])  # type: ignore[arg-type]

@@ -31,8 +31,8 @@ class Packed:
 def pack(matrix: F32, bias: F32, rows: int, groups: int = 1, dense: bool = False) -> Packed:
     """Pack `matrix` [out, in/groups * kernel] into blocks of `rows` consecutive rows.
 
-    With groups, `rows` must divide the rows of a group, so that a block reads one group's channels only. Padding rows are
-    zero. `dense` keeps zeros as taps.
+    With groups, `rows` must divide the rows of a group, so that a block reads one group's channels only. Padding rows
+    are zero. `dense` keeps zeros as taps.
     """
     out, columns = matrix.shape
     assert groups == 1 or (out // groups) % rows == 0
@@ -48,9 +48,9 @@ def pack(matrix: F32, bias: F32, rows: int, groups: int = 1, dense: bool = False
     start = np.zeros(blocks + 1, np.int32)
     np.cumsum(keep.sum(axis=1), out=start[1:])
     value = stacked[block, :, column]
-    return Packed(rows, start, (column + group * columns).astype(np.int32), np.ascontiguousarray(value).reshape(-1), padded_bias)
-
-
+    return Packed(
+        rows, start, (column + group * columns).astype(np.int32), np.ascontiguousarray(value).reshape(-1), padded_bias
+    )
 
 
 def union_taps(matrix: F32, rows: int) -> int:

@@ -1,7 +1,7 @@
 """Memory plan: one arena; storage whose lifetimes do not overlap shares a place.
 
-Padding must stay zero, and a kernel writes zeros only where its own image has padding. So places are shared only inside a
-*space* (planes of the same grid and image size; plain rows), and the arena is zeroed once.
+Padding must stay zero, and a kernel writes zeros only where its own image has padding. So places are shared only inside
+a *space* (planes of the same grid and image size; plain rows), and the arena is zeroed once.
 """
 
 from collections import defaultdict

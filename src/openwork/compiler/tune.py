@@ -1,6 +1,6 @@
-"""Choose each layer's kernel by the clock: candidates are dense and every blocking of the non-zeros, timed on this machine.
+"""Choose each layer's kernel by the clock: candidates are dense and every blocking of the non-zeros, timed here.
 
-Search is greedy: first the rows in a block (and dense against sparse), then the tile, then how the threads share the work.
+Search is greedy: first the rows in a block (and dense against sparse), then the tile, then how the threads share work.
 Layers of the same shape and density share one search.
 """
 
@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..engine import _native
-from ..engine.program import Array, ProgramSpec, Step, add_step, build, runs
+from ..engine.native import add_step, build
+from ..formats.program import Array, ProgramSpec, Step, runs
 from .lower import MAX_ROWS, Draft, Lowered, Weights
 from .pack import Packed, pack, union_taps
 
@@ -42,7 +43,9 @@ class Layer:
     why: str
 
 
-def tune(lowered: Lowered, threads: int, isa: str, effort: Effort, note: Callable[[int, int], None]) -> tuple[ProgramSpec, list[Layer]]:
+def tune(
+    lowered: Lowered, threads: int, isa: str, effort: Effort, note: Callable[[int, int], None]
+) -> tuple[ProgramSpec, list[Layer]]:
     """The program with every layer packed as the clock preferred. `note(done, total)` reports progress."""
     drafts = lowered.drafts
     isa = _native.isas()[0] if isa == "auto" else isa
@@ -74,7 +77,9 @@ def tune(lowered: Lowered, threads: int, isa: str, effort: Effort, note: Callabl
 class _Search:
     """Greedy search for one layer; remembers everything it tried."""
 
-    def __init__(self, program: Any, at: int, draft: Draft, base: Step, buffers: list[Array], threads: int, isa: str) -> None:
+    def __init__(
+        self, program: Any, at: int, draft: Draft, base: Step, buffers: list[Array], threads: int, isa: str
+    ) -> None:
         self.program, self.at, self.draft, self.base, self.buffers = program, at, draft, base, buffers
         self.threads, self.isa = threads, isa
         self.times: dict[Choice, float] = {}
@@ -134,7 +139,14 @@ class _Search:
                 yield replace(best, tile=tile)
 
     def _chunks(self, best: Choice) -> Iterator[Choice]:
-        for rows, tiles in ((1, 1), (1, self.threads), (1, 4 * self.threads), (self.threads, 1), (4 * self.threads, 1), (16, self.threads)):
+        for rows, tiles in (
+            (1, 1),
+            (1, self.threads),
+            (1, 4 * self.threads),
+            (self.threads, 1),
+            (4 * self.threads, 1),
+            (16, self.threads),
+        ):
             yield replace(best, row_chunks=rows, tile_chunks=1 if self.draft.op == "rows" else tiles)
 
     def _tried(self) -> tuple[dict[str, Any], ...]:
@@ -149,7 +161,9 @@ class _Search:
         if dense is None or sparse is None:
             return "no zeros to skip: dense"
         if self.best.dense:
-            return f"dense won: {1e6 * dense:.1f} us against {1e6 * sparse:.1f} us sparse; too few or too scattered zeros"
+            return (
+                f"dense won: {1e6 * dense:.1f} us against {1e6 * sparse:.1f} us sparse; too few or too scattered zeros"
+            )
         return f"sparse won: {1e6 * sparse:.1f} us against {1e6 * dense:.1f} us dense"
 
 
@@ -184,7 +198,9 @@ def _first_tile(choice: Choice, draft: Draft, threads: int, isa: str) -> Choice:
     widest = _native.widest_tile(isa, choice.rows)
     tiles = draft.weights.pixels / (widest * _native.lanes(isa))
     by_tiles = tiles >= 2 * threads
-    return replace(choice, tile=widest, row_chunks=1 if by_tiles else 2 * threads, tile_chunks=4 * threads if by_tiles else 1)
+    return replace(
+        choice, tile=widest, row_chunks=1 if by_tiles else 2 * threads, tile_chunks=4 * threads if by_tiles else 1
+    )
 
 
 def _signature(draft: Draft, base: Step) -> Any:

@@ -1,4 +1,4 @@
-"""Load an artifact and run it: NumPy in, NumPy out. Torch tensors are taken too, but torch is never imported for them."""
+"""Load an artifact and run it: NumPy in, NumPy out. Torch tensors are taken too, torch is imported only for them."""
 
 import os
 import statistics
@@ -12,8 +12,9 @@ import numpy as np
 from ..errors import EngineError
 from ..formats import artifact as files
 from ..formats.artifact import Artifact
+from ..formats.program import Array, TensorSpec, torch_calls
 from .explain import Explanation
-from .program import Array, TensorSpec, build, torch_calls
+from .native import build
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None, isa: str = "auto") -> "Engine":
@@ -98,8 +99,8 @@ class Engine:
         """Run the model.
 
         Args:
-            inputs: one float32 array or tensor for each model input, `[batch, ...]`. Any batch works: it is run in pieces
-                of the compiled batch, the last one filled up with zeros.
+            inputs: one float32 array or tensor for each model input, `[batch, ...]`. Any batch works: it is run in
+                pieces of the compiled batch, the last one filled up with zeros.
 
         Returns:
             An array (a tensor if the first input was one), or a tuple of them if the model has several outputs.
@@ -119,7 +120,8 @@ class Engine:
         if not isinstance(inputs[0], np.ndarray):
             import torch
 
-            results = [torch.from_numpy(r) for r in results]
+            tensors = [torch.from_numpy(r) for r in results]
+            return tensors[0] if len(tensors) == 1 else tuple(tensors)
         return results[0] if len(results) == 1 else tuple(results)
 
     def _run(self, arrays: list[Array]) -> list[Array]:
@@ -140,7 +142,9 @@ class Engine:
 
     def _counted(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(inputs) != len(self.inputs):
-            raise EngineError(f"got {len(inputs)} inputs, the model takes {len(self.inputs)}: {[i.name for i in self.inputs]}")
+            raise EngineError(
+                f"got {len(inputs)} inputs, the model takes {len(self.inputs)}: {[i.name for i in self.inputs]}"
+            )
         return inputs
 
     @staticmethod
@@ -150,7 +154,9 @@ class Engine:
             raise EngineError(f"input {spec.name} has type {array.dtype}, the engine takes float32; convert it first")
         if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:] or len(array) == 0:
             wanted = ("any batch", *spec.shape[1:])
-            raise EngineError(f"input {spec.name} has shape {array.shape}, the engine takes ({', '.join(map(str, wanted))})")
+            raise EngineError(
+                f"input {spec.name} has shape {array.shape}, the engine takes ({', '.join(map(str, wanted))})"
+            )
         array = np.ascontiguousarray(array)
         return array if array.flags.writeable else array.copy()
 
@@ -173,13 +179,18 @@ class Engine:
 
     def explain(self, repeats: int = 30) -> Explanation:
         """Which kernel runs each layer, how fast, what else was tried and why it lost. Times are measured now."""
-        timed = self._native.profile(repeats, [np.zeros(e.shape, np.float32) for e in self._spec.externals]) if len(self._native) else []
+        timed = (
+            self._native.profile(repeats, [np.zeros(e.shape, np.float32) for e in self._spec.externals])
+            if len(self._native)
+            else []
+        )
         medians = [1e6 * statistics.median(column) for column in zip(*timed, strict=True)]
         peak = _peak(self.isa) * self.threads
         rows = [self._row(i, us, peak) for i, us in enumerate(medians)]
         rows += [
             {
-                "name": call.name, "op": "torch", "shape": "", "taps": None, "weights": None, "nonzero": None, "sparsity": None,
+                "name": call.name, "op": "torch", "shape": "", "taps": None,
+                "weights": None, "nonzero": None, "sparsity": None,
                 "kernel": call.target, "microseconds": None, "gflops": None, "share_of_peak": None, "tried": [],
                 "why": f"left to PyTorch: {call.target} has no native form here",
             }
@@ -209,7 +220,9 @@ class Engine:
             "kernel": self._native.kernel_name(at),
             "microseconds": round(microseconds, 2),
             "gflops": round(flops / microseconds / 1e3, 2) if flops and microseconds else None,
-            "share_of_peak": round(flops / (microseconds * 1e-6) / peak, 4) if flops and peak and microseconds else None,
+            "share_of_peak": round(flops / (microseconds * 1e-6) / peak, 4)
+            if flops and peak and microseconds
+            else None,
             "tried": list(layer.get("tried", [])),
             "why": str(layer.get("why", "")),
         }

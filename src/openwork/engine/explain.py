@@ -21,8 +21,12 @@ class Explanation:
     def __str__(self) -> str:
         table = [list(COLUMNS), *([_cell(c, row.get(c)) for c in COLUMNS] for row in self.rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-        reasons = [f"{row['name']}: {row['why']}" for row in self.rows if row["why"].startswith(("dense won", "left to"))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
+        ]
+        reasons = [
+            f"{row['name']}: {row['why']}" for row in self.rows if row["why"].startswith(("dense won", "left to"))
+        ]
         summary = ", ".join(f"{key} {value}" for key, value in self.totals.items())
         return "\n".join([*lines, "", *reasons, summary])
 

@@ -1,4 +1,4 @@
-"""Runs what the compiler left to PyTorch: a list of ATen operators with JSON arguments. Imports torch on first use only."""
+"""Runs what the compiler left to PyTorch: a list of ATen operators with JSON arguments. Imports torch on first use."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ArtifactError, EngineError, MissingDependencyError
-from .program import Array, ProgramSpec, TorchCall
+from ..formats.program import Array, ProgramSpec, TorchCall
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,9 @@ class TorchRunner:
             import torch
         except ImportError as error:
             names = sorted({c.target for s in spec.segments for c in s.calls})
-            raise MissingDependencyError(f"this artifact runs {', '.join(names)} in PyTorch: pip install torch") from error
+            raise MissingDependencyError(
+                f"this artifact runs {', '.join(names)} in PyTorch: pip install torch"
+            ) from error
         self.torch = torch
         self.constants = {k: torch.from_numpy(np.array(v)) for k, v in spec.constants.items()}
         self.operators = {c.target: self._operator(c.target) for s in spec.segments for c in s.calls}
@@ -45,17 +47,23 @@ class TorchRunner:
     def _give(self, call: TorchCall, result: "torch.Tensor", buffers: list[Array]) -> None:
         array = result.detach().to(self.torch.float32).contiguous().numpy()
         if array.shape != buffers[call.writes].shape:
-            raise EngineError(f"{call.target} returned shape {array.shape}, the program expects {buffers[call.writes].shape}")
+            raise EngineError(
+                f"{call.target} returned shape {array.shape}, the program expects {buffers[call.writes].shape}"
+            )
         buffers[call.writes] = array
 
     def _operator(self, target: str) -> Any:
         if target == "getitem":
             return lambda values, index: values[index]
         packet, _, overload = target.removeprefix("aten.").rpartition(".")
-        found = getattr(self.torch.ops.aten, packet, None) if target.startswith("aten.") and packet.isidentifier() else None
+        found = (
+            getattr(self.torch.ops.aten, packet, None) if target.startswith("aten.") and packet.isidentifier() else None
+        )
         operator = getattr(found, overload, None)
         if operator is None:
-            raise ArtifactError(f"this artifact needs the operator {target!r}, which this PyTorch ({self.torch.__version__}) lacks")
+            raise ArtifactError(
+                f"this artifact needs the operator {target!r}, which this PyTorch ({self.torch.__version__}) lacks"
+            )
         return operator
 
     def _decode(self, value: Any) -> Any:

@@ -5,8 +5,8 @@ Layout: an ordinary safetensors file. Its metadata has
 - `openwork`: JSON with `format` (version), `program`, `layers` (what `explain()` shows) and `provenance`;
 - `digest`: SHA-256 of the whole file with the digest's own 64 characters taken as zeros.
 
-Arrays of step 3 are called `3.value`, `3.index`, ...; those of PyTorch operators keep their names. The digest finds damage;
-a file made to deceive is caught by the native library, which checks every size, offset and index before it runs anything.
+Arrays of step 3 are called `3.value`, `3.index`, ...; those of PyTorch operators keep their names. The digest finds
+damage; a file made to deceive is caught by the native library, which checks every size, offset and index first.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialize
 
 from .. import files
-from ..engine.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall
 from ..errors import ArtifactError
+from .program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall
 
 VERSION = 1
 _BLANK = "0" * 64
@@ -77,11 +77,15 @@ def from_bytes(content: bytes, name: str = "artifact") -> Artifact:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{name} is damaged: {error}") from error
     if version != VERSION:
-        raise ArtifactError(f"{name} has format {version!r}, this Openwork reads format {VERSION}; compile the model again")
+        raise ArtifactError(
+            f"{name} has format {version!r}, this Openwork reads format {VERSION}; compile the model again"
+        )
     try:
         return Artifact(_program(head["program"], arrays), tuple(head["layers"]), dict(head["provenance"]))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise ArtifactError(f"{name} is damaged: its program cannot be read ({type(error).__name__}: {error})") from error
+        raise ArtifactError(
+            f"{name} is damaged: its program cannot be read ({type(error).__name__}: {error})"
+        ) from error
 
 
 def save(artifact: Artifact, path: Path) -> int:
@@ -118,13 +122,15 @@ def _check_digest(content: bytes, name: str) -> None:
 
 
 def _digest_place(content: bytes | bytearray) -> int:
-    """Where the digest's 64 characters begin, or -1. JSON text inside the header escapes its quotes, so the mark is unique."""
+    """Where the digest's 64 characters begin, or -1; JSON in the header escapes its quotes: the mark is unique."""
     at = content.find(_MARK)
     return at + len(_MARK) if at >= 0 and at + len(_MARK) + 64 <= len(content) else -1
 
 
 def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpec:
-    externals = tuple(TensorSpec(str(e["name"]), tuple(_size(d) for d in e["shape"]), str(e["dtype"])) for e in head["externals"])
+    externals = tuple(
+        TensorSpec(str(e["name"]), tuple(_size(d) for d in e["shape"]), str(e["dtype"])) for e in head["externals"]
+    )
     steps = tuple(
         Step(
             str(s["op"]),

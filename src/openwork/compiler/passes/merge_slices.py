@@ -13,10 +13,16 @@ def run(graph: Graph) -> Graph:
     for node in graph:
         source = made.get(node.inputs[0]) if node.op == "slice" else None
         if source is not None and source.op == "slice":
-            axes = zip(*(source[k] for k in ("start", "stop", "step")), *(node[k] for k in ("start", "stop", "step")), strict=True)
+            axes = zip(
+                *(source[k] for k in ("start", "stop", "step")),
+                *(node[k] for k in ("start", "stop", "step")),
+                strict=True,
+            )
             merged = [range(*outer)[slice(*inner)] for *outer, a, b, c in axes for inner in [(a, b, c)]]
             node = replace(node, inputs=source.inputs).with_attrs(
-                start=tuple(r.start for r in merged), stop=tuple(r.stop for r in merged), step=tuple(r.step for r in merged)
+                start=tuple(r.start for r in merged),
+                stop=tuple(r.stop for r in merged),
+                step=tuple(r.step for r in merged),
             )
         made[node.name] = node
     return rewritten(graph, made.values())

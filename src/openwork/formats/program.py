@@ -1,0 +1,107 @@
+"""A compiled program as data. Free of torch.
+
+A step is an operator with JSON fields and arrays. Plane positions are stored as runs `[first, stride, count]`, because
+they are nearly always equally spaced; the engine expands them into the tables that kernels want.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Runs = list[list[int]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and type of a model input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One native operation: its family, the layer it stands for, fields and arrays."""
+
+    op: str
+    name: str
+    fields: Mapping[str, Any]
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TorchCall:
+    """One operator left to PyTorch; arguments as capture wrote them."""
+
+    name: str
+    target: str
+    args: Any
+    kwargs: Any
+    reads: Mapping[str, int]
+    """Values that come from the engine: name to external buffer."""
+    writes: int = -1
+    """External buffer that takes the result, or -1."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Native steps [begin, end), or operators that PyTorch runs."""
+
+    begin: int = 0
+    end: int = 0
+    calls: tuple[TorchCall, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """Everything that running needs."""
+
+    arena: int
+    """Floats."""
+    externals: tuple[TensorSpec, ...]
+    """Buffers outside the arena."""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    steps: tuple[Step, ...]
+    segments: tuple[Segment, ...]
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    """Arrays that PyTorch operators need."""
+
+    def with_step(self, at: int, step: Step) -> "ProgramSpec":
+        """A copy with one step replaced."""
+        return replace(self, steps=(*self.steps[:at], step, *self.steps[at + 1 :]))
+
+
+def runs(offsets: Sequence[int]) -> Runs:
+    """Equally spaced stretches of a list, as [first, stride, count]."""
+    found: Runs = []
+    for offset in offsets:
+        if found and (found[-1][2] == 1 or offset == found[-1][0] + found[-1][1] * found[-1][2]):
+            first, stride, count = found[-1]
+            found[-1] = [first, offset - first if count == 1 else stride, count + 1]
+        else:
+            found.append([int(offset), 0, 1])
+    return found
+
+
+def expand(stretches: Runs) -> NDArray[np.int32]:
+    """The list that `runs` shortened."""
+    total = sum(count for _, _, count in stretches)
+    if total > 1 << 24 or any(count < 1 for _, _, count in stretches):
+        raise ValueError("a run of planes has a length out of range")
+    parts = [first + stride * np.arange(count, dtype=np.int64) for first, stride, count in stretches]
+    flat = np.concatenate([np.zeros(0, np.int64), *parts])
+    if flat.size and (flat.min() < -(2**31) or flat.max() >= 2**31):
+        raise ValueError("a plane lies outside the arena")
+    return flat.astype(np.int32)
+
+
+def torch_calls(spec: ProgramSpec) -> list[TorchCall]:
+    """All operators that PyTorch runs."""
+    return list(itertools.chain.from_iterable(s.calls for s in spec.segments))
