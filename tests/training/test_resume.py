@@ -1,12 +1,15 @@
 """A run that was interrupted, in whatever way, ends with the weights of one that was not: bit for bit on one thread."""
 
+import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -203,17 +206,47 @@ def test_a_damaged_checkpoint_is_named(damage: object, tmp_path: Path) -> None:
         run(tmp_path)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(None)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, progress=StopAt(14))
+@contextlib.contextmanager
+def no_space(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A disk that turns out full when data are flushed to it."""
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    before = Checkpoint.load(tmp_path / "checkpoint.safetensors")
-    with monkeypatch.context() as patch, pytest.raises(RunError, match="No space left on device"):
+    with monkeypatch.context() as patch:
         patch.setattr(files.os, "fsync", full)
+        yield
+
+
+@contextlib.contextmanager
+def no_large_files(_: pytest.MonkeyPatch) -> Iterator[None]:
+    """The operating system itself refuses to write more than 8 kB into a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"), [(no_space, "No space left on device"), (no_large_files, "File too large")]
+)
+def test_a_full_disk_leaves_the_last_checkpoint(
+    limit: Callable[[pytest.MonkeyPatch], contextlib.AbstractContextManager[None]],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = run(None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, progress=StopAt(14))
+
+    before = Checkpoint.load(tmp_path / "checkpoint.safetensors")
+    with (
+        limit(monkeypatch),
+        pytest.raises(RunError, match=rf"cannot write .*{words}; what was there before is unchanged"),
+    ):
         run(tmp_path)
     after = Checkpoint.load(tmp_path / "checkpoint.safetensors")
     assert after.epochs_done == before.epochs_done == 2 and same_weights(after.model, before.model)

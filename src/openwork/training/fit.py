@@ -44,7 +44,7 @@ class Trainer:
         return self.data.train_steps(self.schedule.batch_size)
 
     def epoch(self, span: Span, optimizer: torch.optim.Optimizer, shaper: Shaper | None, progress: Progress) -> float:
-        """Train for one epoch; the mean loss, penalty included. TrainingError as soon as a loss is not finite.
+        """Train for one epoch; the mean loss without the penalty. TrainingError as soon as a loss is not finite.
 
         The result depends on weights, optimizer, shaper and `span` only: the random state is set from seed and epoch.
         """
@@ -99,16 +99,15 @@ class Trainer:
             logits = self.model(x)
         # Losses in float32: bfloat16 has too few digits for a logarithm of probabilities.
         loss = self._loss(x, logits.float(), y)
-        if shaper is not None:
-            loss = loss + shaper.penalty()
+        total = loss if shaper is None else loss + shaper.penalty()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
-        if math.isfinite(value):
-            optimizer.step()
-            if shaper is not None:
-                shaper.step()
-        return value
+        total.backward()  # type: ignore[no-untyped-call]
+        if not math.isfinite(total.item()):
+            return total.item()
+        optimizer.step()
+        if shaper is not None:
+            shaper.step()
+        return loss.item()
 
     def _loss(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         task = functional.cross_entropy(logits, y, label_smoothing=self.schedule.label_smoothing)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import __version__
 from ..data.base import Data
 from ..errors import RunError
 from ..files import write_text
@@ -31,7 +32,7 @@ _FILES = (
     "recipe.yaml",
     "result.json",
 )
-_LIBRARIES = ("openwork", "torch", "numpy", "safetensors", "pydantic")
+_LIBRARIES = ("torch", "numpy", "safetensors", "pydantic")
 
 
 class RunFolder:
@@ -169,18 +170,15 @@ def _short(value: Any) -> str:
 
 def _machine() -> dict[str, Any]:
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
+        "versions": {
+            "python": platform.python_version(),
+            "openwork": __version__,
+            **{name: metadata.version(name) for name in _LIBRARIES},
+        },
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
     }
-
-
-def _version(library: str) -> str | None:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu() -> str:
