@@ -69,6 +69,7 @@ class PoolStep final : public PlaneStep {
     require(s.ph >= 0 && s.ph < (1 << 24) && s.pw >= 0 && s.pw < (1 << 24), "pooling padding must not be negative");
     // ox * sw - pw + kx * dw is computed in int
     require(int64_t{s.out_h} * s.sh + int64_t{s.kh} * s.dh < kMaxSize && int64_t{s.out_w} * s.sw + int64_t{s.kw} * s.dw < kMaxSize, "pooling sizes are out of range");
+    require((s.kh - int64_t{1}) * s.dh < s.h + int64_t{2} * s.ph && (s.kw - int64_t{1}) * s.dw < s.w + int64_t{2} * s.pw, "a pooling window is larger than the image");
     if (!s.max) require(s.scale_y.size() == static_cast<size_t>(s.out_h) && s.scale_x.size() == static_cast<size_t>(s.out_w), "average pooling needs one scale for each output row and column");
     for (size_t c = 0; c < x_.offset.size(); c++) {
       x_.check(limits, s.batch, s.h, s.w, c);
@@ -111,8 +112,10 @@ class CopyStep final : public PlaneStep {
     require(step_y_ >= 1 && step_y_ < (1 << 16) && step_x_ >= 1 && step_x_ < (1 << 16), "a copy's steps must be positive");
     for (size_t c = 0; c < planes; c++) {
       require(rows_[c] >= 1 && columns_[c] >= 1, "a copy needs at least one row and column");
-      const int64_t reach = (batch_ - 1) * x_.stride + (rows_[c] - int64_t{1}) * step_y_ * x_.pitch + (columns_[c] - int64_t{1}) * step_x_ + 1;
-      require((rows_[c] - int64_t{1}) * step_y_ < kMaxSize && x_.offset[c] >= 0 && x_.offset[c] + reach <= x_.size(limits), "a plane lies outside its buffer");
+      const int64_t last_row = (rows_[c] - int64_t{1}) * step_y_, last_column = (columns_[c] - int64_t{1}) * step_x_;
+      require(last_row < kMaxSize && last_column < kMaxSize, "a plane lies outside its buffer");
+      const int64_t reach = (batch_ - 1) * x_.stride + last_row * x_.pitch + last_column + 1;
+      require(x_.offset[c] >= 0 && x_.offset[c] + reach <= x_.size(limits), "a plane lies outside its buffer");
       y_.check(limits, batch_, rows_[c], columns_[c], c);
     }
   }

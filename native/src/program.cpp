@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <new>
+#include <utility>
 
 namespace openwork {
 namespace {
@@ -15,19 +15,23 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-// Zeroed, aligned to a huge page where it is large enough to profit from one.
-float* allocate_arena(int64_t floats) {
-  constexpr size_t kHuge = size_t{2} << 20;
+// Zeroed by the kernel page by page on first use, so that a file which lies about its size costs nothing. Aligned to a huge
+// page where it is large enough to profit from one. Returns the arena and the bytes to unmap.
+std::pair<float*, size_t> allocate_arena(int64_t floats) {
+  constexpr size_t kHuge = size_t{2} << 20, kPage = size_t{4} << 10;
   const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
-  const size_t alignment = bytes >= kHuge ? kHuge : 64;
+  const size_t alignment = bytes >= kHuge ? kHuge : kPage;
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  void* memory = std::aligned_alloc(alignment, rounded);
-  if (!memory) throw std::bad_alloc();
+  void* const found = mmap(nullptr, rounded + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (found == MAP_FAILED) throw std::bad_alloc();
+  char* const begin = static_cast<char*>(found);
+  const size_t skip = (alignment - reinterpret_cast<uintptr_t>(begin) % alignment) % alignment;
+  if (skip) munmap(begin, skip);
+  munmap(begin + skip + rounded, alignment - skip);
 #if defined(MADV_HUGEPAGE)
-  if (alignment == kHuge) madvise(memory, rounded, MADV_HUGEPAGE);  // a hint: refusal changes nothing but speed
+  if (alignment == kHuge) madvise(begin + skip, rounded, MADV_HUGEPAGE);  // a hint: refusal changes nothing but speed
 #endif
-  std::fill_n(static_cast<char*>(memory), rounded, 0);
-  return static_cast<float*>(memory);
+  return {reinterpret_cast<float*>(begin + skip), rounded};
 }
 
 const Kernels& find_kernels(const std::string& isa) {
@@ -57,21 +61,28 @@ std::vector<const Kernels*> available_kernels() {
   return found;
 }
 
-void Program::Free::operator()(float* p) const { std::free(p); }
+void Program::Unmap::operator()(float* p) const { munmap(p, bytes); }
 
 Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa)
     : arena_floats_(arena_floats), external_floats_(std::move(externals)), threads_(threads), kernels_(&find_kernels(isa)) {
   require(arena_floats >= 1 && arena_floats < (int64_t{1} << 31), "the arena must hold 1 to 2^31 - 1 floats");
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
   for (int64_t floats : external_floats_) require_size(floats, 1, "an external buffer's size is out of range");
-  arena_.reset(allocate_arena(arena_floats));
+  const auto [arena, bytes] = allocate_arena(arena_floats);
+  arena_ = {arena, Unmap{bytes}};
+}
+
+Program::~Program() { forget_pool_after_fork(); }
+
+// Threads do not survive a fork, and joining those of the parent would hang.
+void Program::forget_pool_after_fork() {
+  if (pool_ && pool_owner_ != static_cast<int>(getpid())) static_cast<void>(pool_.release());
 }
 
 ThreadPool& Program::pool() {
-  const int me = static_cast<int>(getpid());
-  if (pool_ && pool_owner_ != me) static_cast<void>(pool_.release());  // after a fork the old threads are gone: joining them would hang
+  forget_pool_after_fork();
   if (!pool_) pool_ = std::make_unique<ThreadPool>(threads_);
-  pool_owner_ = me;
+  pool_owner_ = static_cast<int>(getpid());
   return *pool_;
 }
 

@@ -23,6 +23,9 @@ class Program {
  public:
   // isa: a name from available_kernels(), or "auto" for the best.
   Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
 
   // Validates and appends a step, or replaces step `at`; throws std::invalid_argument naming what is wrong.
   template <class Spec>
@@ -58,7 +61,8 @@ class Program {
     std::atomic<int> next{0};
     std::atomic<uint32_t> done{0};
   };
-  struct Free {
+  struct Unmap {
+    size_t bytes;
     void operator()(float* p) const;
   };
 
@@ -68,12 +72,13 @@ class Program {
   void run_steps(int begin, int end, std::vector<double>* ends = nullptr);
   void work(int begin, int end, int thread, std::vector<double>* ends);
   ThreadPool& pool();
+  void forget_pool_after_fork();
 
   int64_t arena_floats_;
   std::vector<int64_t> external_floats_;
   int threads_;
   const Kernels* kernels_;
-  std::unique_ptr<float[], Free> arena_;
+  std::unique_ptr<float[], Unmap> arena_{nullptr, Unmap{0}};
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<Counter> counters_;
   std::vector<float> scratch_;

@@ -40,7 +40,8 @@ class TapsStep final : public Step {
     }
     require_inside(offset_, reach, limits.arena, "a tap reads outside the arena");
     cut_rows(std::max(1, s.row_chunks));
-    tile_chunks_ = std::max(1, s.tile_chunks);
+    tile_chunks_ = static_cast<int>(std::clamp<int64_t>(s.tile_chunks, 1, static_cast<int64_t>(s.inside.size())));
+    require((static_cast<int64_t>(row_cut_.size()) - 1) * tile_chunks_ < kMaxSize, "taps are cut into too many chunks");
   }
 
   int chunks() const override { return (static_cast<int>(row_cut_.size()) - 1) * tile_chunks_; }

@@ -1,5 +1,9 @@
 #include "thread_pool.hpp"
 
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
 namespace openwork {
 namespace {
 
@@ -29,10 +33,18 @@ void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted) {
 }
 
 ThreadPool::ThreadPool(int threads) {
-  for (int id = 1; id < threads; id++) workers_.emplace_back([this, id] { work(id); });
+  try {
+    for (int id = 1; id < threads; id++) workers_.emplace_back([this, id] { work(id); });
+  } catch (const std::system_error&) {
+    const size_t started = workers_.size() + 1;
+    stop();  // a joinable thread that is destroyed would end the process
+    throw std::runtime_error("the system grants only " + std::to_string(started) + " of " + std::to_string(threads) + " threads");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   stop_.store(true);
   generation_.fetch_add(1);
   generation_.notify_all();

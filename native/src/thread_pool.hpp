@@ -18,6 +18,7 @@ void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted);
 
 class ThreadPool {
  public:
+  // Throws std::runtime_error if the system grants fewer threads.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -29,6 +30,7 @@ class ThreadPool {
 
  private:
   void work(int id);
+  void stop();
 
   std::vector<std::thread> workers_;
   const std::function<void(int)>* task_ = nullptr;
