@@ -92,12 +92,13 @@ $(VENV)/.built: $(NATIVE) constraints.txt $(VENV)/.torch | compiler
 	@$(call install,--no-build-isolation --editable '.[onnx]')
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.built
-	@$(call install,--no-build-isolation --editable '.[dev]')
-	@touch $@
+# The extras' lists alone: installing the package with an extra would build it again.
+EXTRA = $(BIN)/python -c 'import sys, tomllib; \
+  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
 
-$(VENV)/.bench: $(VENV)/.built
-	@$(call install,--no-build-isolation --editable '.[bench]')
+$(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(VENV)/.built
+	@$(EXTRA) $* >$(VENV)/$*.txt
+	@$(call install,--requirement $(VENV)/$*.txt)
 	@touch $@
 
 .PHONY: clean

@@ -18,7 +18,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; choose a folder you can write to, or free space") from error
+        problem = f"cannot write {path}: {error.strerror}"
+        raise RunError(f"{problem}; choose a folder you can write to, or free space") from error
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

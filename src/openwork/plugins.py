@@ -9,9 +9,10 @@ and the room's `base` are not plug-ins. A plug-in's name is its file's name; wha
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import pkgutil
-from functools import lru_cache
+from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -20,11 +21,13 @@ from .errors import UsageError
 T = TypeVar("T")
 
 
-@lru_cache(maxsize=None)
+@cache
 def names(room: str) -> tuple[str, ...]:
     """Names of all plug-ins in `room` ('constraints', 'engine.peers', ...), sorted."""
-    package = importlib.import_module(f"openwork.{room}")
-    found = (m.name for m in pkgutil.iter_modules(package.__path__))
+    # Found, not imported: a list of names must not cost the import of torch, or need it.
+    package = importlib.util.find_spec(f"openwork.{room}")
+    assert package is not None, f"there is no room {room!r}"
+    found = (m.name for m in pkgutil.iter_modules(package.submodule_search_locations))
     return tuple(sorted(n for n in found if not n.startswith("_") and n != "base"))
 
 
