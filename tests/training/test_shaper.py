@@ -193,6 +193,24 @@ def test_weights_that_became_nan_cannot_be_hardened() -> None:
         shaper.harden()
 
 
+def test_a_hardened_shaper_holds_masks_only() -> None:
+    shaper = Shaper(tiny_net(), tiny_recipe())
+    assert len(shaper.state_dict()["solver"]) == 8 and not shaper.state_dict()["masks"]
+    shaper.harden()
+    assert not shaper.state_dict()["solver"] and len(shaper.state_dict()["masks"]) == 4
+
+
+def test_a_recipe_whose_layers_were_all_skipped_trains_on_in_peace() -> None:
+    model = nn.Linear(3, 3)
+    rule = Rule(targets="all", constraint=Block(shape=(4, 1), sparsity=0.5), on_misfit="skip")
+    shaper = Shaper(model, Recipe(rules=[rule]), update_every=1)
+    (model(torch.randn(2, 3)).sum() + shaper.penalty()).backward()
+    shaper.step()
+    shaper.harden()
+    assert shaper.penalty().item() == 0.0 and shaper.sparsity() == 0.0
+    assert "out = 3 of weight 3x3" in shaper.matches[0].note
+
+
 def test_update_every_must_be_positive() -> None:
     with pytest.raises(UsageError, match="update_every=0"):
         Shaper(tiny_net(), tiny_recipe(), update_every=0)

@@ -27,7 +27,8 @@ class Shaper:
     of it only `step()` does. Biases and batch norm are never touched.
 
     Arguments:
-        model: any module with Conv2d or Linear layers; it is changed in place, its modules are not replaced.
+        model: any module with Conv2d or Linear layers, on the device where it is trained; its weights are changed in
+            place, its modules are not replaced.
         recipe: rules and solver; the schedule is not used here, the loop is yours.
         optimizer: the optimizer of your loop.
         update_every: training steps between updates of the solver; None leaves it to your calls of `update()`.
@@ -97,7 +98,7 @@ class Shaper:
     def penalty(self) -> Tensor:
         """What to add to the loss of this step: a scalar tensor, zero after `harden()`."""
         if self.phase != "shape":
-            return torch.zeros((), device=self._weights[0].device)
+            return torch.zeros((), device=self.matches[0].weight.device)
         return self.recipe.solver.penalty(self._weights, self._state)
 
     def step(self) -> None:
@@ -127,6 +128,7 @@ class Shaper:
             masks.append(m.constraint.mask(m.weight))
             m.weight.copy_(m.constraint.project(m.weight))
         self.phase = "retrain"
+        self._state = State()  # The solver's work is done: neither memory nor checkpoints need to hold it any longer.
         self._adopt(tuple(masks))
 
     def metrics(self) -> dict[str, float]:
