@@ -3,6 +3,8 @@
 What no rule knows stays a `torch` node, runs in PyTorch between native segments and is named in `explain()`.
 """
 
+import contextlib
+import math
 import operator
 import warnings
 from collections.abc import Iterator
@@ -25,11 +27,9 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Graph:
     Raises `ModelError` for weights that are NaN, infinite or empty, and `CaptureError` where `torch.export` gives up.
     """
     check_weights(model)
-    training = model.training
-    model.eval()
     try:
         # torch warns about itself while it exports; where warnings are errors that would pass for a model's fault.
-        with torch.no_grad(), warnings.catch_warnings():
+        with evaluating(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exported = torch.export.export(model, example_inputs).run_decompositions({})
     except Exception as error:  # torch.export raises many unrelated types
@@ -39,9 +39,19 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Graph:
             f"{reason[0] if reason else type(error).__name__}; "
             "data-dependent Python control flow must move out of forward()"
         ) from error
-    finally:
-        model.train(training)
     return verify(_Converter(exported).graph(), "capture")
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every submodule is in the mode that it was in."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def check_weights(model: nn.Module) -> None:
@@ -111,6 +121,8 @@ class _Converter:
         found = []
         returned: Any = node.args[0]
         for spec, value in zip(self.exported.graph_signature.output_specs, returned, strict=True):
+            if spec.kind is OutputKind.USER_INPUT_MUTATION:
+                raise CaptureError(f"the model writes into its input {spec.target}; let it work on a copy")
             if spec.kind is not OutputKind.USER_OUTPUT:
                 raise CaptureError(
                     f"the model changes its own buffer {spec.target} while running; it cannot be compiled"
@@ -120,6 +132,8 @@ class _Converter:
             if value.name in self.tensors:
                 raise CaptureError(f"the model returns its own constant {value.name}; return computed tensors only")
             found.append(self.name(value))
+        if not found:
+            raise CaptureError("the model returns nothing; return at least one tensor")
         return tuple(found)
 
     # ---- what the rules use ----
@@ -178,6 +192,8 @@ class _Converter:
                 return {"constant": key}
             inputs.append(self.name(value))
             return {"value": self.name(value)}
+        if isinstance(value, float) and not math.isfinite(value):
+            return {"float": str(value)}  # JSON has no word for it
         if isinstance(value, bool | int | float | str) or value is None:
             return value
         if isinstance(value, list | tuple):

@@ -1,5 +1,6 @@
 """`openwork.compile`: capture, optimize, lower, tune, check against PyTorch, and hand over an engine."""
 
+import math
 import platform
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -7,11 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from ..engine.engine import Engine, default_threads
+from ..engine.engine import Engine, checked_threads
 from ..errors import CompileError, UsageError
-from ..formats.artifact import Artifact
-from .capture import capture
+from ..formats.artifact import Artifact, plain_json
+from .capture import capture, evaluating
 from .lower import Draft, Lowered, lower
 from .optimize import optimize
 from .tune import Effort, Layer
@@ -65,10 +67,11 @@ def compile(
         raise UsageError(f"dtype={dtype!r} is not available; this engine computes in 'float32'")
     if tune not in ("off", "fast", "thorough"):
         raise UsageError(f"tune={tune!r} is not one of 'off', 'fast', 'thorough'")
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    if not inputs or any(i.numel() == 0 for i in inputs):
-        raise UsageError("example_inputs are empty; pass float32 tensors with at least one sample")
-    threads = default_threads() if threads is None else threads
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    inputs = _checked_inputs(example_inputs)
+    threads = checked_threads(threads)
+    plain_json(provenance or {})
     graph = optimize(capture(model, inputs))
     program, layers = _tune(lower(graph), threads, isa, tune, progress or (lambda done, total: None))
     facts = {
@@ -81,6 +84,16 @@ def compile(
     engine = Engine(Artifact(program, tuple(layers), facts), threads, isa)
     error = check(engine, model, inputs)
     return _with_facts(engine, {**facts, "isa": engine.isa, "max_relative_error": error})
+
+
+def _checked_inputs(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    inputs = tuple(example_inputs) if isinstance(example_inputs, list | tuple) else (example_inputs,)
+    for i in inputs:
+        if not isinstance(i, Tensor):
+            raise UsageError(f"example_inputs hold a {type(i).__name__}; pass float32 tensors")
+    if not inputs or any(i.numel() == 0 for i in inputs):
+        raise UsageError("example_inputs are empty; pass float32 tensors with at least one sample")
+    return inputs
 
 
 def _tune(
@@ -111,23 +124,30 @@ def _record(draft: Draft, layer: Layer) -> dict[str, Any]:
 
 def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     """Largest error of the engine on `inputs`, relative to the largest output; `CompileError` above the tolerance."""
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        expected = model(*inputs)
-    model.train(training)
-    wanted = [expected] if isinstance(expected, Tensor) else list(expected)
+    with evaluating(model), torch.no_grad():
+        wanted = tree_leaves(model(*inputs))  # as torch.export flattens lists and dicts
     got = engine(*inputs)
-    worst = 0.0
-    for ours, theirs in zip([got] if isinstance(got, Tensor) else got, wanted, strict=True):
-        scale = float(theirs.abs().max()) or 1.0
-        worst = max(worst, float((ours - theirs).abs().max()) / scale)
-    if not worst <= TOLERANCE:
+    results = zip([got] if isinstance(got, Tensor) else got, wanted, strict=True)
+    worst = max(_relative_error(ours, theirs.to(torch.float32)) for ours, theirs in results)
+    if worst > TOLERANCE:
         raise CompileError(
             f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {TOLERANCE}); "
             "please report this model"
         )
     return worst
+
+
+def _relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference over the largest finite value; infinite where only one side is NaN or infinite."""
+    if ours.shape != theirs.shape:
+        return math.inf
+    finite = torch.isfinite(theirs)
+    if not torch.equal(ours[~finite].nan_to_num(1.5), theirs[~finite].nan_to_num(1.5)):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    error = float((ours - theirs)[finite].abs().max()) / (float(theirs[finite].abs().max()) or 1.0)
+    return math.inf if math.isnan(error) else error
 
 
 def _with_facts(engine: Engine, facts: Mapping[str, Any]) -> Engine:

@@ -466,7 +466,7 @@ def _scales(node: Node, axis: int, size: int) -> Array:
         end = min(begin + kernel, size + padding)
         counts.append(end - begin if node["count_padding"] else min(end, size) - max(begin, 0))
     if node["divisor"] is not None:
-        counts = [math.sqrt(node["divisor"])] * len(counts)
+        counts = [node["divisor"] if axis == 0 else 1] * len(counts)
     return np.asarray([1 / c for c in counts], np.float32)
 
 

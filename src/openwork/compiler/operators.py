@@ -93,7 +93,7 @@ def conv2d(c: Converter, node: fx.Node) -> Node:
 def linear(c: Converter, node: fx.Node) -> Node:
     x, weight, bias = arguments(node, None, None, None)
     computed(c, x)
-    require(rank(x) >= 2 and c.is_constant(weight) and (bias is None or c.is_constant(bias)))
+    require(rank(x) in (2, 3) and c.is_constant(weight) and (bias is None or c.is_constant(bias)))
     w = c.tensor(weight)
     return c.make(node, "linear", [x], weight=w, bias=np.zeros(len(w), np.float32) if bias is None else c.tensor(bias))
 
@@ -128,6 +128,7 @@ def getitem(c: Converter, node: fx.Node) -> str:
 @rule("aten.relu.default")
 def relu(c: Converter, node: fx.Node) -> Node:
     computed(c, node.args[0])
+    require(rank(node.args[0]) >= 1)
     return c.make(node, "clamp", [node.args[0]], {"lo": 0.0})  # type: ignore[list-item]
 
 
@@ -139,7 +140,7 @@ def clamp(c: Converter, node: fx.Node) -> Node:
     x, lo, hi = arguments(node, None, *default)
     computed(c, x)
     bounds = {"lo": -math.inf if lo is None else float(lo), "hi": math.inf if hi is None else float(hi)}
-    require(bounds["lo"] <= bounds["hi"])
+    require(rank(x) >= 1 and bounds["lo"] <= bounds["hi"] and bounds["lo"] < math.inf and bounds["hi"] > -math.inf)
     return c.make(node, "clamp", [x], bounds)
 
 

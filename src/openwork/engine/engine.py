@@ -2,6 +2,7 @@
 
 import os
 import statistics
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..formats.artifact import Artifact
 from ..formats.program import Array, TensorSpec, torch_calls
 from .explain import Explanation
 from .native import build
+
+MAX_THREADS = 1024
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None, isa: str = "auto") -> "Engine":
@@ -41,16 +44,23 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def checked_threads(threads: int | None) -> int:
+    """`threads`, or all cores for None; `EngineError` unless it is a number that an engine can use."""
+    if threads is None:
+        return default_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise EngineError(f"threads={threads!r} is not a whole number in 1..{MAX_THREADS}")
+    return threads
+
+
 class Engine:
     """A compiled model. Calls are serialized by a lock inside; use one engine a thread to run in parallel."""
 
     def __init__(self, artifact: Artifact, threads: int | None = None, isa: str = "auto") -> None:
-        threads = default_threads() if threads is None else threads
-        if not 1 <= threads <= 1024:
-            raise EngineError(f"threads={threads} is not in 1..1024")
         self.artifact = artifact
         self._spec = artifact.program
-        self._native = build(self._spec, threads, isa)
+        self._native = build(self._spec, checked_threads(threads), isa)
+        self._lock = threading.Lock()
         self._torch: Any = None
         if torch_calls(self._spec):
             from .torch_calls import TorchRunner
@@ -109,14 +119,8 @@ class Engine:
             EngineError: wrong number of inputs, shape or type.
         """
         arrays = [self._checked(spec, value) for spec, value in zip(self.inputs, self._counted(inputs), strict=True)]
-        batch, piece = len(arrays[0]), self.inputs[0].shape[0]
-        if any(len(a) != batch for a in arrays):
-            raise EngineError(f"inputs have different batch sizes: {[len(a) for a in arrays]}")
-        if batch == piece:
-            results = self._run(arrays)
-        else:
-            parts = [self._run([_filled(a[i : i + piece], piece) for a in arrays]) for i in range(0, batch, piece)]
-            results = [np.concatenate(outs)[:batch] for outs in zip(*parts, strict=True)]
+        fits = all(a.shape == spec.shape for a, spec in zip(arrays, self.inputs, strict=True))
+        results = self._run(arrays) if fits else self._run_pieces(arrays)
         if not isinstance(inputs[0], np.ndarray):
             import torch
 
@@ -124,18 +128,41 @@ class Engine:
             return tensors[0] if len(tensors) == 1 else tuple(tensors)
         return results[0] if len(results) == 1 else tuple(results)
 
+    def _run_pieces(self, arrays: list[Array]) -> list[Array]:
+        """Another batch than the compiled one, in pieces of that."""
+        sizes = {spec.shape[:1] for spec in (*self.inputs, *self.outputs)}
+        if len(sizes) > 1 or sizes == {()}:
+            shapes = ", ".join(str(spec.shape) for spec in (*self.inputs, *self.outputs))
+            raise EngineError(f"inputs and outputs {shapes} share no batch axis: only the compiled shapes run")
+        if len({len(a) for a in arrays}) > 1:
+            raise EngineError(f"inputs have different batch sizes: {[len(a) for a in arrays]}")
+        batch, piece = len(arrays[0]), self.inputs[0].shape[0]
+        parts = [self._run([_filled(a[i : i + piece], piece) for a in arrays]) for i in range(0, batch, piece)]
+        return [np.concatenate(outs)[:batch] for outs in zip(*parts, strict=True)]
+
     def _run(self, arrays: list[Array]) -> list[Array]:
         buffers = self._buffers()
         for index, array in zip(self._spec.inputs, arrays, strict=True):
             buffers[index] = array
-        for segment in self._spec.segments:
-            if segment.calls:
-                self._torch.run(segment.calls, buffers)
-            else:
-                self._native.run(segment.begin, segment.end, buffers)
-        if self._torch:
-            self._torch.forget()
-        return [buffers[i] for i in self._spec.outputs]
+        # values of one run stay in the arena, and in the PyTorch runner, from segment to segment
+        with self._lock:
+            self._run_segments(buffers)
+        # what PyTorch made may be a view of an input or a constant, and a model may return its input
+        shared = self._torch is not None or not set(self._spec.inputs).isdisjoint(self._spec.outputs)
+        return [buffers[i].copy() if shared else buffers[i] for i in self._spec.outputs]
+
+    def _run_segments(self, buffers: list[Array]) -> None:
+        try:
+            for segment in self._spec.segments:
+                if segment.calls:
+                    self._torch.run(segment.calls, buffers)
+                else:
+                    self._native.run(segment.begin, segment.end, buffers)
+        except (MemoryError, RuntimeError) as error:  # the native library has no thread or no memory left
+            raise EngineError(f"cannot run with {self.threads} threads: {error or 'out of memory'}") from error
+        finally:
+            if self._torch:
+                self._torch.forget()
 
     def _buffers(self) -> list[Array]:
         return [np.empty(e.shape, np.float32) for e in self._spec.externals]
@@ -149,15 +176,23 @@ class Engine:
 
     @staticmethod
     def _checked(spec: TensorSpec, value: Any) -> Array:
-        array = value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
+        if isinstance(value, np.ndarray):
+            array = value
+        elif hasattr(value, "detach"):
+            if str(value.dtype) != "torch.float32":
+                raise EngineError(f"input {spec.name} has type {value.dtype}, the engine takes float32; convert it")
+            array = value.detach().cpu().numpy()
+        else:
+            kind = type(value).__name__
+            raise EngineError(f"input {spec.name} is a {kind}, the engine takes a NumPy array or a tensor")
         if array.dtype != np.float32:
             raise EngineError(f"input {spec.name} has type {array.dtype}, the engine takes float32; convert it first")
-        if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:] or len(array) == 0:
+        if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:] or array.size == 0:
             wanted = ("any batch", *spec.shape[1:])
             raise EngineError(
                 f"input {spec.name} has shape {array.shape}, the engine takes ({', '.join(map(str, wanted))})"
             )
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         return array if array.flags.writeable else array.copy()
 
     # ---- files, measurements, reasons ----

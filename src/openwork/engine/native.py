@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, EngineError
 from ..formats.program import ProgramSpec, Runs, Step, expand
 from . import _native
 
@@ -26,10 +26,10 @@ def tap_table(planes: list[Runs], shifts: list[list[int]]) -> NDArray[np.int32]:
     return table.astype(np.int32)
 
 
-def inside_bits(batch: int, stride: int, pitch: int, h: int, w: int) -> NDArray[np.uint16]:
-    """Bit i of entry u: position 16 u + i is a pixel of a batch of h x w images."""
+def inside_bits(arena: int, batch: int, stride: int, pitch: int, h: int, w: int) -> NDArray[np.uint16]:
+    """Bit i of entry u: position 16 u + i is a pixel of a batch of h x w images, which fit into `arena` floats."""
     count = (batch - 1) * stride + (h - 1) * pitch + w
-    if min(batch, stride, pitch, h, w) < 1 or w > pitch or count >= 2**31:
+    if min(batch, stride, pitch, h, w) < 1 or w > pitch or count > arena:
         raise ValueError("a grid's sizes are out of range")
     flags = np.zeros(-(-count // _native.UNIT) * _native.UNIT, np.uint8)
     for n in range(batch):
@@ -44,11 +44,12 @@ def bound(value: float | None, default: float) -> float:
     return default if value is None else float(value)
 
 
-def _index(step: Step, blocks: int, columns: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Row pointers and columns; dense layers store neither."""
+def _index(step: Step, rows: int, outputs: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Row pointers and columns of blocks of `rows` outputs; dense layers store neither."""
     if step.fields["dense"]:
+        blocks, columns = outputs // rows, int(step.fields["columns"])
         group_of = step.fields.get("block_group") or [0] * blocks
-        if len(group_of) != blocks or blocks * columns >= 2**31:
+        if len(group_of) != blocks or columns < 0 or blocks * rows * columns != len(step.arrays["value"]):
             raise ValueError("a dense step's blocks are out of range")
         index = np.add.outer(np.asarray(group_of, np.int64) * columns, np.arange(columns)).astype(np.int32)
         return np.arange(blocks + 1, dtype=np.int32) * np.int32(columns), index.reshape(-1)
@@ -58,17 +59,17 @@ def _index(step: Step, blocks: int, columns: int) -> tuple[NDArray[np.int32], ND
 def _add_taps(program: Any, step: Step, at: int) -> None:
     f, a = step.fields, step.arrays
     out = expand(f["out"])
-    start, index = _index(step, len(out) // int(f["mb"]), int(f["columns"]))
+    start, index = _index(step, int(f["mb"]), len(out))
     program.taps(
         f["mb"], f["vectors"], f["row_chunks"], f["tile_chunks"], start, index, tap_table(f["planes"], f["shifts"]),
-        a["value"], a["bias"], out, expand(f["residual"]), inside_bits(*f["grid"]),
+        a["value"], a["bias"], out, expand(f["residual"]), inside_bits(len(program.arena()), *f["grid"]),
         bound(f["lo"], -math.inf), bound(f["hi"], math.inf), at,
     )  # fmt: skip
 
 
 def _add_rows(program: Any, step: Step, at: int) -> None:
     f, a = step.fields, step.arrays
-    start, index = _index(step, len(a["bias"]) // int(f["width"]), int(f["columns"]))
+    start, index = _index(step, int(f["width"]), len(a["bias"]))
     program.rows(
         f["width"], f["row_chunks"], f["samples"], f["batch"], f["x"], f["x_stride"], f["y"], f["y_stride"],
         start, index, a["value"], a["bias"], bound(f["lo"], -math.inf), bound(f["hi"], math.inf), at,
@@ -111,17 +112,21 @@ def add_step(program: Any, step: Step, at: int = -1) -> None:
     """Append a step to a native program, or replace step `at`; `ArtifactError` says what is wrong with it."""
     try:
         _ADD[step.op](program, step, at)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError, AttributeError) as error:
-        raise ArtifactError(f"step {step.name!r} ({step.op}) is damaged: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactError(f"step {step.name!r} ({step.op}) is damaged: {reason[0]}") from error
 
 
 def build(spec: ProgramSpec, threads: int, isa: str = "auto") -> Any:
     """The native program of `spec`."""
+    if isa not in ("auto", *_native.isas()):
+        raise EngineError(f"isa={isa!r} does not run on this machine; available: auto, {', '.join(_native.isas())}")
     sizes = [math.prod(e.shape) for e in spec.externals]
     try:
         program = _native.Program(spec.arena, sizes, threads, isa)
     except (TypeError, ValueError, MemoryError) as error:
-        raise ArtifactError(f"the program's sizes are damaged: {error}") from error
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactError(f"the program's sizes are damaged: {reason[0]}") from error
     for step in spec.steps:
         add_step(program, step)
     return program

@@ -9,7 +9,7 @@ from ..errors import ArtifactError, EngineError, MissingDependencyError
 from ..formats.program import Array, ProgramSpec, TorchCall
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 class TorchRunner:
@@ -35,7 +35,7 @@ class TorchRunner:
             for call in calls:
                 for name, buffer in call.reads.items():
                     self.values[name] = torch.from_numpy(buffers[buffer])
-                result = self.operators[call.target](*self._decode(call.args), **self._decode(call.kwargs))
+                result = self._call(call)
                 self.values[call.name] = result
                 if call.writes >= 0:
                     self._give(call, result, buffers)
@@ -44,7 +44,17 @@ class TorchRunner:
         """Drop the values of a run."""
         self.values.clear()
 
-    def _give(self, call: TorchCall, result: "torch.Tensor", buffers: list[Array]) -> None:
+    def _call(self, call: TorchCall) -> Any:
+        try:
+            return self.operators[call.target](*self._decode(call.args), **self._decode(call.kwargs))
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise EngineError(f"{call.target} ({call.name}) failed in PyTorch: {reason[0]}") from error
+
+    def _give(self, call: TorchCall, result: Any, buffers: list[Array]) -> None:
+        if not isinstance(result, self.torch.Tensor):
+            kind = type(result).__name__
+            raise EngineError(f"{call.target} ({call.name}) returned {kind}, the program expects a tensor")
         array = result.detach().to(self.torch.float32).contiguous().numpy()
         if array.shape != buffers[call.writes].shape:
             raise EngineError(
@@ -55,6 +65,9 @@ class TorchRunner:
     def _operator(self, target: str) -> Any:
         if target == "getitem":
             return lambda values, index: values[index]
+        # values that native steps made are row-major whatever strides they had in the model, so a view may need a copy
+        if target in ("aten.view.default", "aten._unsafe_view.default"):
+            target = "aten.reshape.default"
         packet, _, overload = target.removeprefix("aten.").rpartition(".")
         found = (
             getattr(self.torch.ops.aten, packet, None) if target.startswith("aten.") and packet.isidentifier() else None
@@ -80,6 +93,8 @@ class TorchRunner:
                 return self.values[content]
             if kind == "constant":
                 return self.constants[content]
+            if kind == "float":
+                return float(content)
             if kind == "dict":
                 return {k: self._decode(v) for k, v in content.items()}
             if kind == "torch" and content == "cpu":

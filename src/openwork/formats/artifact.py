@@ -22,7 +22,7 @@ from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialize
 
 from .. import files
-from ..errors import ArtifactError
+from ..errors import ArtifactError, UsageError
 from .program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall
 
 VERSION = 1
@@ -59,7 +59,7 @@ def to_bytes(artifact: Artifact) -> bytes:
         "layers": artifact.layers,
         "provenance": artifact.provenance,
     }
-    text = json.dumps(head, separators=(",", ":"), allow_nan=False, default=_plain)
+    text = plain_json(head)
     content = bytearray(serialize(arrays, {"openwork": text, "digest": _BLANK}))
     at = _digest_place(content)
     content[at : at + 64] = hashlib.sha256(content).hexdigest().encode()
@@ -74,18 +74,27 @@ def from_bytes(content: bytes, name: str = "artifact") -> Artifact:
         arrays = parse(content)
         head = json.loads(header["__metadata__"]["openwork"])
         version = head["format"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{name} is damaged: {error}") from error
     if version != VERSION:
         raise ArtifactError(
             f"{name} has format {version!r}, this Openwork reads format {VERSION}; compile the model again"
         )
     try:
-        return Artifact(_program(head["program"], arrays), tuple(head["layers"]), dict(head["provenance"]))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        layers = tuple(dict(layer) for layer in head["layers"])
+        return Artifact(_program(head["program"], arrays), layers, dict(head["provenance"]))
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"{name} is damaged: its program cannot be read ({type(error).__name__}: {error})"
         ) from error
+
+
+def plain_json(values: Mapping[str, Any]) -> str:
+    """The values as JSON; `UsageError` for what JSON cannot hold."""
+    try:
+        return json.dumps(values, separators=(",", ":"), allow_nan=False, default=_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"an artifact cannot hold this: {error}; keep to finite numbers, text, lists, dicts") from error
 
 
 def save(artifact: Artifact, path: Path) -> int:
@@ -117,7 +126,7 @@ def _check_digest(content: bytes, name: str) -> None:
         raise ArtifactError(f"{name} is damaged: its content does not match its digest; copy or compile it again")
     try:
         json.loads(content[8 : 8 + size])["__metadata__"]["openwork"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{name} is not an Openwork artifact: its header cannot be read") from error
 
 
@@ -150,6 +159,8 @@ def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpe
         segments,
         {k.removeprefix("torch."): v for k, v in arrays.items() if k.startswith("torch.")},
     )
+    if any(e.dtype != "float32" for e in externals):
+        raise ValueError("a buffer's type is not float32")
     if not spec.inputs or not spec.outputs:
         raise ValueError("no inputs or outputs")
     return spec
