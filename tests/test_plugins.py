@@ -1,6 +1,7 @@
 """The look-up: the folder is the list, names are file names, and unknown ones get help."""
 
 import pkgutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,19 +64,19 @@ def test_an_unknown_attribute_is_an_attribute_error() -> None:
         openwork.Blok  # noqa: B018
 
 
-def test_a_module_with_two_classes_or_none_is_a_programming_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_without_a_class_is_a_programming_error(tmp_path: Path) -> None:
     import openwork.constraints as room
 
     (tmp_path / "nothing_here.py").write_text("x = 1\n")
-    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
+    # In place: the look-up and the import system read the same list.
+    room.__path__.append(str(tmp_path))
     plugins.names.cache_clear()
     try:
         with pytest.raises(TypeError, match="nothing_here must define one public Constraint"):
             plugins.find("constraints", "nothing_here", Constraint)
     finally:
-        monkeypatch.undo()
+        room.__path__.remove(str(tmp_path))
+        sys.modules.pop("openwork.constraints.nothing_here", None)
         plugins.names.cache_clear()
 
 
