@@ -57,4 +57,5 @@ def fail(message: str, as_json: bool, code: int) -> int:
 
 def progress_console() -> Console:
     """Where progress goes: stderr, so that a pipe gets only the result."""
-    return Console(stderr=True, highlight=False)
+    # Bound to the stream as it is now, so that progress is seen while a library's own words are kept quiet.
+    return Console(file=sys.stderr, highlight=False)

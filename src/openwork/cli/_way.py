@@ -5,11 +5,13 @@ weights, so a command that was interrupted goes on where it stopped. Only the ti
 """
 
 import hashlib
+import io
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,7 +163,7 @@ def compile_model(
     model: "torch.nn.Module", example: "torch.Tensor", order: Order, provenance: dict[str, Any], console: Console
 ) -> Any:
     """Compile with a word about the wait."""
-    with waiting(console, "compiling and tuning"):
+    with compiling(console):
         return openwork.compile(
             model.eval(), example, threads=order.threads, name=short_name(order.model), provenance=provenance
         )
@@ -221,6 +223,17 @@ def waiting(console: Console, what: str) -> Iterator[None]:
     taken = time.perf_counter() - began
     if taken > 0.5:
         console.print(f"{what}: {taken:.1f} s")
+
+
+@contextmanager
+def compiling(console: Console) -> Iterator[None]:
+    """Wait for the compiler. When torch.export gives up it logs and prints pages; the error says the reason in a line."""
+    logging.disable(logging.ERROR)
+    try:
+        with waiting(console, "compiling and tuning"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def command_line() -> str:

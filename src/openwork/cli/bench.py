@@ -1,14 +1,19 @@
 """`openwork bench`: an artifact beside other engines, in turn, in one run."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import openwork
 
+from .. import plugins
 from ._options import Artifact, Json, Repeats, Threads
 from ._output import progress_console, show
 from ._way import split_names, waiting
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def command(
@@ -17,21 +22,30 @@ def command(
         "pytorch,onnxruntime"
     ),
     model: Annotated[
-        str | None, typer.Option(help="Dense baseline to time too: zoo name, or path/to/file.py:factory.")
+        str | None, typer.Option(help="The dense model to time too: zoo name, or path/to/file.py:factory.")
     ] = None,
     threads: Threads = None,
     repeats: Repeats = 30,
     json: Json = False,
 ) -> None:
     """Time ARTIFACT beside other engines on the same inputs and threads: median, spread and ratio of each."""
+    names = split_names(against)
+    for name in names:
+        plugins.module("engine.peers", name)
     with waiting(progress_console(), "timing"):
-        found = openwork.bench(
-            artifact, split_names(against), _dense(model) if model else None, threads=threads, repeats=repeats
-        )
+        engine = openwork.load(artifact, threads=threads)
+        dense, compiled_from = _networks(model, artifact, engine.provenance.get("model")) if model else (None, None)
+        found = openwork.bench(engine, names, dense, repeats=repeats, compiled_from=compiled_from)
     show(found.to_dict(), str(found), json)
 
 
-def _dense(spec: str) -> Any:
+def _networks(spec: str, artifact: Path, origin: Any) -> "tuple[nn.Module, nn.Module | None]":
+    """The dense model, and the one with the run's weights where the artifact was compiled from it.
+
+    An artifact may name a file of code; that is run only when the user names it too.
+    """
     from .. import models
 
-    return models.resolve(spec)
+    weights = artifact.parent / "model.safetensors"
+    pruned = models.resolve(spec, weights=weights) if spec == origin and weights.is_file() else None
+    return models.resolve(spec), pruned

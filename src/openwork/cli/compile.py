@@ -13,7 +13,7 @@ from ..errors import RunError, UsageError
 from . import _tables as tables
 from ._options import Json, Threads
 from ._output import progress_console, show
-from ._way import short_name, waiting
+from ._way import compiling, short_name, waiting
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ def command(
     """Compile MODEL, or the pruned model of RUN_DIR, into one file that runs without PyTorch."""
     spec, weights, provenance = _source(model, weights)
     built, example = _model(spec, weights, batch, input_shape)
-    with waiting(progress_console(), "compiling and tuning"):
+    with compiling(progress_console()):
         engine = openwork.compile(
             built, example, threads=threads, tune=tune.value, name=short_name(spec), provenance=provenance
         )

@@ -61,15 +61,17 @@ def run(argv: list[str]) -> int:
     argv = argv or ["--help"]
     as_json = "--json" in argv
     # Help is a result, and typer writes it itself.
-    with contextlib.nullcontext() if {"--help", "-h"} & set(argv) else _output.results_apart():
+    apart = contextlib.nullcontext() if {"--help", "-h"} & set(argv) else _output.results_apart()
+    with apart, warnings.catch_warnings():
+        if not sys.warnoptions:
+            # Deprecations inside torch's exporter are nothing that the user could mend.
+            warnings.simplefilter("ignore")
         try:
             returned = build_app()(argv, prog_name="openwork", standalone_mode=False)
-            return returned if isinstance(returned, int) else 0
         except OpenworkError as error:
             return _output.fail(str(error), as_json, MISTAKE)
         except (KeyboardInterrupt, typer.Abort):
-            again = shlex.join(["openwork", *argv])
-            return _output.fail(f"interrupted, what was finished is kept; go on with: {again}", as_json, INTERRUPTED)
+            returned = INTERRUPTED
         except BrokenPipeError:
             # The reader (`| head`) went away: nothing is left to say, and nobody to say it to.
             return 0
@@ -78,13 +80,15 @@ def run(argv: list[str]) -> int:
             if not hasattr(error, "format_message"):
                 raise
             return _output.fail(error.format_message(), as_json, MISTAKE)
+        if returned == INTERRUPTED:
+            # Either of the above, or typer itself caught Ctrl-C and made it this number.
+            again = shlex.join(["openwork", *argv])
+            return _output.fail(f"interrupted, what was finished is kept; go on with: {again}", as_json, INTERRUPTED)
+        return returned if isinstance(returned, int) else 0
 
 
 def main() -> None:
     """Entry point of the `openwork` script."""
-    if not sys.warnoptions:
-        # Deprecations inside torch's exporter are nothing that the user could mend.
-        warnings.simplefilter("ignore")
     code = run(sys.argv[1:])
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
