@@ -112,17 +112,17 @@ NB_MODULE(_native, m) {
         const auto pointers = checked_pointers(p, buffers);
         nb::gil_scoped_release release;
         p.run(begin, end, pointers);
-      }, "begin"_a, "end"_a, "buffers"_a, "Run steps [begin, end).")
+      }, "begin"_a, "end"_a, "buffers"_a.noconvert(), "Run steps [begin, end).")
       .def("time_step", [](Program& p, int step, int repeats, const std::vector<Buffer>& buffers) {
         const auto pointers = checked_pointers(p, buffers);
         nb::gil_scoped_release release;
         return p.time_step(step, repeats, pointers);
-      }, "step"_a, "repeats"_a, "buffers"_a, "Seconds of each of `repeats` runs of one step.")
+      }, "step"_a, "repeats"_a, "buffers"_a.noconvert(), "Seconds of each of `repeats` runs of one step.")
       .def("profile", [](Program& p, int repeats, const std::vector<Buffer>& buffers) {
         const auto pointers = checked_pointers(p, buffers);
         nb::gil_scoped_release release;
         return p.profile(repeats, pointers);
-      }, "repeats"_a, "buffers"_a, "Seconds of each step in each of `repeats` whole runs.")
+      }, "repeats"_a, "buffers"_a.noconvert(), "Seconds of each step in each of `repeats` whole runs.")
       .def("kernel_name", &Program::kernel_name, "step"_a)
       .def("arena", [](Program& p) {
         return nb::ndarray<nb::numpy, float, nb::ndim<1>>(p.arena().data(), {p.arena().size()}, nb::find(p));

@@ -94,7 +94,7 @@ def plain_json(values: Mapping[str, Any]) -> str:
     try:
         return json.dumps(values, separators=(",", ":"), allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"an artifact cannot hold this: {error}; keep to finite numbers, text, lists, dicts") from error
+        raise UsageError(f"an artifact cannot hold this: {error}; keep to finite numbers, text and lists") from error
 
 
 def save(artifact: Artifact, path: Path) -> int:

@@ -1,0 +1,6 @@
+"""Makes `native_steps` importable from the tests beside it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,184 @@
+"""Random steps of every kernel family, as arguments of the native constructors, and one way to run them."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from openwork.engine import _native
+
+FAST = tuple(isa for isa in _native.isas() if isa != "reference")
+"""Instruction sets whose kernels are compared with the naive reference."""
+
+UNIT = _native.UNIT
+
+
+@dataclass
+class Case:
+    """One step, the arena and the buffers outside it that it works on."""
+
+    family: str
+    arguments: dict[str, Any]
+    arena: np.ndarray
+    buffers: list[np.ndarray] = field(default_factory=list)
+
+    def run(self, isa: str, threads: int = 1, arena: np.ndarray | None = None) -> np.ndarray:
+        """The arena after the step, followed by the buffers."""
+        program = _native.Program(len(self.arena), [b.size for b in self.buffers], threads, isa)
+        getattr(program, self.family)(**self.arguments)
+        buffers = [b.copy() for b in self.buffers]
+        program.arena()[:] = self.arena if arena is None else arena
+        program.run(0, len(program), buffers)
+        return np.concatenate([program.arena().copy(), *(b.reshape(-1) for b in buffers)])
+
+    def changed(self, **arguments: Any) -> "Case":
+        """The same with some arguments replaced."""
+        return Case(self.family, {**self.arguments, **arguments}, self.arena, self.buffers)
+
+
+def i32(*values: Any) -> np.ndarray:
+    """Numbers and lists of them as one list of positions."""
+    return np.concatenate([np.zeros(0), *map(np.atleast_1d, values)]).astype(np.int32)
+
+
+def f32(shape: Any, rng: np.random.Generator) -> np.ndarray:
+    """Random floats."""
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def taps(
+    seed: int = 0, mb: int = 4, vectors: int = 3, counts: tuple[int, ...] = (5, 0, 9), units: int = 4, residual: bool = True,
+    clamp: tuple[float, float] = (-math.inf, math.inf), row_chunks: int = 1, tile_chunks: int = 1,
+) -> Case:  # fmt: skip
+    """Blocks of `mb` rows with `counts` taps each over `units` units of positions."""
+    rng = np.random.default_rng(seed)
+    reach, rows, room = units * UNIT, mb * len(counts), 400
+    inputs = room + reach
+    residuals = inputs + np.arange(rows) * reach
+    outs = inputs + (rows + rng.permutation(rows)) * reach
+    table = rng.integers(0, room + 1, 30)
+    arguments = dict(
+        mb=mb, vectors=vectors, row_chunks=row_chunks, tile_chunks=tile_chunks, start=i32(0, *np.cumsum(counts)),
+        index=i32(rng.integers(0, len(table), sum(counts))), table=i32(table), value=f32(sum(counts) * mb, rng),
+        bias=f32(rows, rng), out=i32(outs), residual=i32(residuals) if residual else i32(),
+        inside=rng.integers(0, 1 << 16, units).astype(np.uint16), lo=clamp[0], hi=clamp[1],
+    )  # fmt: skip
+    return Case("taps", arguments, f32(inputs + 2 * rows * reach, rng))
+
+
+def rows(
+    seed: int = 0, width: int = 16, samples: int = 2, batch: int = 3, counts: tuple[int, ...] = (7, 0, 2), row_chunks: int = 1,
+    clamp: tuple[float, float] = (-math.inf, math.inf),
+) -> Case:  # fmt: skip
+    """Panels of `width` outputs with `counts` columns each."""
+    rng = np.random.default_rng(seed)
+    features, outputs = 40, width * len(counts)
+    x_stride, y_stride = features + 3, outputs + 5
+    y = 11 + batch * x_stride
+    arguments = dict(
+        width=width, row_chunks=row_chunks, samples=samples, batch=batch, x=11, x_stride=x_stride, y=y, y_stride=y_stride,
+        start=i32(0, *np.cumsum(counts)), index=i32(rng.integers(0, features, sum(counts))),
+        value=f32(sum(counts) * width, rng), bias=f32(outputs, rng), lo=clamp[0], hi=clamp[1],
+    )  # fmt: skip
+    return Case("rows", arguments, f32(y + batch * y_stride, rng))
+
+
+def view(which: str, buffer: int, shape: tuple[int, int, int, int], gap: int, base: int = 0) -> tuple[dict[str, Any], int]:
+    """Arguments that describe an image stack whose rows lie `gap` floats apart, and where it ends."""
+    n, c, h, w = shape
+    pitch = w + gap
+    stride = h * pitch + gap
+    plane = n * stride + gap
+    offsets = [base + gap + i * plane for i in range(c)]
+    found = {"buffer": buffer, "pitch": pitch, "stride": stride, "offset": i32(offsets)}
+    return {f"{which}_{k}": v for k, v in found.items()}, base + gap + c * plane
+
+
+def place(stack: np.ndarray, into: np.ndarray, where: dict[str, Any], which: str) -> None:
+    """Write an [N, C, H, W] array to where a view says."""
+    for pixels, image in _planes(stack.shape, into, where, which):
+        pixels[...] = stack[image]
+
+
+def read(shape: tuple[int, ...], source: np.ndarray, where: dict[str, Any], which: str) -> np.ndarray:
+    """The [N, C, H, W] array that lies where a view says."""
+    found = np.empty(shape, np.float32)
+    for pixels, image in _planes(shape, source, where, which):
+        found[image] = pixels
+    return found
+
+
+def _planes(shape, flat, where, which):
+    n, c, h, w = shape
+    pitch, stride, offset = (where[f"{which}_{k}"] for k in ("pitch", "stride", "offset"))
+    for image in range(n):
+        for channel in range(c):
+            begin = offset[channel] + image * stride
+            pixels = np.lib.stride_tricks.as_strided(flat[begin:], (h, w), (4 * pitch, 4))
+            yield pixels, (image, channel)
+
+
+def pool(
+    seed: int = 0, is_max: bool = True, shape: tuple[int, int, int, int] = (2, 3, 6, 7), out: tuple[int, int] = (3, 3),
+    kernel: tuple[int, int] = (2, 3), stride: tuple[int, int] = (2, 2), padding: tuple[int, int] = (0, 1),
+    dilation: tuple[int, int] = (1, 1), external: bool = False, x: np.ndarray | None = None,
+) -> Case:  # fmt: skip
+    """A pooling from a buffer outside (or the arena) into the arena."""
+    rng = np.random.default_rng(seed)
+    x = f32(shape, rng) if x is None else x
+    source, end = view("x", 0 if external else -1, shape, gap=2)
+    target, total = view("y", -1, (*shape[:2], *out), gap=3, base=0 if external else end)
+    arena = f32(total, rng)
+    buffers = [f32(end, rng)] if external else []
+    place(x, buffers[0] if external else arena, source, "x")
+    scales = [np.zeros(0, np.float32)] * 2 if is_max else [f32(size, rng) for size in out]
+    arguments = dict(
+        max=is_max, **source, **target, batch=shape[0], size=[*shape[2:], *out], kernel=list(kernel), stride=list(stride),
+        padding=list(padding), dilation=list(dilation), scale_y=scales[0], scale_x=scales[1],
+    )  # fmt: skip
+    return Case("pool", arguments, arena, buffers)
+
+
+def copy(
+    seed: int = 0, shape: tuple[int, int, int, int] = (2, 3, 7, 5), step: tuple[int, int] = (1, 1), external: bool = False
+) -> tuple[Case, np.ndarray]:
+    """A copy of every `step`-th pixel, and what must arrive."""
+    rng = np.random.default_rng(seed)
+    x = f32(shape, rng)
+    wanted = x[:, :, :: step[0], :: step[1]]
+    source, end = view("x", -1, shape, gap=2)
+    target, total = view("y", 0 if external else -1, wanted.shape, gap=1, base=0 if external else end)
+    arena = f32(end if external else total, rng)
+    place(x, arena, source, "x")
+    channels = shape[1]
+    arguments = dict(
+        **source, **target, batch=shape[0], step_y=step[0], step_x=step[1],
+        rows=i32([wanted.shape[2]] * channels), columns=i32([wanted.shape[3]] * channels),
+    )  # fmt: skip
+    return Case("copy", arguments, arena, [f32(total, rng)] if external else []), wanted
+
+
+def mean(seed: int = 0, shape: tuple[int, int, int, int] = (2, 5, 4, 3)) -> tuple[Case, np.ndarray]:
+    """A mean over height and width of planes with zero padding, and what must come out, [N, C]."""
+    rng = np.random.default_rng(seed)
+    x = f32(shape, rng)
+    source, end = view("x", -1, shape, gap=2)
+    arena = np.zeros(end + shape[0] * (shape[1] + 2), np.float32)
+    place(x, arena, source, "x")
+    scale = 1 / (shape[2] * shape[3])
+    arguments = dict(**source, batch=shape[0], y=end, y_stride=shape[1] + 2, h=shape[2], w=shape[3], scale=scale)
+    return Case("mean", arguments, arena), x.mean(axis=(2, 3))
+
+
+def every_case() -> dict[str, Case]:
+    """One valid step of each family."""
+    return {
+        "taps": taps(),
+        "rows": rows(),
+        "max_pool": pool(),
+        "avg_pool": pool(is_max=False),
+        "copy": copy()[0],
+        "copy_out": copy(external=True)[0],
+        "mean": mean()[0],
+    }

@@ -1,0 +1,183 @@
+"""Every kernel of every instruction set gives what the naive reference gives, and PyTorch's answer for NaN and infinity."""
+
+import math
+
+import native_steps as steps
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openwork.engine import _native
+
+every_isa = pytest.mark.parametrize("isa", steps.FAST)
+many = settings(max_examples=60, deadline=None)
+seeds = st.integers(0, 2**32 - 1)
+clamps = st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (0.0, 6.0), (-math.inf, -0.5), (-1.0, 1.0)])
+INF, NAN = math.inf, math.nan
+
+
+def test_this_machine_has_a_fast_kernel_and_the_reference_comes_last():
+    assert _native.isas()[-1] == "reference"
+    assert "base" in _native.isas()
+
+
+@every_isa
+@many
+@given(
+    seed=seeds, mb=st.sampled_from([1, 2, 4, 8]), vectors=st.integers(1, 12), residual=st.booleans(), clamp=clamps,
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).map(tuple), units=st.integers(1, 30),
+    row_chunks=st.integers(1, 9), tile_chunks=st.integers(1, 9),
+)  # fmt: skip
+def test_taps(isa, **options):
+    case = steps.taps(**options)
+    found, wanted = case.run(isa), case.run("reference")
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@every_isa
+@many
+@given(seed=seeds, mb=st.sampled_from([1, 2, 4, 8]), vectors=st.integers(1, 12), units=st.integers(1, 30))
+def test_taps_store_exact_zeros_outside_the_image_and_touch_nothing_else(isa, seed, mb, vectors, units):
+    case = steps.taps(seed, mb, vectors, units=units)
+    arena = case.arena.copy()
+    arena[::7] = NAN
+    found = case.run(isa, arena=arena)
+    flags = np.unpackbits(case.arguments["inside"].view(np.uint8), bitorder="little").astype(bool)
+    written = np.zeros(len(arena), bool)
+    for out in case.arguments["out"]:
+        stored = found[out : out + len(flags)]
+        assert not stored[~flags].any()  # also not NaN
+        written[out : out + len(flags)] = True
+    np.testing.assert_array_equal(found[~written], arena[~written])
+
+
+@every_isa
+@pytest.mark.parametrize("mb", [1, 2, 4, 8])
+@pytest.mark.parametrize("clamp", [(0.0, INF), (0.0, 6.0), (-INF, 1.0), (-INF, INF)])
+def test_clamp_treats_nan_and_infinity_as_pytorch_does(isa, mb, clamp):
+    case = steps.taps(mb=mb, counts=(1,), residual=False, units=1, clamp=clamp)
+    values = np.array([NAN, INF, -INF, 0.0, -0.0, 7, -7, 3, 1e-40, NAN, 6, 1, 3e38, -3e38, 2, 5], np.float32)
+    arena = case.arena.copy()
+    at = case.arguments["table"][case.arguments["index"][0]]
+    arena[at : at + 16] = values
+    ones = np.ones(mb, np.float32)
+    case = case.changed(value=ones, bias=0 * ones, inside=np.array([0xFFFF], np.uint16))
+    wanted = torch.clamp(torch.from_numpy(values), *clamp).numpy()
+    found = case.run(isa, arena=arena)
+    for out in case.arguments["out"]:
+        np.testing.assert_array_equal(found[out : out + 16], wanted)
+    case = steps.rows(width=16, counts=(1,), batch=1, clamp=clamp)
+    case = case.changed(bias=np.zeros(16, np.float32), value=values)
+    arena = case.arena.copy()
+    arena[11 + case.arguments["index"][0]] = 1
+    y = case.arguments["y"]
+    np.testing.assert_array_equal(case.run(isa, arena=arena)[y : y + 16], wanted)
+
+
+@every_isa
+@many
+@given(
+    seed=seeds, width=st.sampled_from([16, 32, 64]), samples=st.integers(1, 6), batch=st.integers(1, 9), clamp=clamps,
+    counts=st.lists(st.integers(0, 70), min_size=1, max_size=5).map(tuple), row_chunks=st.integers(1, 9),
+)  # fmt: skip
+def test_rows(isa, **options):
+    case = steps.rows(**options)
+    found, wanted = case.run(isa), case.run("reference")
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@st.composite
+def windows(draw):
+    """Sizes of a pooling that PyTorch allows."""
+    pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
+    kernel, stride, dilation = draw(pair), draw(pair), draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    size = tuple(draw(st.integers(d * (k - 1) + 1, 19)) for k, d in zip(kernel, dilation, strict=True))
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 3)), *size)
+    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": draw(st.booleans())}, shape
+
+
+@every_isa
+@many
+@given(window=windows(), seed=seeds, odd=st.booleans(), external=st.booleans())
+def test_max_pool_is_pytorchs_also_for_nan_and_infinity(isa, window, seed, odd, external):
+    window, shape = window
+    rng = np.random.default_rng(seed)
+    x = steps.f32(shape, rng)
+    if odd:
+        x = np.where(rng.random(shape) < 0.3, rng.choice(np.array([NAN, INF, -INF], np.float32), shape), x)
+    wanted = F.max_pool2d(torch.from_numpy(x), kernel_size=window["kernel"], **{k: v for k, v in window.items() if k != "kernel"})
+    geometry = {k: v for k, v in window.items() if k != "ceil_mode"}
+    case = steps.pool(seed, True, shape, tuple(wanted.shape[2:]), x=x, external=external, **geometry)
+    for table in (isa, "reference"):
+        np.testing.assert_array_equal(steps.read(wanted.shape, case.run(table), case.arguments, "y"), wanted.numpy())
+
+
+@every_isa
+@many
+@given(window=windows(), seed=seeds, external=st.booleans())
+def test_avg_pool(isa, window, seed, external):
+    window, shape = window
+    pooled = F.max_pool2d(torch.zeros(shape), window["kernel"], *(window[k] for k in ("stride", "padding", "dilation", "ceil_mode")))
+    geometry = {k: v for k, v in window.items() if k != "ceil_mode"}
+    case = steps.pool(seed, False, shape, tuple(pooled.shape[2:]), external=external, **geometry)
+    np.testing.assert_allclose(case.run(isa), case.run("reference"), rtol=1e-5, atol=1e-5)
+
+
+@every_isa
+@many
+@given(
+    seed=seeds, step=st.tuples(st.integers(1, 4), st.integers(1, 4)), external=st.booleans(),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 40)),
+)  # fmt: skip
+def test_copy_is_exact_and_writes_its_pixels_only(isa, seed, step, external, shape):
+    case, wanted = steps.copy(seed, shape, step, external)
+    found = case.run(isa)
+    np.testing.assert_array_equal(found, case.run("reference"))
+    target = found[len(case.arena) :] if external else found
+    before = (case.buffers[0] if external else case.arena).copy()
+    np.testing.assert_array_equal(steps.read(wanted.shape, target, case.arguments, "y"), wanted)
+    steps.place(wanted, before, case.arguments, "y")
+    np.testing.assert_array_equal(target, before)
+
+
+@every_isa
+@many
+@given(seed=seeds, shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 40)))
+def test_mean(isa, seed, shape):
+    case, wanted = steps.mean(seed, shape)
+    y, stride = case.arguments["y"], case.arguments["y_stride"]
+    for table in (isa, "reference"):
+        found = case.run(table)[y:].reshape(shape[0], stride)[:, : shape[1]]
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("name", steps.every_case())
+def test_threads_do_not_change_a_bit(isa, name):
+    case = steps.every_case()[name]
+    if case.family in ("taps", "rows"):
+        case = case.changed(row_chunks=5, **({"tile_chunks": 3} if case.family == "taps" else {}))
+    wanted = case.run(isa, threads=1)
+    for threads in (2, 3, 4):
+        np.testing.assert_array_equal(case.run(isa, threads), wanted)
+
+
+@pytest.mark.parametrize("isa", _native.isas())
+def test_a_tile_too_wide_for_an_instruction_set_is_narrowed(isa):
+    case = steps.taps(mb=8, vectors=12, units=13)
+    program = _native.Program(len(case.arena), [], 1, isa)
+    program.taps(**case.arguments)
+    assert program.kernel_name(0) == f"taps_f32_8x{_native.widest_tile(isa, 8)}_{isa}"
+
+
+@every_isa
+def test_the_comparison_sees_one_wrong_weight(isa):
+    case = steps.taps()
+    value = case.arguments["value"].copy()
+    value[3] *= 1.001
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(case.changed(value=value).run(isa), case.run("reference"), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,202 @@
+"""No argument, however wrong, gets past the native library: it raises, and the process lives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import native_steps as steps
+import numpy as np
+import pytest
+from native_steps import i32
+
+from openwork.engine import _native
+
+HUGE = 2**31 - 1
+NO_FLOATS = np.zeros(0, np.float32)
+ONE_FLOAT = np.zeros(1, np.float32)
+
+
+def refused(case, message, **arguments):
+    program = _native.Program(len(case.arena), [b.size for b in case.buffers], 2)
+    getattr(program, case.family)(**case.arguments)
+    with pytest.raises(ValueError, match=message):
+        getattr(program, case.family)(**{**case.arguments, **arguments})
+    assert len(program) == 1
+
+
+TAPS = [
+    ("rows in a block", dict(mb=3)),
+    ("rows in a block", dict(mb=-8)),
+    ("vectors in a tile", dict(vectors=0)),
+    ("vectors in a tile", dict(vectors=13)),
+    ("begin with 0", dict(start=i32(1, 5, 5, 14))),
+    ("begin with 0", dict(start=i32(0))),
+    ("begin with 0", dict(start=i32())),
+    ("must not decrease", dict(start=i32(0, 9, 5, 14))),
+    ("must not decrease", dict(start=i32(0, -1, 5, 14))),
+    ("end with the number", dict(start=i32(0, 5, 5, 13))),
+    ("end with the number", dict(start=i32(0, 5, 5, HUGE))),
+    ("one value for each row", dict(value=np.zeros(4 * 14 - 1, np.float32))),
+    ("one bias for each row", dict(bias=np.zeros(11, np.float32))),
+    ("one output plane", dict(out=i32([0] * 11))),
+    ("output plane lies outside", dict(out=i32([0] * 11, HUGE))),
+    ("output plane lies outside", dict(out=i32([0] * 11, -1))),
+    ("one residual plane", dict(residual=i32(0))),
+    ("residual plane lies outside", dict(residual=i32([0] * 11, HUGE))),
+    ("residual plane lies outside", dict(residual=i32([0] * 11, -1))),
+    ("at least one position", dict(inside=np.zeros(0, np.uint16))),
+    ("output plane lies outside", dict(inside=np.zeros(10_000, np.uint16))),
+    ("index lies outside", dict(index=i32([0] * 13, 30))),
+    ("index lies outside", dict(index=i32([0] * 13, -1))),
+    ("index lies outside", dict(table=i32())),
+    ("tap reads outside", dict(table=i32([HUGE] * 30))),
+    ("tap reads outside", dict(table=i32([-1] * 30))),
+]  # fmt: skip
+ROWS = [
+    ("outputs in a panel", dict(width=48)),
+    ("samples in a block", dict(samples=0)),
+    ("samples in a block", dict(samples=7)),
+    ("batch", dict(batch=0)),
+    ("batch", dict(batch=-1)),
+    ("batch", dict(batch=2**62)),
+    ("input lies outside", dict(x=-1)),
+    ("outside the arena", dict(x=2**62)),
+    ("output lies outside", dict(y=-1)),
+    ("output lies outside", dict(y=2**30 - 1)),
+    ("input's stride", dict(x_stride=-1)),
+    ("input's stride", dict(x_stride=2**61)),
+    ("output's stride", dict(y_stride=2**61)),
+    ("outside the arena", dict(batch=2**30 - 1)),
+    ("outside the arena", dict(y_stride=2**30 - 1, x_stride=2**30 - 1, batch=2**30 - 1)),
+    ("column reads outside", dict(index=i32([0] * 8, HUGE))),
+    ("column reads outside", dict(index=i32([0] * 8, -1))),
+    ("one value for each output", dict(value=ONE_FLOAT)),
+    ("one bias for each output", dict(bias=ONE_FLOAT)),
+    ("must not decrease", dict(start=i32(0, 8, 7, 9))),
+]  # fmt: skip
+IMAGES = [
+    ("unknown buffer", dict(x_buffer=1)),
+    ("unknown buffer", dict(y_buffer=HUGE)),
+    ("unknown buffer", dict(x_buffer=-2)),
+    ("pitch", dict(x_pitch=-1)),
+    ("pitch", dict(y_pitch=2**62)),
+    ("stride", dict(x_stride=-1)),
+    ("stride", dict(y_stride=2**62)),
+    ("outside its buffer", dict(x_pitch=2**30 - 1)),
+    ("outside its buffer", dict(x_stride=2**30 - 1)),
+    ("outside its buffer", dict(batch=2**30 - 1)),
+    ("batch", dict(batch=0)),
+    ("batch", dict(batch=2**40)),
+    ("outside its buffer", dict(x_offset=i32(0, 0, HUGE))),
+    ("outside its buffer", dict(y_offset=i32(0, -1, 0))),
+    ("as many output", dict(y_offset=i32(0))),
+    ("at least one plane", dict(x_offset=i32(), y_offset=i32())),
+]  # fmt: skip
+POOL = [
+    *IMAGES,
+    ("sizes must be positive", dict(size=[0, 7, 3, 3])),
+    ("sizes must be positive", dict(kernel=[-1, 2])),
+    ("sizes must be positive", dict(stride=[2, HUGE])),
+    ("sizes must be positive", dict(dilation=[0, 1])),
+    ("padding must not be negative", dict(padding=[-1, 0])),
+    ("sizes are out of range", dict(size=[6, 7, 2**24 - 1, 3], stride=[2**24 - 1, 2])),
+    ("larger than the image", dict(kernel=[2**24 - 1, 2])),
+    ("larger than the image", dict(dilation=[1, 100])),
+    ("outside its buffer", dict(size=[600, 7, 3, 3])),
+    ("outside its buffer", dict(size=[6, 7, 300, 3])),
+    ("sizes .* and pairs", dict(size=[6, 7, 3])),
+    ("sizes .* and pairs", dict(kernel=[2, 3, 3])),
+]  # fmt: skip
+COPY = [
+    *IMAGES,
+    ("at least one row", dict(rows=i32(7, 0, 7))),
+    ("at least one row", dict(columns=i32(5, -5, 5))),
+    ("outside its buffer", dict(rows=i32(7, 7, HUGE))),
+    ("outside its buffer", dict(columns=i32(5, 5, HUGE))),
+    ("outside its buffer", dict(rows=i32(7, 7, HUGE), step_y=65535, x_pitch=2**30 - 1)),
+    ("outside its buffer", dict(columns=i32(5, 5, HUGE), step_x=65535)),
+    ("steps must be positive", dict(step_y=0)),
+    ("steps must be positive", dict(step_x=HUGE)),
+    ("as many output", dict(rows=i32(7))),
+]  # fmt: skip
+MEAN = [
+    ("unknown buffer", dict(x_buffer=0)),
+    ("row and column", dict(h=0)),
+    ("row and column", dict(w=-1)),
+    ("row and column", dict(w=6)),
+    ("outside its buffer", dict(h=HUGE)),
+    ("output lies outside", dict(y=2**30 - 1)),
+    ("output lies outside", dict(y=2**62)),
+    ("output's stride", dict(y_stride=-1)),
+    ("output lies outside", dict(y_stride=2**30 - 1)),
+    ("batch", dict(batch=-5)),
+]  # fmt: skip
+BAD = [
+    *((steps.taps, *bad) for bad in TAPS),
+    *((steps.rows, *bad) for bad in ROWS),
+    *((steps.pool, *bad) for bad in POOL),
+    *((lambda: steps.pool(is_max=False), "one scale", bad) for bad in (dict(scale_y=NO_FLOATS), dict(scale_x=ONE_FLOAT))),
+    *((lambda: steps.copy()[0], *bad) for bad in COPY),
+    *((lambda: steps.mean()[0], *bad) for bad in MEAN),
+]
+
+
+@pytest.mark.parametrize(("case", "message", "arguments"), BAD, ids=lambda v: str(v)[:40] if isinstance(v, str) else "")
+def test_a_wrong_argument_is_refused_and_named(case, message, arguments):
+    refused(case(), message, **arguments)
+
+
+def test_the_unchanged_cases_are_accepted():
+    for case in steps.every_case().values():
+        case.run("auto", threads=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(arena=0, externals=[], threads=1), "arena"),
+        (dict(arena=2**31, externals=[], threads=1), "arena"),
+        (dict(arena=-1, externals=[], threads=1), "arena"),
+        (dict(arena=16, externals=[0], threads=1), "external buffer"),
+        (dict(arena=16, externals=[2**40], threads=1), "external buffer"),
+        (dict(arena=16, externals=[], threads=0), "threads"),
+        (dict(arena=16, externals=[], threads=1025), "threads"),
+        (dict(arena=16, externals=[], threads=1, isa="abacus"), "'abacus' is not available.*base"),
+    ],
+)
+def test_a_wrong_program_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        _native.Program(**arguments)
+
+
+def test_wrong_runs_are_refused():
+    case = steps.copy(external=True)[0]
+    program = _native.Program(len(case.arena), [case.buffers[0].size], 1)
+    program.copy(**case.arguments)
+    buffer = case.buffers[0]
+    for begin, end in ((0, 2), (-1, 1), (1, 0), (2, 2)):
+        with pytest.raises(ValueError, match="no such steps"):
+            program.run(begin, end, [buffer])
+    for buffers in ([], [buffer, buffer]):
+        with pytest.raises(ValueError, match="every external buffer"):
+            program.run(0, 1, buffers)
+    with pytest.raises(ValueError, match="wrong size"):
+        program.run(0, 1, [buffer[:-1].copy()])
+    with pytest.raises(ValueError, match="no such step"):
+        program.time_step(1, 1, [buffer])
+    with pytest.raises(ValueError, match="no such step"):
+        program.copy(**case.arguments, at=1)
+    read_only = buffer.copy()
+    read_only.flags.writeable = False
+    for odd in (buffer.astype(np.float64), buffer[::-1], read_only):
+        with pytest.raises(TypeError):
+            program.run(0, 1, [odd])
+
+
+def test_random_arguments_never_crash():
+    """In a process of its own, so that a crash is a failure of this test and not the end of all."""
+    script = Path(__file__).parent / "fuzz_steps.py"
+    done = subprocess.run([sys.executable, str(script), "6000"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
+    refused, ran = map(int, done.stdout.split()[-2:])
+    assert refused > 3000 and ran > 300, done.stdout
