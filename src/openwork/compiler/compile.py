@@ -14,7 +14,8 @@ from ..engine.engine import Engine, checked_threads
 from ..errors import CompileError, UsageError
 from ..formats.artifact import Artifact, plain_json
 from .capture import capture, evaluating
-from .lower import Draft, Lowered, lower
+from .lower import lower
+from .lowering import Draft, Lowered
 from .optimize import optimize
 from .tune import Effort, Layer
 from .tune import tune as search

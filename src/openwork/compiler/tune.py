@@ -13,7 +13,7 @@ import numpy as np
 from ..engine import _native
 from ..engine.native import add_step, build
 from ..formats.program import Array, ProgramSpec, Step, runs
-from .lower import MAX_ROWS, Draft, Lowered, Weights
+from .lowering import MAX_ROWS, Draft, Lowered, Weights
 from .pack import Packed, pack, union_taps
 
 Effort = Literal["off", "fast", "thorough"]

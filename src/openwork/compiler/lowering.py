@@ -1,0 +1,332 @@
+"""What lowering works with: values in the layout that an operator wants, steps before they are placed, PyTorch calls.
+
+Steps hold symbolic storage until the plan has placed it; `emit` then writes plain numbers. `lower.py` has one function
+for each kind of node.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..formats.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
+from .graph import Graph, Node
+from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Storage, View
+from .plan import plan
+
+Pair = tuple[int, int]
+MAX_ROWS = 8  # output rows in the largest register block
+
+
+@dataclass(eq=False)
+class Draft:
+    """A step before the plan: what it touches, and how to write it down once everything has a place."""
+
+    op: str
+    node: Node
+    sources: list[View]
+    targets: list[View]
+    fields: Callable[[], dict[str, Any]]
+    arrays: dict[str, Array] = field(default_factory=dict)
+    weights: "Weights | None" = None
+
+    def reads(self) -> set[Storage]:
+        """Storage that must still hold its value when this step runs."""
+        return set().union(*(view.storages() for view in self.sources))
+
+    def writes(self) -> set[Storage]:
+        """Storage that this step fills."""
+        return set().union(*(view.storages() for view in self.targets))
+
+    def emit(self) -> Step:
+        """The step in plain numbers."""
+        return Step(self.op, self.node.source or self.node.name, self.fields(), self.arrays)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the packer and the tuner need to know of a taps or rows step."""
+
+    matrix: Array
+    """[out, in/groups * kernel]."""
+    bias: Array
+    groups: int
+    pixels: int
+    """Useful outputs per row: batch x height x width, or batch."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program whose weights are not packed yet, beside the drafts that say how."""
+
+    program: ProgramSpec
+    drafts: tuple[Draft, ...]
+
+
+class Lowering:
+    """Collects the steps of a program. `node` is the one being lowered."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.users = graph.users()
+        self.values: dict[str, View] = {}
+        self.shapes = {n.name: n.shape for n in graph}
+        self.cache: dict[Any, Any] = {}
+        self.drafts: list[Draft] = []
+        self.externals: list[TensorSpec] = []
+        self.inputs: list[int] = []
+        self.segments: list[Segment] = []
+        self.calls: list[TorchCall] = []
+        self.in_torch: set[str] = set()
+        self.node = graph.nodes[0]
+
+    def finish(self) -> Lowered:
+        """Place everything and write the steps down."""
+        outputs = [self._export(name) for name in self.graph.outputs]
+        self._close_torch()
+        self._close_native()
+        arena = plan(self.drafts)
+        steps = tuple(d.emit() for d in self.drafts)
+        constants = {
+            n.constants[k]: self.graph.constant(n, k) for n in self.graph if n.op == "torch" for k in n.constants
+        }
+        program = ProgramSpec(
+            arena, tuple(self.externals), tuple(self.inputs), tuple(outputs), steps, tuple(self.segments), constants
+        )
+        return Lowered(program, tuple(self.drafts))
+
+    # ---- values in the layout that an operator wants ----
+
+    def external(self, name: str, shape: tuple[int, ...]) -> External:
+        """A new buffer outside the arena."""
+        self.externals.append(TensorSpec(name, shape))
+        return External(len(self.externals) - 1, shape)
+
+    def view(self, name: str) -> View:
+        """A value wherever it lies; one that PyTorch computed arrives in an external buffer."""
+        if name not in self.values:
+            assert name in self.in_torch, name
+            self.values[name] = self.external(name, self.shapes[name])
+            self._give_buffer(name, self.values[name])
+        return self.values[name]
+
+    def planes(self, name: str) -> PlaneView:
+        """A 4-D value as planes, copied there where it lies otherwise."""
+        view = self.view(name)
+        if isinstance(view, PlaneView):
+            return view
+        if ("planes", name) not in self.cache:
+            n, c, h, w = self.shapes[name]
+            target = self.new_planes(Grid(n), c, h, w)
+            self.copy(view, target)
+            self.cache["planes", name] = target
+        return self.cache["planes", name]  # type: ignore[no-any-return]
+
+    def rows(self, name: str) -> RowsView:
+        """A value as rows of features: [N, ...] flattened after the batch, or [..., F] by its last axis."""
+        view, shape = self.view(name), self.shapes[name]
+        if isinstance(view, RowsView):
+            return view
+        if ("rows", name) not in self.cache:
+            batch = shape[0] if len(shape) == 4 else math.prod(shape[:-1])
+            target = RowsView(Rows(batch, math.prod(shape) // batch), shape if len(shape) == 4 else (batch, shape[-1]))
+            source = External(view.buffer, target.shape) if isinstance(view, External) else view
+            self.copy(source, target)
+            self.cache["rows", name] = target
+        return self.cache["rows", name]  # type: ignore[no-any-return]
+
+    def phases(self, name: str, stride: Pair, wanted: set[Pair]) -> dict[Pair, PlaneView]:
+        """Phase (a, b) holds x[:, :, a::sh, b::sw]; all phases of one value share a grid."""
+        n, c, h, w = self.shapes[name]
+        key = ("phases", name, stride)
+        if key not in self.cache:
+            self.cache[key] = (Grid(n), {})
+        grid, found = self.cache[key]
+        ph, pw = -(-h // stride[0]), -(-w // stride[1])
+        missing = sorted(wanted - set(found))
+        for phase in missing:
+            found[phase] = self.new_planes(grid, c, ph, pw)
+            found[phase].channels[0][0].private = bool(
+                h % stride[0] or w % stride[1]
+            )  # some phases lack a last row or column
+        if missing:
+            self.split(self.view(name), [found[p] for p in missing], missing, stride, (h, w))
+        return {phase: found[phase] for phase in wanted}
+
+    def new_planes(self, grid: Grid, channels: int, h: int, w: int) -> PlaneView:
+        """Fresh planes on a grid."""
+        grid.need(h, w)
+        storage = Planes(grid, channels, h, w)
+        return PlaneView(grid, h, w, tuple((storage, c) for c in range(channels)))
+
+    def zeros(self, like: PlaneView, use: str) -> tuple[Planes, int]:
+        """A plane of the grid that always is zero ('zero'), or that takes what nobody reads ('spill')."""
+        key = (use, id(like.grid.root), like.h, like.w)
+        if key not in self.cache:
+            self.cache[key] = Planes(like.grid, 1, like.h, like.w, permanent=True)
+        return self.cache[key], 0
+
+    # ---- steps ----
+
+    def draft(
+        self,
+        op: str,
+        sources: Sequence[View],
+        targets: Sequence[View],
+        fields: Callable[[], dict[str, Any]],
+        **arrays: Array,
+    ) -> Draft:
+        """Append a step."""
+        self._close_torch()
+        made = Draft(op, self.node, list(sources), list(targets), fields, dict(arrays))
+        self.drafts.append(made)
+        return made
+
+    def copy(
+        self,
+        source: View,
+        target: View,
+        origin: Pair = (0, 0),
+        step: Pair = (1, 1),
+        size: Pair | None = None,
+        at: Pair = (0, 0),
+    ) -> None:
+        """Copy `size` pixels of every plane, from `origin` in strides of `step`, to `at` in the target."""
+        size = size or size_of(target)
+
+        def fields() -> dict[str, Any]:
+            x, y = source.image, target.image
+            planes = len(x.offsets)
+            return {
+                "x": image_fields(x, [o + origin[0] * x.pitch + origin[1] for o in x.offsets]),
+                "y": image_fields(y, [o + at[0] * y.pitch + at[1] for o in y.offsets]),
+                "batch": batch_of(source),
+                "step": list(step),
+                "rows": [[size[0], 0, planes]],
+                "columns": [[size[1], 0, planes]],
+            }
+
+        self.draft("copy", [source], [target], fields)
+
+    def split(self, source: View, targets: list[PlaneView], phases: list[Pair], stride: Pair, size: Pair) -> None:
+        """Copy some phases of a value in one step."""
+
+        def fields() -> dict[str, Any]:
+            x, y = source.image, targets[0].image
+            planes = len(x.offsets)
+            origins = [o + a * x.pitch + b for a, b in phases for o in x.offsets]
+            return {
+                "x": image_fields(x, origins),
+                "y": image_fields(y, [o for t in targets for o in t.offsets()]),
+                "batch": batch_of(source),
+                "step": list(stride),
+                "rows": [[-(-(size[0] - a) // stride[0]), 0, planes] for a, _ in phases],
+                "columns": [[-(-(size[1] - b) // stride[1]), 0, planes] for _, b in phases],
+            }
+
+        self.draft("copy", [source], list(targets), fields)
+
+    def taps(
+        self,
+        sources: list[PlaneView],
+        shifts: list[tuple[int, Pair]],
+        target: PlaneView,
+        weights: Weights,
+        residual: PlaneView | None,
+    ) -> None:
+        """A weighted sum of shifted planes; `sources` are the phases that `shifts` name."""
+        node, grid = self.node, target.grid
+        # rows that fill up the last block of up to 8 read zeros and are stored where nobody reads
+        uneven = len(target.channels) % MAX_ROWS != 0
+        spill = (self.zeros(target, "spill"),) if uneven else ()
+        zero = (self.zeros(target, "zero"),) if uneven and residual else ()
+        touched = [*sources, *([residual] if residual else []), PlaneView(grid, target.h, target.w, zero)]
+
+        def fields() -> dict[str, Any]:
+            pitch = grid.pitch
+            return {
+                "planes": [runs(s.offsets()) for s in sources],
+                "shifts": [[phase, dy * pitch + dx] for phase, (dy, dx) in shifts],
+                "out": target.offsets(),
+                "residual": residual.offsets() if residual else [],
+                "spill": spill[0][0].offset(0) if spill else -1,
+                "zero": zero[0][0].offset(0) if zero else -1,
+                "grid": [grid.batch, grid.stride, pitch, target.h, target.w],
+                **clamp_fields(node),
+            }
+
+        made = self.draft("taps", touched, [target, PlaneView(grid, target.h, target.w, spill)], fields)
+        made.weights = weights
+
+    # ---- PyTorch segments ----
+
+    def to_torch(self, node: Node) -> None:
+        """Leave a node to PyTorch."""
+        reads: dict[str, int] = {}
+        for name in node.inputs:
+            if name not in self.in_torch:
+                reads[name] = self._export(name)
+        self._close_native()
+        self.in_torch.add(node.name)
+        self.calls.append(TorchCall(node.name, node["target"], node["args"], node["kwargs"], reads))
+
+    def _export(self, name: str) -> int:
+        """The external buffer that holds a value, copied there if it lies in the arena."""
+        view = self.view(name)
+        if isinstance(view, External):
+            return view.buffer
+        if ("export", name) not in self.cache:
+            target = self.external(name, self.shapes[name])
+            shaped = External(target.buffer, view.shape) if isinstance(view, RowsView) else target
+            self.copy(view, shaped)
+            self.cache["export", name] = target.buffer
+        return self.cache["export", name]  # type: ignore[no-any-return]
+
+    def _give_buffer(self, name: str, view: View) -> None:
+        assert isinstance(view, External)
+        for i, segment in enumerate([*self.segments, Segment(calls=tuple(self.calls))]):
+            calls = tuple(_writing(c, view.buffer) if c.name == name else c for c in segment.calls)
+            if i < len(self.segments):
+                self.segments[i] = Segment(segment.begin, segment.end, calls)
+            else:
+                self.calls = list(calls)
+
+    def _close_torch(self) -> None:
+        if self.calls:
+            self.segments.append(Segment(calls=tuple(self.calls)))
+            self.calls = []
+
+    def _close_native(self) -> None:
+        begin = max((s.end for s in self.segments), default=0)
+        if len(self.drafts) > begin:
+            self.segments.append(Segment(begin, len(self.drafts)))
+
+
+def clamp_fields(node: Node) -> dict[str, float | None]:
+    """The fused clamp as JSON: no bound is null."""
+    return {"lo": None if node.lo == -math.inf else node.lo, "hi": None if node.hi == math.inf else node.hi}
+
+
+def _writing(call: TorchCall, buffer: int) -> TorchCall:
+    return TorchCall(call.name, call.target, call.args, call.kwargs, call.reads, buffer)
+
+
+def image_fields(image: Image, offsets: Iterable[int]) -> dict[str, Any]:
+    return {"buffer": image.buffer, "pitch": image.pitch, "stride": image.stride, "planes": runs(list(offsets))}
+
+
+def size_of(view: View) -> Pair:
+    """Rows and columns of one plane."""
+    if isinstance(view, PlaneView):
+        return view.h, view.w
+    return (view.shape[2], view.shape[3]) if len(view.shape) == 4 else (1, math.prod(view.shape[1:]))
+
+
+def batch_of(view: View) -> int:
+    return (
+        view.grid.batch
+        if isinstance(view, PlaneView)
+        else view.storage.batch
+        if isinstance(view, RowsView)
+        else view.shape[0]
+    )
