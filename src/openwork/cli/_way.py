@@ -227,7 +227,7 @@ def waiting(console: Console, what: str) -> Iterator[None]:
 
 @contextmanager
 def compiling(console: Console) -> Iterator[None]:
-    """Wait for the compiler. When torch.export gives up it logs and prints pages; the error says the reason in a line."""
+    """Wait for the compiler. torch.export logs and prints pages when it gives up; the error has the reason."""
     logging.disable(logging.ERROR)
     try:
         with waiting(console, "compiling and tuning"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
