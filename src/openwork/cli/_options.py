@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads; default: as many as PyTorch would take.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; default: the cores that this process may use.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, or your own path/to/file.py:factory.")]
 Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Compiled model, a .openwork file.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder that `openwork compress` wrote.")]

@@ -7,6 +7,7 @@ code that writes to file descriptor 1) would spoil it, so descriptor 1 is pointe
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -40,10 +41,19 @@ def show(document: Mapping[str, Any], text: RenderableType, as_json: bool) -> No
     """Print the command's result: `document` as JSON, or `text` for people."""
     stream = _results or sys.stdout
     if as_json:
-        stream.write(json.dumps(document, indent=2, default=str) + "\n")
+        stream.write(json.dumps(_strict(document), indent=2, default=str, allow_nan=False) + "\n")
     else:
         Console(file=stream, soft_wrap=False, highlight=False).print(text)
     stream.flush()
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null instead, so that any parser reads the document."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def fail(message: str, as_json: bool, code: int) -> int:

@@ -97,8 +97,18 @@ def go(order: Order, console: Console) -> Outcome:
         dense_bytes=(run_dir / "model.safetensors").stat().st_size,
         bench=bench,
         report=write_report(run_dir, engine=engine),
-        notes=(*notes, *(f"{layer.name} was left dense: {layer.note}" for layer in result.layers if layer.note)),
+        notes=(*notes, *_remarks(result, bench)),
     )
+
+
+def _remarks(result: "Result", bench: "BenchResult") -> Iterator[str]:
+    """What a reader of the figures must know."""
+    for layer in result.layers:
+        if layer.note:
+            yield f"{layer.name}: {layer.note}"
+    if bench.load > bench.machine["cores"]:
+        cores = bench.machine["cores"]
+        yield f"the machine was busy (load {bench.load:.1f} on {cores} cores), so latencies are noisy; time them again"
 
 
 def compressed(order: Order, console: Console) -> "tuple[Result, Data]":
