@@ -58,12 +58,12 @@ def taps(
     residuals = inputs + np.arange(rows) * reach
     outs = inputs + (rows + rng.permutation(rows)) * reach
     table = rng.integers(0, room + 1, 30)
-    arguments = dict(
-        mb=mb, vectors=vectors, row_chunks=row_chunks, tile_chunks=tile_chunks, start=i32(0, *np.cumsum(counts)),
-        index=i32(rng.integers(0, len(table), sum(counts))), table=i32(table), value=f32(sum(counts) * mb, rng),
-        bias=f32(rows, rng), out=i32(outs), residual=i32(residuals) if residual else i32(),
-        inside=rng.integers(0, 1 << 16, units).astype(np.uint16), lo=clamp[0], hi=clamp[1],
-    )  # fmt: skip
+    arguments = {
+        "mb": mb, "vectors": vectors, "row_chunks": row_chunks, "tile_chunks": tile_chunks, "start": i32(0, *np.cumsum(counts)),
+        "index": i32(rng.integers(0, len(table), sum(counts))), "table": i32(table), "value": f32(sum(counts) * mb, rng),
+        "bias": f32(rows, rng), "out": i32(outs), "residual": i32(residuals) if residual else i32(),
+        "inside": rng.integers(0, 1 << 16, units).astype(np.uint16), "lo": clamp[0], "hi": clamp[1],
+    }  # fmt: skip
     return Case("taps", arguments, f32(inputs + 2 * rows * reach, rng))
 
 
@@ -76,15 +76,17 @@ def rows(
     features, outputs = 40, width * len(counts)
     x_stride, y_stride = features + 3, outputs + 5
     y = 11 + batch * x_stride
-    arguments = dict(
-        width=width, row_chunks=row_chunks, samples=samples, batch=batch, x=11, x_stride=x_stride, y=y, y_stride=y_stride,
-        start=i32(0, *np.cumsum(counts)), index=i32(rng.integers(0, features, sum(counts))),
-        value=f32(sum(counts) * width, rng), bias=f32(outputs, rng), lo=clamp[0], hi=clamp[1],
-    )  # fmt: skip
+    arguments = {
+        "width": width, "row_chunks": row_chunks, "samples": samples, "batch": batch, "x": 11, "x_stride": x_stride, "y": y, "y_stride": y_stride,
+        "start": i32(0, *np.cumsum(counts)), "index": i32(rng.integers(0, features, sum(counts))),
+        "value": f32(sum(counts) * width, rng), "bias": f32(outputs, rng), "lo": clamp[0], "hi": clamp[1],
+    }  # fmt: skip
     return Case("rows", arguments, f32(y + batch * y_stride, rng))
 
 
-def view(which: str, buffer: int, shape: tuple[int, int, int, int], gap: int, base: int = 0) -> tuple[dict[str, Any], int]:
+def view(
+    which: str, buffer: int, shape: tuple[int, int, int, int], gap: int, base: int = 0
+) -> tuple[dict[str, Any], int]:
     """Arguments that describe an image stack whose rows lie `gap` floats apart, and where it ends."""
     n, c, h, w = shape
     pitch = w + gap
@@ -141,7 +143,10 @@ def pool(
 
 
 def copy(
-    seed: int = 0, shape: tuple[int, int, int, int] = (2, 3, 7, 5), step: tuple[int, int] = (1, 1), external: bool = False
+    seed: int = 0,
+    shape: tuple[int, int, int, int] = (2, 3, 7, 5),
+    step: tuple[int, int] = (1, 1),
+    external: bool = False,
 ) -> tuple[Case, np.ndarray]:
     """A copy of every `step`-th pixel, and what must arrive."""
     rng = np.random.default_rng(seed)

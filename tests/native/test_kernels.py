@@ -97,7 +97,13 @@ def windows(draw):
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
     size = tuple(draw(st.integers(d * (k - 1) + 1, 19)) for k, d in zip(kernel, dilation, strict=True))
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 3)), *size)
-    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": draw(st.booleans())}, shape
+    return {
+        "kernel": kernel,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "ceil_mode": draw(st.booleans()),
+    }, shape
 
 
 @every_isa
@@ -109,7 +115,9 @@ def test_max_pool_is_pytorchs_also_for_nan_and_infinity(isa, window, seed, odd, 
     x = steps.f32(shape, rng)
     if odd:
         x = np.where(rng.random(shape) < 0.3, rng.choice(np.array([NAN, INF, -INF], np.float32), shape), x)
-    wanted = F.max_pool2d(torch.from_numpy(x), kernel_size=window["kernel"], **{k: v for k, v in window.items() if k != "kernel"})
+    wanted = F.max_pool2d(
+        torch.from_numpy(x), kernel_size=window["kernel"], **{k: v for k, v in window.items() if k != "kernel"}
+    )
     geometry = {k: v for k, v in window.items() if k != "ceil_mode"}
     case = steps.pool(seed, True, shape, tuple(wanted.shape[2:]), x=x, external=external, **geometry)
     for table in (isa, "reference"):
@@ -121,7 +129,9 @@ def test_max_pool_is_pytorchs_also_for_nan_and_infinity(isa, window, seed, odd, 
 @given(window=windows(), seed=seeds, external=st.booleans())
 def test_avg_pool(isa, window, seed, external):
     window, shape = window
-    pooled = F.max_pool2d(torch.zeros(shape), window["kernel"], *(window[k] for k in ("stride", "padding", "dilation", "ceil_mode")))
+    pooled = F.max_pool2d(
+        torch.zeros(shape), window["kernel"], *(window[k] for k in ("stride", "padding", "dilation", "ceil_mode"))
+    )
     geometry = {k: v for k, v in window.items() if k != "ceil_mode"}
     case = steps.pool(seed, False, shape, tuple(pooled.shape[2:]), external=external, **geometry)
     np.testing.assert_allclose(case.run(isa), case.run("reference"), rtol=1e-5, atol=1e-5)

@@ -273,7 +273,7 @@ class Lowering:
     def _export(self, name: str) -> int:
         """The external buffer that holds a value, copied there if it lies in the arena."""
         view = self.view(name)
-        if isinstance(view, External):
+        if isinstance(view, External) and self.externals[view.buffer].shape == self.shapes[name]:
             return view.buffer
         if ("export", name) not in self.cache:
             target = self.external(name, self.shapes[name])

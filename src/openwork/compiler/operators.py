@@ -134,10 +134,11 @@ def relu(c: Converter, node: fx.Node) -> Node:
 
 @rule("aten.relu6.default", "aten.hardtanh.default", "aten.clamp.default")
 def clamp(c: Converter, node: fx.Node) -> Node:
-    default = {"aten.relu6.default": (0.0, 6.0), "aten.hardtanh.default": (-1.0, 1.0)}.get(
-        str(node.target), (None, None)
-    )
-    x, lo, hi = arguments(node, None, *default)
+    if str(node.target) == "aten.relu6.default":
+        (x,), lo, hi = arguments(node, None), 0.0, 6.0
+    else:
+        default = (-1.0, 1.0) if str(node.target) == "aten.hardtanh.default" else (None, None)
+        x, lo, hi = arguments(node, None, *default)
     computed(c, x)
     bounds = {"lo": -math.inf if lo is None else float(lo), "hi": math.inf if hi is None else float(hi)}
     require(rank(x) >= 1 and bounds["lo"] <= bounds["hi"] and bounds["lo"] < math.inf and bounds["hi"] > -math.inf)
