@@ -79,7 +79,6 @@ class PoolStep final : public PlaneStep {
     s_.scale_x = s_.scale_y = {};
   }
 
-  int64_t scratch() const override { return s_.out_w; }
   std::string kernel(const Kernels& kernels) const override {
     return std::string(s_.max ? "max_pool_f32_" : "avg_pool_f32_") + kernels.name;
   }
@@ -87,7 +86,7 @@ class PoolStep final : public PlaneStep {
  protected:
   void run_plane(const Kernels& kernels, const Context& context, size_t c) const override {
     for (int64_t n = 0; n < s_.batch; n++) {
-      const Window window = {x_.plane(context, c, n), y_.plane(context, c, n), context.scratch, s_.h, s_.w, s_.out_h, s_.out_w,
+      const Window window = {x_.plane(context, c, n), y_.plane(context, c, n), s_.h, s_.w, s_.out_h, s_.out_w,
                              x_.pitch, y_.pitch, s_.kh, s_.kw, s_.sh, s_.sw, s_.ph, s_.pw, s_.dh, s_.dw,
                              scale_y_.data(), scale_x_.data()};
       (s_.max ? kernels.max_pool : kernels.sum_pool)(window);

@@ -42,7 +42,6 @@ struct Rows {
 struct Window {
   const float* x;
   float* y;
-  float* line;  // scratch, out_w floats
   int h, w, out_h, out_w;
   int64_t pitch, out_pitch;
   int kh, kw, sh, sw, ph, pw, dh, dw;

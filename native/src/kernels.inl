@@ -1,6 +1,7 @@
 // The kernels, written once over `vec`; included by one kernels_*.cpp per instruction set.
 // Names: <family>_f32, tile = mb rows x nv vectors (taps) or width outputs x samples (rows).
 
+#include <algorithm>
 #include <limits>
 
 #include "kernels.hpp"
@@ -106,50 +107,88 @@ void rows_f32(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
   }
 }
 
-// The loops below are simple enough for the compiler's own vectorizer once the stride is a constant.
+// Eight floats whatever the instruction set: pooling and splitting work on short rows, where wider vectors would not fit.
+typedef float eight __attribute__((vector_size(32)));
+typedef float eight_unaligned __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t eight_ints __attribute__((vector_size(32)));
+
+// x[0], x[STRIDE], ..., x[7 STRIDE], reading no float beyond the last: the row may end there.
 template <int STRIDE>
-inline void max_line(float* line, const float* x, int64_t step, int n) {
-  const int64_t s = STRIDE ? STRIDE : step;
-  for (int i = 0; i < n; i++) {
-    const float v = x[i * s], m = line[i];
-    line[i] = (v > m) | (v != v) ? v : m;  // NaN wins, as in PyTorch
+__attribute__((always_inline)) inline eight strided(const float* x) {
+  const eight low = *reinterpret_cast<const eight_unaligned*>(x);
+  if constexpr (STRIDE == 1) {
+    return low;
+  } else {
+    static_assert(STRIDE == 2);
+    const eight high = *reinterpret_cast<const eight_unaligned*>(x + 7);
+    return __builtin_shufflevector(low, high, 0, 2, 4, 6, 9, 11, 13, 15);
   }
 }
 
-template <int STRIDE>
-inline void add_line(float* line, const float* x, int64_t step, int n) {
-  const int64_t s = STRIDE ? STRIDE : step;
-  for (int i = 0; i < n; i++) line[i] += x[i * s];
+// One output, its window clipped to the image. NaN wins, as in PyTorch.
+template <bool MAX>
+float pool_one(const Window& p, int oy, int ox) {
+  float best = -std::numeric_limits<float>::infinity(), sum = 0;
+  for (int ky = 0; ky < p.kh; ky++) {
+    const int y = oy * p.sh - p.ph + ky * p.dh;
+    if (y < 0 || y >= p.h) continue;
+    for (int kx = 0; kx < p.kw; kx++) {
+      const int x = ox * p.sw - p.pw + kx * p.dw;
+      if (x < 0 || x >= p.w) continue;
+      const float v = p.x[y * p.pitch + x];
+      if constexpr (MAX)
+        best = (v > best) || (v != v) ? v : best;
+      else
+        sum += v;
+    }
+  }
+  return MAX ? best : sum;
+}
+
+// Outputs [begin, end) of one row, whose windows lie inside the image from left to right; rows [top, bottom) of the
+// window lie inside from top to bottom.
+template <bool MAX, int STRIDE>
+void pool_inner(const Window& p, int oy, int top, int bottom, int begin, int end, float* y) {
+  const float* origin = p.x + (int64_t{oy} * p.sh - p.ph) * p.pitch - p.pw;
+  for (int ox = begin; ox < end; ox += 8) {
+    if (ox + 8 > end) ox = end - 8;  // the last eight overlap the ones before
+    eight acc = eight{} + (MAX ? -std::numeric_limits<float>::infinity() : 0.0f);
+    for (int ky = top; ky < bottom; ky++)
+      for (int kx = 0; kx < p.kw; kx++) {
+        const eight v = strided<STRIDE>(origin + int64_t{ky} * p.dh * p.pitch + int64_t{ox} * STRIDE + kx * p.dw);
+        if constexpr (MAX) {
+          const eight_ints take = (v > acc) | (v != v);
+          acc = take ? v : acc;
+        } else {
+          acc += v;
+        }
+      }
+    *reinterpret_cast<eight_unaligned*>(y + ox) = acc;
+  }
 }
 
 template <bool MAX>
 void pool(const Window& p) {
+  // outputs [first, last) have their whole window inside the image, from left to right
+  const int first = std::min(p.out_w, (p.pw + p.sw - 1) / p.sw);
+  const int room = p.w + p.pw - (p.kw - 1) * p.dw - 1;
+  const int last = room < 0 ? first : std::max(first, std::min(p.out_w, room / p.sw + 1));
+  const bool vector = last - first >= 8 && p.sw <= 2;
   for (int oy = 0; oy < p.out_h; oy++) {
-    for (int i = 0; i < p.out_w; i++) p.line[i] = MAX ? -std::numeric_limits<float>::infinity() : 0.0f;
-    for (int ky = 0; ky < p.kh; ky++) {
-      const int y = oy * p.sh - p.ph + ky * p.dh;
-      if (y < 0 || y >= p.h) continue;
-      for (int kx = 0; kx < p.kw; kx++) {
-        // outputs ox whose input column ox*sw - pw + kx*dw lies in [0, w)
-        const int shift = kx * p.dw - p.pw;
-        const int first = shift >= 0 ? 0 : (-shift + p.sw - 1) / p.sw;
-        const int room = p.w - 1 - shift;
-        const int last = room < 0 ? -1 : (room / p.sw < p.out_w - 1 ? room / p.sw : p.out_w - 1);
-        if (last < first) continue;
-        const float* x = p.x + y * p.pitch + static_cast<int64_t>(first) * p.sw + shift;
-        float* line = p.line + first;
-        const int n = last - first + 1;
-        if constexpr (MAX)
-          p.sw == 1 ? max_line<1>(line, x, 1, n) : p.sw == 2 ? max_line<2>(line, x, 2, n) : max_line<0>(line, x, p.sw, n);
-        else
-          p.sw == 1 ? add_line<1>(line, x, 1, n) : p.sw == 2 ? add_line<2>(line, x, 2, n) : add_line<0>(line, x, p.sw, n);
-      }
-    }
     float* y = p.y + oy * p.out_pitch;
-    if constexpr (MAX)
-      std::memcpy(y, p.line, sizeof(float) * static_cast<size_t>(p.out_w));
-    else
-      for (int i = 0; i < p.out_w; i++) y[i] = p.line[i] * (p.scale_y[oy] * p.scale_x[i]);
+    const int row = oy * p.sh - p.ph;  // of the window's top, perhaps above the image
+    const int top = row >= 0 ? 0 : (-row + p.dh - 1) / p.dh;
+    const int bottom = std::min(p.kh, row >= p.h ? 0 : (p.h - 1 - row) / p.dh + 1);
+    for (int ox = 0; ox < (vector ? first : p.out_w); ox++) y[ox] = pool_one<MAX>(p, oy, ox);
+    if (vector) {
+      if (p.sw == 1)
+        pool_inner<MAX, 1>(p, oy, top, bottom, first, last, y);
+      else
+        pool_inner<MAX, 2>(p, oy, top, bottom, first, last, y);
+      for (int ox = last; ox < p.out_w; ox++) y[ox] = pool_one<MAX>(p, oy, ox);
+    }
+    if constexpr (!MAX)
+      for (int ox = 0; ox < p.out_w; ox++) y[ox] *= p.scale_y[oy] * p.scale_x[ox];
   }
 }
 
@@ -157,12 +196,8 @@ void copy_row(const float* x, int64_t step, float* y, int64_t n) {
   if (step == 1) {
     std::memcpy(y, x, sizeof(float) * static_cast<size_t>(n));
   } else if (step == 2) {
-    typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
     int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {  // x[2i .. 2i+14] and no float more: the row may end there
-      const eight a = *reinterpret_cast<const eight*>(x + 2 * i), b = *reinterpret_cast<const eight*>(x + 2 * i + 7);
-      *reinterpret_cast<eight*>(y + i) = __builtin_shufflevector(a, b, 0, 2, 4, 6, 9, 11, 13, 15);
-    }
+    for (; i + 8 <= n; i += 8) *reinterpret_cast<eight_unaligned*>(y + i) = strided<2>(x + 2 * i);
     for (; i < n; i++) y[i] = x[2 * i];
   } else {
     for (int64_t i = 0; i < n; i++) y[i] = x[i * step];

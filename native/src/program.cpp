@@ -90,15 +90,11 @@ void Program::prepare(std::span<float* const> externals) {
   require(externals.size() == external_floats_.size(), "every external buffer must be given");
   bound_.assign(externals.begin(), externals.end());
   if (counters_.size() != steps_.size()) counters_ = std::vector<Counter>(steps_.size());
-  int64_t scratch = 0;
-  for (const auto& step : steps_) scratch = std::max(scratch, step->scratch());
-  scratch_stride_ = (scratch + kUnit) / kUnit * kUnit + kUnit;
-  scratch_.resize(static_cast<size_t>(scratch_stride_ * threads_));
 }
 
 // Every thread walks the same steps; within a step each takes the next chunk that nobody has taken.
 void Program::work(int begin, int end, int thread, std::vector<double>* ends) {
-  const Context context = {arena_.get(), bound_.data(), scratch_.data() + thread * scratch_stride_};
+  const Context context = {arena_.get(), bound_.data()};
   const auto start = Clock::now();
   for (int s = begin; s < end; s++) {
     const Step& step = *steps_[static_cast<size_t>(s)];

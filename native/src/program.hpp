@@ -81,8 +81,6 @@ class Program {
   std::unique_ptr<float[], Unmap> arena_{nullptr, Unmap{0}};
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<Counter> counters_;
-  std::vector<float> scratch_;
-  int64_t scratch_stride_ = 0;
   std::vector<float*> bound_;
   std::mutex mutex_;
   std::unique_ptr<ThreadPool> pool_;

@@ -16,7 +16,6 @@ namespace openwork {
 struct Context {
   float* arena;
   float* const* externals;  // model inputs and outputs, owned by the caller
-  float* scratch;           // one line per thread
 };
 
 // What a step is checked against before it may run.
@@ -31,7 +30,6 @@ class Step {
   virtual ~Step() = default;
   virtual int chunks() const = 0;
   virtual void run(const Kernels& kernels, const Context& context, int chunk) const = 0;
-  virtual int64_t scratch() const { return 0; }  // floats that one thread needs
   virtual std::string kernel(const Kernels& kernels) const = 0;
 };
 
