@@ -30,7 +30,7 @@ help:
 	@echo "make slow    the slow tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   single layers and whole models beside PyTorch, ONNX Runtime and OpenVINO"
-	@echo "make docs    execute the code in the documentation"
+	@echo "make docs    write the generated pages of docs/ and execute the code in all of them"
 	@echo "make venv    $(VENV) with everything for development"
 	@echo "make clean   remove what was built ($(VENV) and runs/ too: make distclean)"
 
@@ -59,6 +59,7 @@ bench: $(VENV)/.bench
 
 .PHONY: docs
 docs: $(VENV)/.dev
+	@$(BIN)/python -m openwork.cli._reference docs
 	@$(BIN)/python -m pytest -q tests/docs
 
 .PHONY: venv

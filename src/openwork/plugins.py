@@ -34,15 +34,15 @@ def names(room: str) -> tuple[str, ...]:
 def module(room: str, name: str) -> ModuleType:
     """The module of plug-in `name`; an unknown name lists the known ones and the nearest match."""
     if name not in names(room):
-        raise UsageError(unknown(f"{room.rsplit('.')[-1]} plug-in", name, names(room)))
+        raise UsageError(unknown(room.rsplit(".")[-1].removesuffix("s"), name, names(room)))
     return importlib.import_module(f"openwork.{room}.{name}")
 
 
 def unknown(what: str, name: str, known: tuple[str, ...] | list[str]) -> str:
     """One line that says which names would have been right."""
     near = difflib.get_close_matches(name, known, n=3)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    return f"unknown {what} {name!r}{hint} Known: {', '.join(known)}"
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    return f"unknown {what} {name!r}; {hint}known: {', '.join(known)}"
 
 
 def find(room: str, name: str, base: type[T]) -> type[T]:

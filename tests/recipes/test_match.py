@@ -70,7 +70,7 @@ def test_later_rules_win() -> None:
         ),
         (
             Rule(targets="re:conv", constraint=HALF),
-            r"'re:conv' matches no convolution or linear layer; .*Known: stem, layer1\.0",
+            r"'re:conv' matches no convolution or linear layer; .*known: stem, layer1\.0",
         ),
         (Rule(targets="norm", constraint=HALF), r"'norm' matches no convolution or linear layer"),
         (Rule(targets="re:(", constraint=HALF), r"rules\[0\]\.targets: 're:\(' is not a regular expression"),

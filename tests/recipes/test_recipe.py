@@ -97,7 +97,7 @@ MISTAKES = {
     ),
     "kind": (
         "rules: [{targets: all, constraint: {kind: blok, shape: [4, 1], sparsity: 0.5}}]",
-        r"rules\[0\]\.constraint: unknown constraints plug-in 'blok'; did you mean block\? Known: block, channel",
+        r"rules\[0\]\.constraint: unknown constraint 'blok'; did you mean block\? known: block, channel",
     ),
     "no kind": (
         "rules: [{targets: all, constraint: {sparsity: 0.5}}]",
@@ -165,7 +165,7 @@ def test_mistakes_in_python_are_ours_too() -> None:
 
 def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"unknown recipe 'block4x1-8'; did you mean block4x1-80.* Known: .*demo.*YAML"
+        RecipeError, match=r"unknown recipe 'block4x1-8'; did you mean block4x1-80.* known: .*demo.*YAML"
     ):
         Recipe.load("block4x1-8")
     with pytest.raises(RecipeError, match=r"cannot read recipe .*none\.yaml: No such file"):
