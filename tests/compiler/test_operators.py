@@ -121,7 +121,9 @@ JOINS = {
     "bn after relu": lambda: nn.Sequential(conv(5, 3), nn.ReLU(), nn.BatchNorm2d(5)),
     "bn without weights": lambda: nn.Sequential(conv(5, 3), nn.BatchNorm2d(5, affine=False)),
     "bn of a shared conv": lambda: does(lambda c, b, x: c(x) + b(c(x)), conv(5, 3), nn.BatchNorm2d(5)),
-    "bn of linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(594, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.BatchNorm1d(9)),
+    "bn of linear": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(594, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.BatchNorm1d(9)
+    ),
     "add left": lambda: does(lambda c, x: c(x) + x, conv(6, 3, padding=1)),
     "add right": lambda: does(lambda c, x: (x + c(x)).relu(), conv(6, 3, padding=1)),
     "add both": lambda: does(lambda a, b, x: F.relu6(a(x) + b(x)), conv(5, 3, padding=1), conv(5, 5, padding=2)),
@@ -134,9 +136,11 @@ JOINS = {
     ),
     "residual blocks": lambda: does(
         lambda a, b, c, x: (lambda y: (c(y) + y).relu())((b(a(x).relu()) + x).relu()),
-        conv(5, 3, padding=1), nn.Conv2d(5, 6, 3, padding=1), conv(6, 3, padding=1),
+        conv(5, 3, padding=1),
+        nn.Conv2d(5, 6, 3, padding=1),
+        conv(6, 3, padding=1),
     ),
-}  # fmt: skip
+}
 FAMILIES = {"convolutions": CONVOLUTIONS, "poolings": POOLINGS, "shapes": SHAPES, "joins": JOINS}
 CASES = {f"{family}: {name}": build for family, cases in FAMILIES.items() for name, build in cases.items()}
 

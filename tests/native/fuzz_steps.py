@@ -1,4 +1,4 @@
-"""`fuzz_steps.py COUNT`: replace random arguments of valid steps by nasty ones; each is refused, or runs. Prints both counts."""
+"""`fuzz_steps.py COUNT`: valid steps with nasty arguments are refused, or run. Prints how many of each."""
 
 import sys
 from pathlib import Path

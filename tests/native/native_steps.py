@@ -48,9 +48,16 @@ def f32(shape: Any, rng: np.random.Generator) -> np.ndarray:
 
 
 def taps(
-    seed: int = 0, mb: int = 4, vectors: int = 3, counts: tuple[int, ...] = (5, 0, 9), units: int = 4, residual: bool = True,
-    clamp: tuple[float, float] = (-math.inf, math.inf), row_chunks: int = 1, tile_chunks: int = 1,
-) -> Case:  # fmt: skip
+    seed: int = 0,
+    mb: int = 4,
+    vectors: int = 3,
+    counts: tuple[int, ...] = (5, 0, 9),
+    units: int = 4,
+    residual: bool = True,
+    clamp: tuple[float, float] = (-math.inf, math.inf),
+    row_chunks: int = 1,
+    tile_chunks: int = 1,
+) -> Case:
     """Blocks of `mb` rows with `counts` taps each over `units` units of positions."""
     rng = np.random.default_rng(seed)
     reach, rows, room = units * UNIT, mb * len(counts), 400
@@ -59,28 +66,54 @@ def taps(
     outs = inputs + (rows + rng.permutation(rows)) * reach
     table = rng.integers(0, room + 1, 30)
     arguments = {
-        "mb": mb, "vectors": vectors, "row_chunks": row_chunks, "tile_chunks": tile_chunks, "start": i32(0, *np.cumsum(counts)),
-        "index": i32(rng.integers(0, len(table), sum(counts))), "table": i32(table), "value": f32(sum(counts) * mb, rng),
-        "bias": f32(rows, rng), "out": i32(outs), "residual": i32(residuals) if residual else i32(),
-        "inside": rng.integers(0, 1 << 16, units).astype(np.uint16), "lo": clamp[0], "hi": clamp[1],
-    }  # fmt: skip
+        "mb": mb,
+        "vectors": vectors,
+        "row_chunks": row_chunks,
+        "tile_chunks": tile_chunks,
+        "start": i32(0, *np.cumsum(counts)),
+        "index": i32(rng.integers(0, len(table), sum(counts))),
+        "table": i32(table),
+        "value": f32(sum(counts) * mb, rng),
+        "bias": f32(rows, rng),
+        "out": i32(outs),
+        "residual": i32(residuals) if residual else i32(),
+        "inside": rng.integers(0, 1 << 16, units).astype(np.uint16),
+        "lo": clamp[0],
+        "hi": clamp[1],
+    }
     return Case("taps", arguments, f32(inputs + 2 * rows * reach, rng))
 
 
 def rows(
-    seed: int = 0, width: int = 16, samples: int = 2, batch: int = 3, counts: tuple[int, ...] = (7, 0, 2), row_chunks: int = 1,
+    seed: int = 0,
+    width: int = 16,
+    samples: int = 2,
+    batch: int = 3,
+    counts: tuple[int, ...] = (7, 0, 2),
+    row_chunks: int = 1,
     clamp: tuple[float, float] = (-math.inf, math.inf),
-) -> Case:  # fmt: skip
+) -> Case:
     """Panels of `width` outputs with `counts` columns each."""
     rng = np.random.default_rng(seed)
     features, outputs = 40, width * len(counts)
     x_stride, y_stride = features + 3, outputs + 5
     y = 11 + batch * x_stride
     arguments = {
-        "width": width, "row_chunks": row_chunks, "samples": samples, "batch": batch, "x": 11, "x_stride": x_stride, "y": y, "y_stride": y_stride,
-        "start": i32(0, *np.cumsum(counts)), "index": i32(rng.integers(0, features, sum(counts))),
-        "value": f32(sum(counts) * width, rng), "bias": f32(outputs, rng), "lo": clamp[0], "hi": clamp[1],
-    }  # fmt: skip
+        "width": width,
+        "row_chunks": row_chunks,
+        "samples": samples,
+        "batch": batch,
+        "x": 11,
+        "x_stride": x_stride,
+        "y": y,
+        "y_stride": y_stride,
+        "start": i32(0, *np.cumsum(counts)),
+        "index": i32(rng.integers(0, features, sum(counts))),
+        "value": f32(sum(counts) * width, rng),
+        "bias": f32(outputs, rng),
+        "lo": clamp[0],
+        "hi": clamp[1],
+    }
     return Case("rows", arguments, f32(y + batch * y_stride, rng))
 
 
@@ -122,10 +155,17 @@ def _planes(shape, flat, where, which):
 
 
 def pool(
-    seed: int = 0, is_max: bool = True, shape: tuple[int, int, int, int] = (2, 3, 6, 7), out: tuple[int, int] = (3, 3),
-    kernel: tuple[int, int] = (2, 3), stride: tuple[int, int] = (2, 2), padding: tuple[int, int] = (0, 1),
-    dilation: tuple[int, int] = (1, 1), external: bool = False, x: np.ndarray | None = None,
-) -> Case:  # fmt: skip
+    seed: int = 0,
+    is_max: bool = True,
+    shape: tuple[int, int, int, int] = (2, 3, 6, 7),
+    out: tuple[int, int] = (3, 3),
+    kernel: tuple[int, int] = (2, 3),
+    stride: tuple[int, int] = (2, 2),
+    padding: tuple[int, int] = (0, 1),
+    dilation: tuple[int, int] = (1, 1),
+    external: bool = False,
+    x: np.ndarray | None = None,
+) -> Case:
     """A pooling from a buffer outside (or the arena) into the arena."""
     rng = np.random.default_rng(seed)
     x = f32(shape, rng) if x is None else x
@@ -136,9 +176,18 @@ def pool(
     place(x, buffers[0] if external else arena, source, "x")
     scales = [np.zeros(0, np.float32)] * 2 if is_max else [f32(size, rng) for size in out]
     arguments = dict(
-        max=is_max, **source, **target, batch=shape[0], size=[*shape[2:], *out], kernel=list(kernel), stride=list(stride),
-        padding=list(padding), dilation=list(dilation), scale_y=scales[0], scale_x=scales[1],
-    )  # fmt: skip
+        max=is_max,
+        **source,
+        **target,
+        batch=shape[0],
+        size=[*shape[2:], *out],
+        kernel=list(kernel),
+        stride=list(stride),
+        padding=list(padding),
+        dilation=list(dilation),
+        scale_y=scales[0],
+        scale_x=scales[1],
+    )
     return Case("pool", arguments, arena, buffers)
 
 
@@ -158,9 +207,14 @@ def copy(
     place(x, arena, source, "x")
     channels = shape[1]
     arguments = dict(
-        **source, **target, batch=shape[0], step_y=step[0], step_x=step[1],
-        rows=i32([wanted.shape[2]] * channels), columns=i32([wanted.shape[3]] * channels),
-    )  # fmt: skip
+        **source,
+        **target,
+        batch=shape[0],
+        step_y=step[0],
+        step_x=step[1],
+        rows=i32([wanted.shape[2]] * channels),
+        columns=i32([wanted.shape[3]] * channels),
+    )
     return Case("copy", arguments, arena, [f32(total, rng)] if external else []), wanted
 
 

@@ -1,4 +1,4 @@
-"""Every kernel of every instruction set gives what the naive reference gives, and PyTorch's answer for NaN and infinity."""
+"""Every kernel of every instruction set gives what the naive reference gives; NaN and infinity go PyTorch's way."""
 
 import math
 
@@ -27,10 +27,16 @@ def test_this_machine_has_a_fast_kernel_and_the_reference_comes_last():
 @every_isa
 @many
 @given(
-    seed=seeds, mb=st.sampled_from([1, 2, 4, 8]), vectors=st.integers(1, 12), residual=st.booleans(), clamp=clamps,
-    counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).map(tuple), units=st.integers(1, 30),
-    row_chunks=st.integers(1, 9), tile_chunks=st.integers(1, 9),
-)  # fmt: skip
+    seed=seeds,
+    mb=st.sampled_from([1, 2, 4, 8]),
+    vectors=st.integers(1, 12),
+    residual=st.booleans(),
+    clamp=clamps,
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).map(tuple),
+    units=st.integers(1, 30),
+    row_chunks=st.integers(1, 9),
+    tile_chunks=st.integers(1, 9),
+)
 def test_taps(isa, **options):
     case = steps.taps(**options)
     found, wanted = case.run(isa), case.run("reference")
@@ -80,9 +86,14 @@ def test_clamp_treats_nan_and_infinity_as_pytorch_does(isa, mb, clamp):
 @every_isa
 @many
 @given(
-    seed=seeds, width=st.sampled_from([16, 32, 64]), samples=st.integers(1, 6), batch=st.integers(1, 9), clamp=clamps,
-    counts=st.lists(st.integers(0, 70), min_size=1, max_size=5).map(tuple), row_chunks=st.integers(1, 9),
-)  # fmt: skip
+    seed=seeds,
+    width=st.sampled_from([16, 32, 64]),
+    samples=st.integers(1, 6),
+    batch=st.integers(1, 9),
+    clamp=clamps,
+    counts=st.lists(st.integers(0, 70), min_size=1, max_size=5).map(tuple),
+    row_chunks=st.integers(1, 9),
+)
 def test_rows(isa, **options):
     case = steps.rows(**options)
     found, wanted = case.run(isa), case.run("reference")
@@ -140,9 +151,11 @@ def test_avg_pool(isa, window, seed, external):
 @every_isa
 @many
 @given(
-    seed=seeds, step=st.tuples(st.integers(1, 4), st.integers(1, 4)), external=st.booleans(),
+    seed=seeds,
+    step=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    external=st.booleans(),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 40)),
-)  # fmt: skip
+)
 def test_copy_is_exact_and_writes_its_pixels_only(isa, seed, step, external, shape):
     case, wanted = steps.copy(seed, shape, step, external)
     found = case.run(isa)

@@ -51,7 +51,7 @@ TAPS = [
     ("index lies outside", {"table": i32()}),
     ("tap reads outside", {"table": i32([HUGE] * 30)}),
     ("tap reads outside", {"table": i32([-1] * 30)}),
-]  # fmt: skip
+]
 ROWS = [
     ("outputs in a panel", {"width": 48}),
     ("samples in a block", {"samples": 0}),
@@ -73,7 +73,7 @@ ROWS = [
     ("one value for each output", {"value": ONE_FLOAT}),
     ("one bias for each output", {"bias": ONE_FLOAT}),
     ("must not decrease", {"start": i32(0, 8, 7, 9)}),
-]  # fmt: skip
+]
 IMAGES = [
     ("unknown buffer", {"x_buffer": 1}),
     ("unknown buffer", {"y_buffer": HUGE}),
@@ -91,7 +91,7 @@ IMAGES = [
     ("outside its buffer", {"y_offset": i32(0, -1, 0)}),
     ("as many output", {"y_offset": i32(0)}),
     ("at least one plane", {"x_offset": i32(), "y_offset": i32()}),
-]  # fmt: skip
+]
 POOL = [
     *IMAGES,
     ("sizes must be positive", {"size": [0, 7, 3, 3]}),
@@ -106,7 +106,7 @@ POOL = [
     ("outside its buffer", {"size": [6, 7, 300, 3]}),
     ("sizes .* and pairs", {"size": [6, 7, 3]}),
     ("sizes .* and pairs", {"kernel": [2, 3, 3]}),
-]  # fmt: skip
+]
 COPY = [
     *IMAGES,
     ("at least one row", {"rows": i32(7, 0, 7)}),
@@ -118,7 +118,7 @@ COPY = [
     ("steps must be positive", {"step_y": 0}),
     ("steps must be positive", {"step_x": HUGE}),
     ("as many output", {"rows": i32(7)}),
-]  # fmt: skip
+]
 MEAN = [
     ("unknown buffer", {"x_buffer": 0}),
     ("row and column", {"h": 0}),
@@ -130,15 +130,12 @@ MEAN = [
     ("output's stride", {"y_stride": -1}),
     ("output lies outside", {"y_stride": 2**30 - 1}),
     ("batch", {"batch": -5}),
-]  # fmt: skip
+]
 BAD = [
     *((steps.taps, *bad) for bad in TAPS),
     *((steps.rows, *bad) for bad in ROWS),
     *((steps.pool, *bad) for bad in POOL),
-    *(
-        (lambda: steps.pool(is_max=False), "one scale", bad)
-        for bad in ({"scale_y": NO_FLOATS}, {"scale_x": ONE_FLOAT})
-    ),
+    *((lambda: steps.pool(is_max=False), "one scale", bad) for bad in ({"scale_y": NO_FLOATS}, {"scale_x": ONE_FLOAT})),
     *((lambda: steps.copy()[0], *bad) for bad in COPY),
     *((lambda: steps.mean()[0], *bad) for bad in MEAN),
 ]

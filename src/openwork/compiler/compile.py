@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..engine.engine import Engine, checked_threads
+from ..engine.native import checked_isa
 from ..errors import CompileError, UsageError
 from ..formats.artifact import Artifact, plain_json
 from .capture import capture, evaluating
@@ -71,7 +72,7 @@ def compile(
     if not isinstance(model, nn.Module):
         raise UsageError(f"model is a {type(model).__name__}, not a torch.nn.Module")
     inputs = _checked_inputs(example_inputs)
-    threads = checked_threads(threads)
+    threads, isa = checked_threads(threads), checked_isa(isa)
     plain_json(provenance or {})
     graph = optimize(capture(model, inputs))
     program, layers = _tune(lower(graph), threads, isa, tune, progress or (lambda done, total: None))
@@ -129,7 +130,7 @@ def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> float
         wanted = tree_leaves(model(*inputs))  # as torch.export flattens lists and dicts
     got = engine(*inputs)
     results = zip([got] if isinstance(got, Tensor) else got, wanted, strict=True)
-    worst = max(_relative_error(ours, theirs.to(torch.float32)) for ours, theirs in results)
+    worst = max(_relative_error(ours, theirs.detach().to(torch.float32)) for ours, theirs in results)
     if worst > TOLERANCE:
         raise CompileError(
             f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {TOLERANCE}); "

@@ -117,13 +117,18 @@ def add_step(program: Any, step: Step, at: int = -1) -> None:
         raise ArtifactError(f"step {step.name!r} ({step.op}) is damaged: {reason[0]}") from error
 
 
-def build(spec: ProgramSpec, threads: int, isa: str = "auto") -> Any:
-    """The native program of `spec`."""
+def checked_isa(isa: str) -> str:
+    """`isa`; `EngineError` unless this machine runs it."""
     if isa not in ("auto", *_native.isas()):
         raise EngineError(f"isa={isa!r} does not run on this machine; available: auto, {', '.join(_native.isas())}")
+    return isa
+
+
+def build(spec: ProgramSpec, threads: int, isa: str = "auto") -> Any:
+    """The native program of `spec`."""
     sizes = [math.prod(e.shape) for e in spec.externals]
     try:
-        program = _native.Program(spec.arena, sizes, threads, isa)
+        program = _native.Program(spec.arena, sizes, threads, checked_isa(isa))
     except (TypeError, ValueError, MemoryError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ArtifactError(f"the program's sizes are damaged: {reason[0]}") from error
