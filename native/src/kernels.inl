@@ -194,7 +194,7 @@ void pool(const Window& p) {
 
 void copy_row(const float* x, int64_t step, float* y, int64_t n) {
   if (step == 1) {
-    std::memcpy(y, x, sizeof(float) * static_cast<size_t>(n));
+    std::memmove(y, x, sizeof(float) * static_cast<size_t>(n));  // a hostile program may copy onto itself
   } else if (step == 2) {
     int64_t i = 0;
     for (; i + 8 <= n; i += 8) *reinterpret_cast<eight_unaligned*>(y + i) = strided<2>(x + 2 * i);
