@@ -87,7 +87,9 @@ class TorchRunner:
         return value
 
     def _object(self, value: Mapping[str, Any]) -> Any:
-        kind, content = next(iter(value.items()))
+        if len(value) != 1:
+            raise ArtifactError(f"a PyTorch operator has an unknown argument {value!r}")
+        (kind, content), *_ = value.items()
         try:
             if kind == "value":
                 return self.values[content]

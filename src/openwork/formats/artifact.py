@@ -185,13 +185,13 @@ def _segment(head: Mapping[str, Any], steps: int, externals: int) -> Segment:
 
 
 def _size(value: Any) -> int:
-    if not isinstance(value, int) or not 1 <= value < 1 << 31:
+    if type(value) is not int or not 1 <= value < 1 << 31:
         raise ValueError(f"a size is {value!r}")
     return value
 
 
 def _below(value: Any, limit: int) -> int:
-    if not isinstance(value, int) or not 0 <= value < limit:
+    if type(value) is not int or not 0 <= value < limit:
         raise ValueError(f"buffer {value!r} is not one of {limit}")
     return value
 
