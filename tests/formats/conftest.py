@@ -9,7 +9,7 @@ from torch import nn
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "compiler")]
 
-from small_models import Calls, compiled, lively
+from small_models import Calls, compiled, lively  # noqa: E402 - needs the path above
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_what_is_not_an_artifact_is_refused(kind, tmp_path):
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(ArtifactError, match=r"cannot read .*none\.openwork: No such file"):
         openwork.load(tmp_path / "none.openwork")
-    with pytest.raises(ArtifactError, match="cannot read .*: Is a directory"):
+    with pytest.raises(ArtifactError, match=r"cannot read .*: Is a directory"):
         openwork.load(tmp_path)
 
 
@@ -199,7 +199,7 @@ def test_a_full_disk_leaves_the_old_file(native_engine, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(native_engine, tmp_path):
     (tmp_path / "file").write_text("here")
-    with pytest.raises(RunError, match="cannot write .*a.openwork: "):
+    with pytest.raises(RunError, match=r"cannot write .*a.openwork: "):
         native_engine.save(tmp_path / "file" / "a.openwork")
     assert (tmp_path / "file").read_text() == "here"
 

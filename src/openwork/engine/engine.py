@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import EngineError
 from ..formats import artifact as files
 from ..formats.artifact import Artifact
-from ..formats.program import Array, TensorSpec, torch_calls
+from ..formats.program import Array, TensorSpec, TorchCall, torch_calls
 from .explain import Explanation
 from .native import build
 
@@ -165,7 +165,10 @@ class Engine:
                 self._torch.forget()
 
     def _buffers(self) -> list[Array]:
-        return [np.empty(e.shape, np.float32) for e in self._spec.externals]
+        try:
+            return [np.empty(e.shape, np.float32) for e in self._spec.externals]
+        except (MemoryError, ValueError) as error:
+            raise EngineError(f"no memory for the inputs and outputs: {error}") from error
 
     def _counted(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(inputs) != len(self.inputs):
@@ -214,23 +217,19 @@ class Engine:
 
     def explain(self, repeats: int = 30) -> Explanation:
         """Which kernel runs each layer, how fast, what else was tried and why it lost. Times are measured now."""
-        timed = (
-            self._native.profile(repeats, [np.zeros(e.shape, np.float32) for e in self._spec.externals])
-            if len(self._native)
-            else []
-        )
-        medians = [1e6 * statistics.median(column) for column in zip(*timed, strict=True)]
+        if repeats < 1:
+            raise EngineError(f"repeats={repeats} is too few; measure at least once")
+        medians: list[float] = []
+        if len(self._native):
+            buffers = [np.zeros(e.shape, np.float32) for e in self._spec.externals]
+            with self._lock:
+                timed = self._native.profile(repeats, buffers)
+            medians = [1e6 * statistics.median(column) for column in zip(*timed, strict=True)]
         peak = _peak(self.isa) * self.threads
-        rows = [self._row(i, us, peak) for i, us in enumerate(medians)]
-        rows += [
-            {
-                "name": call.name, "op": "torch", "shape": "", "taps": None,
-                "weights": None, "nonzero": None, "sparsity": None,
-                "kernel": call.target, "microseconds": None, "gflops": None, "share_of_peak": None, "tried": [],
-                "why": f"left to PyTorch: {call.target} has no native form here",
-            }
-            for call in torch_calls(self._spec)
-        ]  # fmt: skip
+        rows: list[dict[str, Any]] = []
+        for segment in self._spec.segments:
+            rows += [self._row(i, medians[i], peak) for i in range(segment.begin, segment.end)]
+            rows += [_torch_row(call) for call in segment.calls]
         totals = {
             "microseconds": round(sum(medians), 1),
             "steps": len(rows),
@@ -261,6 +260,14 @@ class Engine:
             "tried": list(layer.get("tried", [])),
             "why": str(layer.get("why", "")),
         }
+
+
+def _torch_row(call: TorchCall) -> dict[str, Any]:
+    empty = ("taps", "weights", "nonzero", "sparsity", "microseconds", "gflops", "share_of_peak")
+    return {
+        "name": call.name, "op": "torch", "shape": "", "kernel": call.target, "tried": [], **dict.fromkeys(empty),
+        "why": f"left to PyTorch: {call.target} has no native form here",
+    }  # fmt: skip
 
 
 def _filled(array: Array, batch: int) -> Array:
