@@ -1,0 +1,343 @@
+"""Each pass on small graphs: the text before and after; and that `verify` finds what a broken pass would do."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from openwork import plugins
+from openwork.compiler.graph import Graph, Node, verify, window_size
+from openwork.compiler.optimize import optimize, passes
+from openwork.errors import CompileError
+
+ONE = (1, 1)
+CONV = {"stride": ONE, "padding": (0, 0), "dilation": ONE, "groups": 1}
+
+
+def node(name, op, inputs, shape, constants=(), **attrs):
+    """A node whose constants are called after it."""
+    return Node(name, op, tuple(inputs.split()), shape, attrs, {role: f"{name}.{role}" for role in constants})
+
+
+def x(shape=(1, 2, 6, 6)):
+    return Node("x", "input", (), shape)
+
+
+def conv(name, inputs, shape=(1, 2, 6, 6), **attrs):
+    return node(name, "conv", inputs, shape, ("weight", "bias"), **{**CONV, **attrs})
+
+
+def scale(name, inputs, shape=(1, 2, 6, 6)):
+    return node(name, "scale", inputs, shape, ("weight", "bias"))
+
+
+def linear(name, inputs, shape):
+    return node(name, "linear", inputs, shape, ("weight", "bias"))
+
+
+def graph(*nodes, returns=None, kernel=1):
+    """A graph of these nodes; every weight is filled with 2, 3, 4, ..., every bias with 10, 20, ..."""
+    constants = {}
+    shapes = {n.name: n.shape for n in nodes}
+    for n in nodes:
+        if n.constants:
+            out, into = n.shape[1], shapes[n.inputs[0]][1]
+            shape = {"conv": (out, into, kernel, kernel), "linear": (out, into), "scale": (out,)}[n.op]
+            constants[f"{n.name}.weight"] = np.arange(2, 2 + np.prod(shape), dtype=np.float32).reshape(shape)
+            constants[f"{n.name}.bias"] = 10 * np.arange(1, 1 + out, dtype=np.float32)
+    return verify(Graph(tuple(nodes), tuple((returns or nodes[-1].name).split()), constants), "building")
+
+
+def lines(text):
+    """Text of a graph, indented as the test likes, with short words for the attributes that do not matter."""
+    plain = "dilation=(1,1) groups=1 padding=(0,0) stride=(1,1)"
+    clamped = r"dilation=(1,1) groups=1 hi=\1 lo=\2 padding=(0,0) stride=(1,1)"
+    text = re.sub(r"CLAMPED:hi=(\S+),lo=(\S+)", clamped, text).replace("CONV", plain)
+    return [line.strip() for line in text.strip().splitlines()]
+
+
+def after(name, g):
+    return verify(plugins.module("compiler.passes", name).run(g), name)
+
+
+GOLDEN = [
+    (
+        "fold_batch_norm",
+        "conv and batch norm",
+        lambda: graph(x(), conv("c", "x"), scale("b", "c")),
+        """
+        x: 1x2x6x6 = input()
+        b: 1x2x6x6 = conv(x) CONV bias=%b.folded.bias weight=%b.folded.weight
+        return b
+        """,
+    ),
+    (
+        "fold_batch_norm",
+        "linear and batch norm",
+        lambda: graph(x((3, 4)), linear("l", "x", (3, 2)), scale("b", "l", (3, 2))),
+        """
+        x: 3x4 = input()
+        b: 3x2 = linear(x) bias=%b.folded.bias weight=%b.folded.weight
+        return b
+        """,
+    ),
+    (
+        "fold_batch_norm",
+        "not where something else reads the conv",
+        lambda: graph(x(), conv("c", "x"), scale("b", "c"), returns="b c"),
+        None,
+    ),
+    ("fold_batch_norm", "not behind a clamp", lambda: graph(x(), conv("c", "x", lo=0.0), scale("b", "c")), None),
+    ("fold_batch_norm", "not without a layer", lambda: graph(x(), scale("b", "x")), None),
+    (
+        "fuse_clamp",
+        "conv, relu, relu6",
+        lambda: graph(
+            x(),
+            conv("c", "x"),
+            node("r", "clamp", "c", (1, 2, 6, 6), lo=0.0),
+            node("s", "clamp", "r", (1, 2, 6, 6), lo=-1.0, hi=6.0),
+        ),
+        """
+        x: 1x2x6x6 = input()
+        s: 1x2x6x6 = conv(x) CLAMPED:hi=6.0,lo=0.0 bias=%c.bias weight=%c.weight
+        return s
+        """,
+    ),
+    (
+        "fuse_clamp",
+        "bounds that do not meet: the outer one wins",
+        lambda: graph(
+            x(), node("r", "clamp", "x", (1, 2, 6, 6), hi=-1.0), node("s", "clamp", "r", (1, 2, 6, 6), lo=0.0)
+        ),
+        """
+        x: 1x2x6x6 = input()
+        s: 1x2x6x6 = clamp(x) hi=0.0 lo=0.0
+        return s
+        """,
+    ),
+    (
+        "fuse_clamp",
+        "not where something else reads the conv",
+        lambda: graph(
+            x(), conv("c", "x"), node("r", "clamp", "c", (1, 2, 6, 6), lo=0.0), node("a", "add", "c r", (1, 2, 6, 6))
+        ),
+        None,
+    ),
+    (
+        "fuse_clamp",
+        "not into pooling",
+        lambda: graph(
+            x(),
+            node(
+                "p",
+                "max_pool",
+                "x",
+                (1, 2, 3, 3),
+                kernel=(2, 2),
+                stride=(2, 2),
+                padding=(0, 0),
+                dilation=ONE,
+                ceil=False,
+            ),
+            node("r", "clamp", "p", (1, 2, 3, 3), lo=0.0),
+        ),
+        None,
+    ),
+    (
+        "fuse_add",
+        "conv on the right, with the sum's clamp",
+        lambda: graph(x(), conv("c", "x"), node("a", "add", "x c", (1, 2, 6, 6), lo=0.0)),
+        """
+        x: 1x2x6x6 = input()
+        a: 1x2x6x6 = conv(x, x) CLAMPED:hi=inf,lo=0.0 bias=%c.bias weight=%c.weight
+        return a
+        """,
+    ),
+    (
+        "fuse_add",
+        "two convs: the later one",
+        lambda: graph(x(), conv("c", "x"), conv("d", "x"), node("a", "add", "d c", (1, 2, 6, 6))),
+        """
+        x: 1x2x6x6 = input()
+        c: 1x2x6x6 = conv(x) CONV bias=%c.bias weight=%c.weight
+        a: 1x2x6x6 = conv(x, c) CONV bias=%d.bias weight=%d.weight
+        return a
+        """,
+    ),
+    (
+        "fuse_add",
+        "the earlier conv where the later value is none",
+        lambda: graph(
+            x(), conv("c", "x"), node("r", "clamp", "x", (1, 2, 6, 6), lo=0.0), node("a", "add", "c r", (1, 2, 6, 6))
+        ),
+        """
+        x: 1x2x6x6 = input()
+        r: 1x2x6x6 = clamp(x) lo=0.0
+        a: 1x2x6x6 = conv(x, r) CONV bias=%c.bias weight=%c.weight
+        return a
+        """,
+    ),
+    (
+        "fuse_add",
+        "not a clamped conv",
+        lambda: graph(x(), conv("c", "x", lo=0.0), node("a", "add", "c x", (1, 2, 6, 6))),
+        None,
+    ),
+    (
+        "fuse_add",
+        "not a conv with another reader",
+        lambda: graph(x(), conv("c", "x"), node("a", "add", "c x", (1, 2, 6, 6)), returns="a c"),
+        None,
+    ),
+    (
+        "fuse_add",
+        "not twice the same value",
+        lambda: graph(x(), conv("c", "x"), node("a", "add", "c c", (1, 2, 6, 6))),
+        None,
+    ),
+    (
+        "merge_pad",
+        "even padding",
+        lambda: graph(
+            x(), node("p", "pad", "x", (1, 2, 8, 10), amounts=((0, 0), (1, 1), (2, 2))), conv("c", "p", (1, 2, 8, 10))
+        ),
+        """
+        x: 1x2x6x6 = input()
+        c: 1x2x8x10 = conv(x) dilation=(1,1) groups=1 padding=(1,2) stride=(1,1) bias=%c.bias weight=%c.weight
+        return c
+        """,
+    ),
+    (
+        "merge_pad",
+        "not uneven padding",
+        lambda: graph(
+            x(), node("p", "pad", "x", (1, 2, 7, 6), amounts=((0, 0), (1, 0), (0, 0))), conv("c", "p", (1, 2, 7, 6))
+        ),
+        None,
+    ),
+    (
+        "merge_pad",
+        "not padding of channels",
+        lambda: graph(
+            x(), node("p", "pad", "x", (1, 4, 6, 6), amounts=((1, 1), (0, 0), (0, 0))), conv("c", "p", (1, 2, 6, 6))
+        ),
+        None,
+    ),
+    (
+        "merge_slices",
+        "option A: rows, then columns",
+        lambda: graph(
+            x(),
+            node("r", "slice", "x", (1, 2, 3, 6), start=(0, 0, 0), stop=(2, 6, 6), step=(1, 2, 1)),
+            node("c", "slice", "r", (1, 2, 3, 3), start=(0, 0, 0), stop=(2, 3, 6), step=(1, 1, 2)),
+        ),
+        """
+        x: 1x2x6x6 = input()
+        c: 1x2x3x3 = slice(x) start=(0,0,0) step=(1,2,2) stop=(2,6,6)
+        return c
+        """,
+    ),
+    (
+        "merge_slices",
+        "not of something else",
+        lambda: graph(x(), node("r", "slice", "x", (1, 1, 6, 6), start=(1, 0, 0), stop=(2, 6, 6), step=(1, 1, 1))),
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "case", "build", "wanted"), GOLDEN, ids=[f"{g[0]}: {g[1]}" for g in GOLDEN])
+def test_golden_text(name, case, build, wanted):
+    before = build()
+    text = str(before)
+    found = after(name, before)
+    assert str(found).splitlines() == (lines(wanted) if wanted else text.splitlines())
+    assert str(before) == text  # passes change nothing in place
+    assert set(found.constants) == {key for n in found for key in n.constants.values()}
+
+
+def test_every_pass_has_a_golden_text_and_a_place():
+    assert {g[0] for g in GOLDEN} == set(plugins.names("compiler.passes")) == set(passes())
+    orders = [plugins.module("compiler.passes", name).ORDER for name in passes()]
+    assert orders == sorted(set(orders))
+
+
+def test_folding_scales_rows_and_keeps_zeros():
+    g = graph(x(), conv("c", "x"), scale("b", "c"))
+    g.constants["c.weight"][1, 0] = 0
+    folded = after("fold_batch_norm", g)
+    np.testing.assert_array_equal(folded.constant(folded["b"], "weight").reshape(2, 2), [[2 * 2, 3 * 2], [0, 5 * 3]])
+    np.testing.assert_array_equal(folded.constant(folded["b"], "bias"), [10 * 2 + 10, 20 * 3 + 20])
+
+
+def test_all_passes_make_one_node_of_a_residual_block():
+    shape = (1, 2, 6, 6)
+    g = graph(
+        x(), conv("c", "x"), scale("b", "c"), node("a", "add", "b x", shape), node("r", "clamp", "a", shape, lo=0.0)
+    )
+    assert [n.op for n in optimize(g)] == ["input", "conv"]
+    assert optimize(g)["r"].inputs == ("x", "x") and optimize(g)["r"].lo == 0
+
+
+def broken(change):
+    g = graph(x(), conv("c", "x"), node("a", "add", "c x", (1, 2, 6, 6)))
+    return change(g)
+
+
+def with_node(g, at, **changes):
+    return replace(g, nodes=(*g.nodes[:at], replace(g.nodes[at], **changes), *g.nodes[at + 1 :]))
+
+
+POOL = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": ONE, "ceil": False}
+BROKEN = [
+    ("named twice", lambda g: replace(g, nodes=(*g.nodes, g.nodes[-1]))),
+    ("before it is made", lambda g: replace(g, nodes=(g.nodes[0], g.nodes[2], g.nodes[1]))),
+    ("before it is made", lambda g: with_node(g, 2, inputs=("c", "nobody"))),
+    ("constant that is not there", lambda g: replace(g, constants={})),
+    ("unknown operator 'dance'", lambda g: with_node(g, 2, op="dance")),
+    ("are not made by any node", lambda g: replace(g, outputs=("nobody",))),
+    (r"shape \(1, 2, 5, 6\), but its inputs imply \(1, 2, 6, 6\)", lambda g: with_node(g, 1, shape=(1, 2, 5, 6))),
+    ("inputs imply", lambda g: with_node(g, 2, shape=(1, 3, 6, 6))),
+    ("inputs imply", lambda g: with_node(g, 2, op="clamp", inputs=("c",), shape=(1, 2, 6, 5))),
+    ("inputs imply", lambda g: with_node(g, 2, op="flatten", inputs=("c",), shape=(1, 71))),
+    ("inputs imply", lambda g: with_node(g, 2, op="concat", shape=(1, 2, 6, 6))),
+    ("inputs imply", lambda g: with_node(g, 2, op="mean", inputs=("c",), shape=(1, 2))),
+    ("inputs imply", lambda g: with_node(g, 2, op="max_pool", inputs=("c",), attrs=POOL, shape=(1, 2, 3, 4))),
+    ("inputs imply", lambda g: with_node(g, 2, op="avg_pool", inputs=("c",), attrs=POOL, shape=(1, 2, 6, 6))),
+    ("inputs imply", lambda g: with_node(g, 2, op="pad", inputs=("c",), attrs={"amounts": ((0, 1), (0, 0), (0, 0))})),
+    (
+        "inputs imply",
+        lambda g: with_node(
+            g, 2, op="slice", inputs=("c",), attrs={"start": (0, 0, 0), "stop": (2, 6, 6), "step": (1, 2, 1)}
+        ),
+    ),
+    ("inputs imply", lambda g: with_node(g, 2, op="scale", inputs=("c",), shape=(1, 2, 6))),
+    ("inputs imply", lambda g: with_node(g, 2, op="linear", inputs=("c",), constants={"weight": "c.weight"})),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), BROKEN)
+def test_verify_finds_a_broken_graph(message, change):
+    with pytest.raises(CompileError, match=rf"internal error after a pass.*{message}"):
+        verify(broken(change), "a pass")
+
+
+def test_verify_accepts_the_graph_that_those_were_made_from():
+    assert verify(broken(lambda g: g), "a pass").outputs == ("a",)
+
+
+def test_window_size_is_pytorchs():
+    import torch.nn.functional as F
+    from torch import zeros
+
+    for size in range(3, 12):
+        for kernel in range(1, 4):
+            for stride in range(1, 4):
+                for padding in range(kernel // 2 + 1):
+                    for ceil in (False, True):
+                        pooled = F.max_pool2d(
+                            zeros(1, 1, size, 1), (kernel, 1), (stride, 1), (padding, 0), ceil_mode=ceil
+                        )
+                        assert window_size(size, kernel, stride, padding, 1, ceil) == pooled.shape[2]
