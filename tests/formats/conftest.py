@@ -1,4 +1,4 @@
-"""Makes `small_models` and the helpers beside the tests importable; compiles one small network for all of them."""
+"""Makes `small_models` and the modules beside the tests importable; compiles one small network for all of them."""
 
 import sys
 from pathlib import Path
