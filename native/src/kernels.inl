@@ -107,21 +107,28 @@ void rows_f32(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
   }
 }
 
-// Eight floats whatever the instruction set: pooling and splitting work on short rows, where wider vectors would not fit.
-typedef float eight __attribute__((vector_size(32)));
-typedef float eight_unaligned __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t eight_ints __attribute__((vector_size(32)));
+// Short vectors whatever the instruction set: pooling and splitting work on short rows, where wider ones would not fit.
+template <int N>
+struct Short {
+  typedef float type __attribute__((vector_size(4 * N)));
+  typedef float unaligned __attribute__((vector_size(4 * N), aligned(4), may_alias));
+  typedef int32_t ints __attribute__((vector_size(4 * N)));
+};
 
-// x[0], x[STRIDE], ..., x[7 STRIDE], reading no float beyond the last: the row may end there.
-template <int STRIDE>
-__attribute__((always_inline)) inline eight strided(const float* x) {
-  const eight low = *reinterpret_cast<const eight_unaligned*>(x);
+// x[0], x[STRIDE], ..., x[(N - 1) STRIDE], reading no float beyond the last: the row may end there.
+template <int N, int STRIDE>
+__attribute__((always_inline)) inline typename Short<N>::type strided(const float* x) {
+  using type = typename Short<N>::type;
+  const type low = *reinterpret_cast<const typename Short<N>::unaligned*>(x);
   if constexpr (STRIDE == 1) {
     return low;
   } else {
-    static_assert(STRIDE == 2);
-    const eight high = *reinterpret_cast<const eight_unaligned*>(x + 7);
-    return __builtin_shufflevector(low, high, 0, 2, 4, 6, 9, 11, 13, 15);
+    static_assert(STRIDE == 2 && (N == 4 || N == 8));
+    const type high = *reinterpret_cast<const typename Short<N>::unaligned*>(x + N - 1);
+    if constexpr (N == 8)
+      return __builtin_shufflevector(low, high, 0, 2, 4, 6, 9, 11, 13, 15);
+    else
+      return __builtin_shufflevector(low, high, 0, 2, 5, 7);
   }
 }
 
@@ -145,25 +152,25 @@ float pool_one(const Window& p, int oy, int ox) {
   return MAX ? best : sum;
 }
 
-// Outputs [begin, end) of one row, whose windows lie inside the image from left to right; rows [top, bottom) of the
-// window lie inside from top to bottom.
-template <bool MAX, int STRIDE>
+// Outputs [begin, end) of one row, N or more, whose windows lie inside the image from left to right; rows [top, bottom)
+// of the window lie inside from top to bottom.
+template <bool MAX, int N, int STRIDE>
 void pool_inner(const Window& p, int oy, int top, int bottom, int begin, int end, float* y) {
   const float* origin = p.x + (int64_t{oy} * p.sh - p.ph) * p.pitch - p.pw;
-  for (int ox = begin; ox < end; ox += 8) {
-    if (ox + 8 > end) ox = end - 8;  // the last eight overlap the ones before
-    eight acc = eight{} + (MAX ? -std::numeric_limits<float>::infinity() : 0.0f);
+  for (int ox = begin; ox < end; ox += N) {
+    if (ox + N > end) ox = end - N;  // the last N overlap the ones before
+    typename Short<N>::type acc = typename Short<N>::type{} + (MAX ? -std::numeric_limits<float>::infinity() : 0.0f);
     for (int ky = top; ky < bottom; ky++)
       for (int kx = 0; kx < p.kw; kx++) {
-        const eight v = strided<STRIDE>(origin + int64_t{ky} * p.dh * p.pitch + int64_t{ox} * STRIDE + kx * p.dw);
+        const auto v = strided<N, STRIDE>(origin + int64_t{ky} * p.dh * p.pitch + int64_t{ox} * STRIDE + kx * p.dw);
         if constexpr (MAX) {
-          const eight_ints take = (v > acc) | (v != v);
+          const typename Short<N>::ints take = (v > acc) | (v != v);
           acc = take ? v : acc;
         } else {
           acc += v;
         }
       }
-    *reinterpret_cast<eight_unaligned*>(y + ox) = acc;
+    *reinterpret_cast<typename Short<N>::unaligned*>(y + ox) = acc;
   }
 }
 
@@ -173,18 +180,18 @@ void pool(const Window& p) {
   const int first = std::min(p.out_w, (p.pw + p.sw - 1) / p.sw);
   const int room = p.w + p.pw - (p.kw - 1) * p.dw - 1;
   const int last = room < 0 ? first : std::max(first, std::min(p.out_w, room / p.sw + 1));
-  const bool vector = last - first >= 8 && p.sw <= 2;
+  const int inner = last - first;
+  const auto run = p.sw > 2 || inner < 4 ? nullptr
+                   : inner < 8           ? (p.sw == 1 ? pool_inner<MAX, 4, 1> : pool_inner<MAX, 4, 2>)
+                                         : (p.sw == 1 ? pool_inner<MAX, 8, 1> : pool_inner<MAX, 8, 2>);
   for (int oy = 0; oy < p.out_h; oy++) {
     float* y = p.y + oy * p.out_pitch;
     const int row = oy * p.sh - p.ph;  // of the window's top, perhaps above the image
     const int top = row >= 0 ? 0 : (-row + p.dh - 1) / p.dh;
     const int bottom = std::min(p.kh, row >= p.h ? 0 : (p.h - 1 - row) / p.dh + 1);
-    for (int ox = 0; ox < (vector ? first : p.out_w); ox++) y[ox] = pool_one<MAX>(p, oy, ox);
-    if (vector) {
-      if (p.sw == 1)
-        pool_inner<MAX, 1>(p, oy, top, bottom, first, last, y);
-      else
-        pool_inner<MAX, 2>(p, oy, top, bottom, first, last, y);
+    for (int ox = 0; ox < (run ? first : p.out_w); ox++) y[ox] = pool_one<MAX>(p, oy, ox);
+    if (run) {
+      run(p, oy, top, bottom, first, last, y);
       for (int ox = last; ox < p.out_w; ox++) y[ox] = pool_one<MAX>(p, oy, ox);
     }
     if constexpr (!MAX)
@@ -197,7 +204,11 @@ void copy_row(const float* x, int64_t step, float* y, int64_t n) {
     std::memmove(y, x, sizeof(float) * static_cast<size_t>(n));  // a hostile program may copy onto itself
   } else if (step == 2) {
     int64_t i = 0;
-    for (; i + 8 <= n; i += 8) *reinterpret_cast<eight_unaligned*>(y + i) = strided<2>(x + 2 * i);
+    for (; i + 8 <= n; i += 8) *reinterpret_cast<Short<8>::unaligned*>(y + i) = strided<8, 2>(x + 2 * i);
+    if (i + 4 <= n) {
+      *reinterpret_cast<Short<4>::unaligned*>(y + i) = strided<4, 2>(x + 2 * i);
+      i += 4;
+    }
     for (; i < n; i++) y[i] = x[2 * i];
   } else {
     for (int64_t i = 0; i < n; i++) y[i] = x[i * step];

@@ -42,6 +42,8 @@ def show(document: Mapping[str, Any], text: RenderableType, as_json: bool) -> No
     stream = _results or sys.stdout
     if as_json:
         stream.write(json.dumps(_strict(document), indent=2, default=str, allow_nan=False) + "\n")
+    elif isinstance(text, str):
+        stream.write(text + "\n")  # as it is: a wrapped table cannot be read
     else:
         Console(file=stream, soft_wrap=False, highlight=False).print(text)
     stream.flush()
