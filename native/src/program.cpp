@@ -89,30 +89,50 @@ ThreadPool& Program::pool() {
 void Program::prepare(std::span<float* const> externals) {
   require(externals.size() == external_floats_.size(), "every external buffer must be given");
   bound_.assign(externals.begin(), externals.end());
-  if (counters_.size() != steps_.size()) counters_ = std::vector<Counter>(steps_.size());
+  if (finished_.size() != steps_.size()) {
+    counters_ = std::vector<Counter>(steps_.size() * static_cast<size_t>(threads_));
+    finished_ = std::vector<Finished>(steps_.size());
+  }
 }
 
-// Every thread walks the same steps; within a step each takes the next chunk that nobody has taken.
+// Runs the chunks of a step that this thread gets hold of, its own share first; returns how many.
+uint32_t Program::run_chunks(int step, int thread, const Context& context) {
+  const Step& work = *steps_[static_cast<size_t>(step)];
+  const int64_t chunks = work.chunks();
+  uint32_t mine = 0;
+  for (int turn = 0; turn < threads_; turn++) {
+    const int owner = (thread + turn) % threads_;
+    const int begin = static_cast<int>(chunks * owner / threads_), end = static_cast<int>(chunks * (owner + 1) / threads_);
+    std::atomic<int>& next = counters_[static_cast<size_t>(step) * static_cast<size_t>(threads_) + static_cast<size_t>(owner)].next;
+    while (next.load(std::memory_order_relaxed) < end - begin) {  // a look costs less than a claim
+      const int chunk = begin + next.fetch_add(1, std::memory_order_relaxed);
+      if (chunk >= end) break;
+      work.run(*kernels_, context, chunk);
+      mine++;
+    }
+  }
+  return mine;
+}
+
+// Every thread walks the same steps.
 void Program::work(int begin, int end, int thread, std::vector<double>* ends) {
   const Context context = {arena_.get(), bound_.data()};
   const auto start = Clock::now();
   for (int s = begin; s < end; s++) {
-    const Step& step = *steps_[static_cast<size_t>(s)];
-    const int chunks = step.chunks();
-    Counter& counter = counters_[static_cast<size_t>(s)];
-    for (int chunk; (chunk = counter.next.fetch_add(1, std::memory_order_relaxed)) < chunks;) {
-      step.run(*kernels_, context, chunk);
-      if (counter.done.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(chunks)) counter.done.notify_all();
-    }
-    wait_for(counter.done, static_cast<uint32_t>(chunks));
+    const uint32_t chunks = static_cast<uint32_t>(steps_[static_cast<size_t>(s)]->chunks());
+    std::atomic<uint32_t>& finished = finished_[static_cast<size_t>(s)].chunks;
+    const uint32_t mine = run_chunks(s, thread, context);
+    if (mine && finished.fetch_add(mine, std::memory_order_acq_rel) + mine == chunks) finished.notify_all();
+    wait_for(finished, chunks);
     if (ends && thread == 0) ends->push_back(seconds_since(start));
   }
 }
 
 void Program::run_steps(int begin, int end, std::vector<double>* ends) {
   for (int s = begin; s < end; s++) {
-    counters_[static_cast<size_t>(s)].next.store(0, std::memory_order_relaxed);
-    counters_[static_cast<size_t>(s)].done.store(0, std::memory_order_relaxed);
+    for (int t = 0; t < threads_; t++)
+      counters_[static_cast<size_t>(s) * static_cast<size_t>(threads_) + static_cast<size_t>(t)].next.store(0, std::memory_order_relaxed);
+    finished_[static_cast<size_t>(s)].chunks.store(0, std::memory_order_relaxed);
   }
   pool().run([&](int thread) { work(begin, end, thread, ends); });
 }

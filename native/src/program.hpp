@@ -56,10 +56,14 @@ class Program {
   std::span<const int64_t> externals() const { return external_floats_; }
 
  private:
-  // A step is over when all its chunks are done, whoever did them.
+  // A step's chunks are shared out evenly beforehand, so that a thread meets the same part of every layer in its cache
+  // and no counter is contended; who is done with its share takes from the others'. A step is over when all its
+  // chunks are done, whoever did them.
   struct alignas(64) Counter {
     std::atomic<int> next{0};
-    std::atomic<uint32_t> done{0};
+  };
+  struct alignas(64) Finished {
+    std::atomic<uint32_t> chunks{0};
   };
   struct Unmap {
     size_t bytes;
@@ -71,6 +75,7 @@ class Program {
   // Runs steps [begin, end) on all threads; if `ends` is given, notes the seconds at which each was over.
   void run_steps(int begin, int end, std::vector<double>* ends = nullptr);
   void work(int begin, int end, int thread, std::vector<double>* ends);
+  uint32_t run_chunks(int step, int thread, const Context& context);
   ThreadPool& pool();
   void forget_pool_after_fork();
 
@@ -80,7 +85,8 @@ class Program {
   const Kernels* kernels_;
   std::unique_ptr<float[], Unmap> arena_{nullptr, Unmap{0}};
   std::vector<std::unique_ptr<Step>> steps_;
-  std::vector<Counter> counters_;
+  std::vector<Counter> counters_;    // [steps][threads]
+  std::vector<Finished> finished_;  // [steps]
   std::vector<float*> bound_;
   std::mutex mutex_;
   std::unique_ptr<ThreadPool> pool_;
