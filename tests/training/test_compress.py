@@ -248,3 +248,24 @@ def test_the_penalty_is_part_of_the_loss_that_is_trained() -> None:
     assert shaper.penalty().item() > 0
     shaper.penalty().backward()
     assert model.head.weight.grad is not None and model.head.bias.grad is None
+
+
+def test_recalibration_takes_plain_averages_over_training_batches_and_nothing_else_changes() -> None:
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.9), nn.Flatten(), nn.Linear(64, 4)), TinyData()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    trainer = Trainer(model, data, Schedule(batch_size=16, norm_batches=3, seed=5))
+    trainer.recalibrate(epoch=9)
+    batches = [x for x, _ in list(data.train_batches(16, 5, 9))[:3]]
+    norm = model[0]
+    assert isinstance(norm, nn.BatchNorm2d) and norm.momentum == 0.1 and model.training
+    torch.testing.assert_close(norm.running_mean, torch.stack([x.mean() for x in batches]).mean().view(1))
+    torch.testing.assert_close(norm.running_var, torch.stack([x.var() for x in batches]).mean().view(1))
+    kept = {n: t for n, t in model.state_dict().items() if "running" not in n and "tracked" not in n}
+    assert all(torch.equal(t, before[n]) for n, t in kept.items())
+
+
+def test_no_recalibration_unless_asked() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1))
+    Trainer(model, TinyData(), Schedule(batch_size=16)).recalibrate(epoch=0)
+    assert model[0].num_batches_tracked == 0

@@ -31,6 +31,7 @@ schedule:
   retrain_rate: {peak: 0.05, decay: cosine, warmup_epochs: 0.5}
   optimizer: {kind: sgd, momentum: 0.9, nesterov: true, weight_decay: 1.0e-3}
   distillation: {weight: 0.3, temperature: 2.0}
+  norm_batches: 2
   channels_last: true
 """,
     "gradual": RULES

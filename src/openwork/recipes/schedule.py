@@ -116,6 +116,9 @@ class Schedule(Config):
     """Probability spread over the wrong classes in the task loss, in [0, 1)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: matrix products and convolutions under autocast; weights and their updates stay float32."""
+    norm_batches: Annotated[int, Field(ge=0)] = 0
+    """Training batches over which batch norm's averages are taken anew at the end, in float32; 0 keeps those of
+    training, which lag behind the weights and, in bfloat16, were taken of rounded activations."""
     channels_last: bool = False
     """Train in NHWC memory layout, which convolutions on CPUs prefer."""
     seed: Annotated[int, Field(ge=0)] = 0

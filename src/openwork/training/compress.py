@@ -192,6 +192,7 @@ class _Run:
 
     def _finish(self, trainer: Trainer, shaper: Shaper) -> Result:
         assert self.dense_accuracy is not None
+        trainer.recalibrate(epoch=len(spans(trainer.schedule)))
         accuracy = trainer.test_accuracy()
         self.model.load_state_dict(trainer.model.state_dict())
         weights, nonzero = count(shaper.matches)

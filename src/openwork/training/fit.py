@@ -1,6 +1,7 @@
 """One epoch of training and one pass of measuring, under the settings of a schedule."""
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.base import Data
 from ..errors import DataError, TrainingError
@@ -81,6 +83,29 @@ class Trainer:
         finally:
             self.model.train(was_training)
         return right / seen if seen else None
+
+    def recalibrate(self, epoch: int) -> None:
+        """Take batch norm's averages anew over `norm_batches` training batches of `epoch`, weights as they are.
+
+        Averages over all of these batches instead of the exponential ones of training; in float32, in which the model
+        is evaluated and compiled. Source: Wu and Johnson 2021, arXiv:2105.07576, section 3 ("precise batch norm").
+        """
+        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        if not norms or not self.schedule.norm_batches:
+            return
+        momenta, was_training = [m.momentum for m in norms], self.model.training
+        self.model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average
+            norm.train()
+        batches = self.data.train_batches(self.schedule.batch_size, self.schedule.seed, epoch)
+        with torch.no_grad():
+            for x, _ in itertools.islice(batches, self.schedule.norm_batches):
+                self.model(self._input(x))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        self.model.train(was_training)
 
     def validation_accuracy(self) -> float | None:
         """Accuracy on the examples held out of training, None if there are none."""
