@@ -81,6 +81,7 @@ def bars(rows: Sequence[Mapping[str, Any]], unit: str, description: str) -> str 
 
     def draw(axes: Axes) -> None:
         longest = max(row.get("high") or row["value"] for row in rows)
+        remarks = any(row.get("note") for row in rows)  # they stand behind the bars and need the room
         for place, row in enumerate(rows):
             ours = bool(row.get("ours"))
             axes.barh(place, row["value"], 0.56, color=_ACCENT if ours else _QUIET)
@@ -94,7 +95,7 @@ def bars(rows: Sequence[Mapping[str, Any]], unit: str, description: str) -> str 
             axes.text(end + longest * 0.015, place, note, va="center", color=_INK, fontsize=10)
         axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
         axes.tick_params(axis="y", colors=_INK, labelsize=10.5, length=0)
-        axes.set_xlim(0, longest * 1.34)
+        axes.set_xlim(0, longest * (1.72 if remarks else 1.34))
         axes.invert_yaxis()
         axes.xaxis.set_visible(False)
         axes.grid(visible=False)

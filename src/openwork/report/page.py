@@ -127,7 +127,7 @@ def _curves(run: Run) -> list[str]:
     epochs = run.epochs
     drawn = (
         charts.curves(epochs, {"validation_accuracy": "validation"}, "Validation accuracy, %", percent=True),
-        charts.curves(epochs, {"train_loss": "training"}, "Training loss, penalty included"),
+        charts.curves(epochs, {"train_loss": "training"}, "Training loss, without the penalty"),
         charts.curves(
             epochs, {"primal_residual": "primal", "dual_residual": "dual"}, "Residuals of the solver", log=True
         ),
