@@ -6,7 +6,7 @@ they are nearly always equally spaced; the engine expands them into the tables t
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,10 +72,6 @@ class ProgramSpec:
     segments: tuple[Segment, ...]
     constants: Mapping[str, Array] = field(default_factory=dict)
     """Arrays that PyTorch operators need."""
-
-    def with_step(self, at: int, step: Step) -> "ProgramSpec":
-        """A copy with one step replaced."""
-        return replace(self, steps=(*self.steps[:at], step, *self.steps[at + 1 :]))
 
 
 def runs(offsets: Sequence[int]) -> Runs:
