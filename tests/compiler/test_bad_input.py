@@ -82,8 +82,9 @@ def test_a_model_that_cannot_be_compiled(kind, message, build):
         (UsageError, "example_inputs are empty", (torch.zeros(1, 2, 0, 4),)),
         (UsageError, "hold a ndarray", (X.numpy(),)),
         (UsageError, "hold a NoneType", None),
-        (CaptureError, "not a float32 tensor", X.int()),
-        (CaptureError, "not a float32 tensor", X.double()),
+        (CaptureError, "input input has type float64, the engine takes float32, int64, ", X.double()),
+        (CaptureError, "has type bfloat16", X.bfloat16()),
+        (CaptureError, "has type complex64", X.to(torch.complex64)),
     ],
 )
 def test_example_inputs_that_cannot_be_used(kind, message, inputs):

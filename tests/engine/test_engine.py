@@ -80,6 +80,11 @@ def test_any_batch_works(engine, model, batch):
     assert_agrees(engine, model, (batch, 3, 9, 9))
 
 
+def test_of_no_samples_there_are_no_outputs(engine, model):
+    none = engine(torch.zeros(0, 3, 9, 9))
+    assert none.shape == model(torch.zeros(0, 3, 9, 9)).shape == (0, 5) and none.dtype == torch.float32
+
+
 def test_any_memory_layout_works_and_is_left_as_it_was(engine, model, x):
     read_only = x.copy()
     read_only.flags.writeable = False
@@ -120,13 +125,12 @@ TAKES = r"the engine takes \(any batch, 3, 9, 9\)"
         ((ZEROS.astype(np.float64),), "input input has type float64, the engine takes float32; convert it"),
         ((ZEROS.astype(">f4"),), "has type >f4"),
         ((torch.zeros(2, 3, 9, 9, dtype=torch.bfloat16),), r"has type torch\.bfloat16"),
-        ((torch.zeros(2, 3, 9, 9, dtype=torch.int64),), r"has type torch\.int64"),
+        ((torch.zeros(2, 3, 9, 9, dtype=torch.int64),), r"has type int64"),
         ((ZEROS.tolist(),), "input input is a list, the engine takes a NumPy array or a tensor"),
         ((None,), "input input is a NoneType"),
         ((ZEROS[:, :2],), r"has shape \(2, 2, 9, 9\), " + TAKES),
         ((ZEROS[..., None],), TAKES),
         ((ZEROS[0],), TAKES),
-        ((ZEROS[:0],), r"has shape \(0, 3, 9, 9\), " + TAKES),
         ((np.float32(1),), "is a float32"),
     ],
 )

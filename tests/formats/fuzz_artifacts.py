@@ -34,7 +34,7 @@ def attempt(content: bytes, threads: int) -> str:
     if sum(np.prod(spec.shape, dtype=np.float64) for spec in engine.inputs) > LARGEST_INPUT:
         return "large"
     try:
-        engine(*(np.ones(spec.shape, np.float32) for spec in engine.inputs))
+        engine(*(np.ones(spec.shape, spec.dtype) for spec in engine.inputs))
     except (ArtifactError, EngineError):
         return "stopped"
     return "ran"

@@ -83,6 +83,8 @@ NASTY: list[Any] = [
     "",
     "7",
     "taps",
+    "int64",
+    "bool",
     [],
     [[]],
     [0],

@@ -33,7 +33,7 @@ def command(
         _on_data(engine, data, json)
         return
     assert input is not None
-    outputs = engine(read_array(input))
+    outputs = engine(read_array(input, engine.inputs[0].dtype))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     if output is not None:
         _write(output, outputs)
@@ -46,8 +46,8 @@ def command(
     show(document, text, json)
 
 
-def read_array(path: Path) -> np.ndarray:
-    """The float32 array in a .npy file."""
+def read_array(path: Path, dtype: str = "float32") -> np.ndarray:
+    """The array in a .npy file, for an input of type `dtype`: whatever it is as float32, whole numbers as they are."""
     try:
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -56,7 +56,7 @@ def read_array(path: Path) -> np.ndarray:
         raise UsageError(f"{path} is not a .npy file ({error}); write it with numpy.save") from error
     if not isinstance(found, np.ndarray):
         raise UsageError(f"{path} holds several arrays (.npz); give one .npy file for each input")
-    return found.astype(np.float32, copy=False)
+    return found.astype(np.float32, copy=False) if dtype == "float32" else found
 
 
 def _write(path: Path, outputs: tuple[np.ndarray, ...]) -> None:

@@ -17,8 +17,12 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from ..errors import CaptureError, ModelError
+from ..formats.program import DTYPES
 from .graph import Array, Graph, Node, verify
 from .operators import RULES, Unsupported
+
+TAKES_INTEGERS = frozenset({"embedding"})
+"""Operators whose native form reads whole numbers; before all others such an input stays with PyTorch."""
 
 
 def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Graph:
@@ -77,6 +81,7 @@ class _Converter:
         self.constants: dict[str, Array] = {}
         self.tensors: dict[str, Tensor] = {}
         self.aliases: dict[str, str] = {}
+        self.integers: set[str] = set()
 
     def graph(self) -> Graph:
         signature = self.exported.graph_signature
@@ -95,9 +100,13 @@ class _Converter:
     def _placeholder(self, node: fx.Node, spec: Any) -> None:
         if spec.kind is InputKind.USER_INPUT:
             value = node.meta["val"]
-            if not isinstance(value, Tensor) or value.dtype is not torch.float32:
-                raise CaptureError(f"input {node.name} is not a float32 tensor; convert it before the model")
-            self.nodes.append(Node(node.name, "input", (), tuple(value.shape)))
+            dtype = type_of(value)
+            if dtype not in DTYPES:
+                raise CaptureError(
+                    f"input {node.name} has type {dtype}, the engine takes {', '.join(DTYPES)}; convert it before the "
+                    "model"
+                )
+            self.nodes.append(Node(node.name, "input", (), tuple(value.shape), self._typed(node)))
             return
         store: dict[str, Any] = {**dict(self.exported.state_dict), **self.exported.constants}
         self.tensors[node.name] = store[spec.target].detach()
@@ -112,7 +121,7 @@ class _Converter:
             if isinstance(made, str):
                 self.aliases[node.name] = made
                 return
-            if made is not None:
+            if made is not None and (made.op in TAKES_INTEGERS or self.integers.isdisjoint(made.inputs)):
                 self.nodes.append(made)
                 return
         self.nodes.append(self._fallback(node))
@@ -170,6 +179,14 @@ class _Converter:
             return isinstance(value, tuple | list)
         return True
 
+    def _typed(self, node: fx.Node) -> dict[str, Any]:
+        """The attribute `dtype` of a value that is no float: whole numbers or truth values."""
+        dtype = type_of(node.meta.get("val"))
+        if dtype == "float32" or dtype not in DTYPES:
+            return {}  # other floats become float32 where they leave PyTorch
+        self.integers.add(node.name)
+        return {"dtype": dtype}
+
     def _fallback(self, node: fx.Node) -> Node:
         value = node.meta.get("val")
         shape = tuple(int(d) for d in value.shape) if isinstance(value, Tensor) else ()
@@ -179,6 +196,7 @@ class _Converter:
             "target": "getitem" if node.target is operator.getitem else str(node.target),
             "args": self._encode(node.args, inputs, constants),
             "kwargs": self._encode(dict(node.kwargs), inputs, constants),
+            **self._typed(node),
         }
         return Node(node.name, "torch", tuple(inputs), shape, attrs, constants, source_of(node))
 
@@ -203,6 +221,11 @@ class _Converter:
         if isinstance(value, torch.dtype | torch.memory_format | torch.layout | torch.device):
             return {"torch": str(value)}
         raise CaptureError(f"an operator has an argument of type {type(value).__name__}, which an artifact cannot hold")
+
+
+def type_of(value: Any) -> str:
+    """'float32', 'int64', ...; the class of what is no tensor."""
+    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
 
 
 def source_of(node: fx.Node) -> str:

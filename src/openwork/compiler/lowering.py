@@ -71,6 +71,7 @@ class Lowering:
         self.users = graph.users()
         self.values: dict[str, View] = {}
         self.shapes = {n.name: n.shape for n in graph}
+        self.dtypes = {n.name: str(n.attrs.get("dtype", "float32")) for n in graph if n.op in ("input", "torch")}
         self.cache: dict[Any, Any] = {}
         self.drafts: list[Draft] = []
         self.externals: list[TensorSpec] = []
@@ -98,8 +99,8 @@ class Lowering:
     # ---- values in the layout that an operator wants ----
 
     def external(self, name: str, shape: tuple[int, ...]) -> External:
-        """A new buffer outside the arena."""
-        self.externals.append(TensorSpec(name, shape))
+        """A new buffer outside the arena, for the value `name`."""
+        self.externals.append(TensorSpec(name, shape, self.dtypes.get(name, "float32")))
         return External(len(self.externals) - 1, shape)
 
     def view(self, name: str) -> View:

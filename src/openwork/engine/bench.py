@@ -53,7 +53,8 @@ def bench(
         warmup: untimed inferences of each side, at least 1.
         compiled_from: the network that the engine was compiled from; default: the zoo model that the artifact names,
             with the `model.safetensors` of its run folder. Without that file, peers run it with random weights.
-        inputs: float32 arrays in the order of `engine.inputs`; default: normal random numbers, always the same.
+        inputs: arrays in the order of `engine.inputs`; default: normal random numbers, always the same (whole numbers:
+            zeros and ones, which are valid ids and masks in any model).
         progress: called as (what, done, total).
 
     Raises `UsageError` for an unknown peer, for numbers out of range and when nothing is left to compare with;
@@ -100,9 +101,13 @@ def bench(
 
 
 def random_inputs(specs: "Sequence[tuple[tuple[int, ...], str]]", seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Normal random arrays of the given shapes and dtypes, the same for the same seed."""
+    """Normal random arrays, zeros and ones for whole numbers, of the given shapes and dtypes; the same for a seed."""
     generator = np.random.default_rng(seed)
-    return tuple(generator.standard_normal(shape).astype(dtype) for shape, dtype in specs)
+    draws = (
+        generator.standard_normal if dtype == "float32" else lambda shape: generator.integers(0, 2, shape)
+        for _, dtype in specs
+    )
+    return tuple(draw(shape).astype(dtype) for draw, (shape, dtype) in zip(draws, specs, strict=True))
 
 
 def _open(engine: "Engine | str | Path", threads: int | None) -> "Engine":
@@ -180,7 +185,7 @@ def _agreement(name: str, theirs: tuple[np.ndarray, ...], ours: tuple[np.ndarray
             f"{name} returns shapes {shapes[0]}, the engine {shapes[1]}: not the same network; compile again"
         )
     found = [
-        float(np.abs(a - b).max()) / max(1.0, float(np.abs(a).max()))
+        float(np.abs(np.subtract(a, b, dtype=np.float64)).max()) / max(1.0, float(np.abs(a).max()))
         for a, b in zip(theirs, ours, strict=True)
         if a.size
     ]

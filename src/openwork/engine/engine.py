@@ -14,6 +14,7 @@ from ..errors import EngineError
 from ..formats import artifact as files
 from ..formats.artifact import Artifact
 from ..formats.program import Array, TensorSpec, TorchCall, torch_calls
+from .buffers import allocate, checked, filled, seen_natively
 from .explain import Explanation
 from .native import build
 
@@ -61,6 +62,7 @@ class Engine:
         self._spec = artifact.program
         self._native = build(self._spec, checked_threads(threads), isa)
         self._lock = threading.Lock()
+        self._all_floats = all(e.dtype == "float32" for e in artifact.program.externals)
         self._torch: Any = None
         if torch_calls(self._spec):
             from .torch_calls import TorchRunner
@@ -109,8 +111,9 @@ class Engine:
         """Run the model.
 
         Args:
-            inputs: one float32 array or tensor for each model input, `[batch, ...]`. Any batch works: it is run in
-                pieces of the compiled batch, the last one filled up with zeros.
+            inputs: one array or tensor for each model input, `[batch, ...]`, of the type that `inputs` names (whole
+                numbers may come in any type that holds them). Any batch works: it is run in pieces of the compiled
+                batch, the last one filled up with zeros; of no samples the outputs are empty.
 
         Returns:
             An array (a tensor if the first input was one), or a tuple of them if the model has several outputs.
@@ -118,7 +121,7 @@ class Engine:
         Raises:
             EngineError: wrong number of inputs, shape or type.
         """
-        arrays = [self._checked(spec, value) for spec, value in zip(self.inputs, self._counted(inputs), strict=True)]
+        arrays = [checked(spec, value) for spec, value in zip(self.inputs, self._counted(inputs), strict=True)]
         fits = all(a.shape == spec.shape for a, spec in zip(arrays, self.inputs, strict=True))
         results = self._run(arrays) if fits else self._run_pieces(arrays)
         if not isinstance(inputs[0], np.ndarray):
@@ -137,11 +140,13 @@ class Engine:
         if len({len(a) for a in arrays}) > 1:
             raise EngineError(f"inputs have different batch sizes: {[len(a) for a in arrays]}")
         batch, piece = len(arrays[0]), self.inputs[0].shape[0]
-        parts = [self._run([_filled(a[i : i + piece], piece) for a in arrays]) for i in range(0, batch, piece)]
+        if not batch:
+            return [np.empty((0, *spec.shape[1:]), spec.dtype) for spec in self.outputs]
+        parts = [self._run([filled(a[i : i + piece], piece) for a in arrays]) for i in range(0, batch, piece)]
         return [np.concatenate(outs)[:batch] for outs in zip(*parts, strict=True)]
 
     def _run(self, arrays: list[Array]) -> list[Array]:
-        buffers = self._buffers()
+        buffers = allocate(self._spec.externals)
         for index, array in zip(self._spec.inputs, arrays, strict=True):
             buffers[index] = array
         # values of one run stay in the arena, and in the PyTorch runner, from segment to segment
@@ -157,18 +162,13 @@ class Engine:
                 if segment.calls:
                     self._torch.run(segment.calls, buffers)
                 else:
-                    self._native.run(segment.begin, segment.end, buffers)
+                    seen = buffers if self._all_floats else seen_natively(self._spec.externals, buffers)
+                    self._native.run(segment.begin, segment.end, seen)
         except (MemoryError, RuntimeError) as error:  # the native library has no thread or no memory left
             raise EngineError(f"cannot run with {self.threads} threads: {error or 'out of memory'}") from error
         finally:
             if self._torch:
                 self._torch.forget()
-
-    def _buffers(self) -> list[Array]:
-        try:
-            return [np.empty(e.shape, np.float32) for e in self._spec.externals]
-        except (MemoryError, ValueError) as error:
-            raise EngineError(f"no memory for the inputs and outputs: {error}") from error
 
     def _counted(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(inputs) != len(self.inputs):
@@ -176,27 +176,6 @@ class Engine:
                 f"got {len(inputs)} inputs, the model takes {len(self.inputs)}: {[i.name for i in self.inputs]}"
             )
         return inputs
-
-    @staticmethod
-    def _checked(spec: TensorSpec, value: Any) -> Array:
-        if isinstance(value, np.ndarray):
-            array = value
-        elif hasattr(value, "detach"):
-            if str(value.dtype) != "torch.float32":
-                raise EngineError(f"input {spec.name} has type {value.dtype}, the engine takes float32; convert it")
-            array = value.detach().cpu().numpy()
-        else:
-            kind = type(value).__name__
-            raise EngineError(f"input {spec.name} is a {kind}, the engine takes a NumPy array or a tensor")
-        if array.dtype != np.float32:
-            raise EngineError(f"input {spec.name} has type {array.dtype}, the engine takes float32; convert it first")
-        if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:] or array.size == 0:
-            wanted = ("any batch", *spec.shape[1:])
-            raise EngineError(
-                f"input {spec.name} has shape {array.shape}, the engine takes ({', '.join(map(str, wanted))})"
-            )
-        array = np.asarray(array, order="C")
-        return array if array.flags.writeable else array.copy()
 
     # ---- files, measurements, reasons ----
 
@@ -206,7 +185,7 @@ class Engine:
 
     def time(self, repeats: int = 100, warmup: int = 10) -> list[float]:
         """Seconds of each of `repeats` calls on zeros, after `warmup` calls."""
-        inputs = [np.zeros(i.shape, np.float32) for i in self.inputs]
+        inputs = [np.zeros(i.shape, i.dtype) for i in self.inputs]
         seconds = []
         for i in range(warmup + repeats):
             begin = time.perf_counter()
@@ -268,13 +247,6 @@ def _torch_row(call: TorchCall) -> dict[str, Any]:
         "name": call.name, "op": "torch", "shape": "", "kernel": call.target, "tried": [], **dict.fromkeys(empty),
         "why": f"left to PyTorch: {call.target} has no native form here",
     }  # fmt: skip
-
-
-def _filled(array: Array, batch: int) -> Array:
-    """The array with zeros appended up to `batch` samples."""
-    if len(array) == batch:
-        return array
-    return np.concatenate([array, np.zeros((batch - len(array), *array.shape[1:]), np.float32)])
 
 
 _PEAKS: dict[str, float] = {}

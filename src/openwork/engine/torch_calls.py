@@ -55,7 +55,7 @@ class TorchRunner:
         if not isinstance(result, self.torch.Tensor):
             kind = type(result).__name__
             raise EngineError(f"{call.target} ({call.name}) returned {kind}, the program expects a tensor")
-        array = result.detach().to(self.torch.float32).contiguous().numpy()
+        array = result.detach().to(getattr(self.torch, str(buffers[call.writes].dtype))).contiguous().numpy()
         if array.shape != buffers[call.writes].shape:
             raise EngineError(
                 f"{call.target} returned shape {array.shape}, the program expects {buffers[call.writes].shape}"

@@ -23,7 +23,7 @@ from safetensors.numpy import save as serialize
 
 from .. import files
 from ..errors import ArtifactError, UsageError
-from .program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall
+from .program import DTYPES, Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall
 
 VERSION = 1
 _BLANK = "0" * 64
@@ -159,8 +159,9 @@ def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpe
         segments,
         {k.removeprefix("torch."): v for k, v in arrays.items() if k.startswith("torch.")},
     )
-    if any(e.dtype != "float32" for e in externals):
-        raise ValueError("a buffer's type is not float32")
+    for e in externals:
+        if e.dtype not in DTYPES:
+            raise ValueError(f"a buffer's type {e.dtype!r} is not one of {', '.join(DTYPES)}")
     if not spec.inputs or not spec.outputs:
         raise ValueError("no inputs or outputs")
     return spec

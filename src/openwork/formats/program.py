@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Runs = list[list[int]]
 
+DTYPES = ("float32", "int64", "int32", "int16", "int8", "uint8", "bool")
+"""What a buffer outside the arena may hold, by the names that NumPy and PyTorch share."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -23,6 +26,7 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+    """One of `DTYPES`."""
 
 
 @dataclass(frozen=True)
