@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from openwork import plugins
-from openwork.compiler.graph import Graph, Node, verify, window_size
+from openwork.compiler.graph import Graph, Node, verify
+from openwork.compiler.operators import window_size
 from openwork.compiler.optimize import optimize, passes
 from openwork.errors import CompileError
 

@@ -19,7 +19,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ..errors import CaptureError, ModelError
 from ..formats.program import DTYPES
 from .graph import Array, Graph, Node, verify
-from .operators import RULES, Unsupported
+from .operators import Unsupported, capture_rule
 
 TAKES_INTEGERS = frozenset({"embedding"})
 """Operators whose native form reads whole numbers; before all others such an input stays with PyTorch."""
@@ -112,7 +112,7 @@ class _Converter:
         self.tensors[node.name] = store[spec.target].detach()
 
     def _call(self, node: fx.Node) -> None:
-        rule = RULES.get(str(node.target))
+        rule = capture_rule(str(node.target))
         if rule is not None and self._is_plain(node):
             try:
                 made = rule(self, node)

@@ -1,25 +1,11 @@
 """The compiler's graph: immutable nodes in topological order, printable, verified after every pass.
 
-A value is named after the node that makes it. Operators:
-
-| op | inputs | attributes (besides `lo`, `hi` of the fused clamp) | constants |
-| --- | --- | --- | --- |
-| conv | x[, residual] | stride, padding, dilation (pairs), groups | weight, bias |
-| linear | x | | weight, bias |
-| scale | x | | weight, bias: one per channel (batch norm) |
-| add | a, b | | |
-| clamp | x | | |
-| max_pool, avg_pool | x | kernel, stride, padding, dilation, ceil, count_padding, divisor | |
-| mean | x | over height and width, kept as 1x1 | |
-| concat | x, ... | along channels | |
-| slice | x | start, stop, step along channels, height, width | |
-| pad | x | amounts: (before, after) of channels, height, width; zeros | |
-| flatten | x | all but the batch | |
-| torch | any | target, args: what runs in PyTorch | any |
+A value is named after the node that makes it. The operators, with the attributes and constants of their nodes, are
+described in `ops/`, one file a family.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,8 +15,6 @@ from ..errors import CompileError
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
-
-FUSES_CLAMP = ("conv", "linear", "scale", "add", "clamp")
 
 
 @dataclass(frozen=True)
@@ -150,63 +134,19 @@ def verify(graph: Graph, after: str) -> Graph:
 
 
 def _problem(node: Node, known: Mapping[str, Node], graph: Graph) -> str:
+    from .operators import shape_rule  # whose rules are about this module's nodes
+
     if node.name in known:
         return "named twice"
     if any(name not in known for name in node.inputs):
         return "reads a value before it is made"
     if any(key not in graph.constants for key in node.constants.values()):
         return "names a constant that is not there"
-    rule = _SHAPES.get(node.op)
+    rule = shape_rule(node.op)
     if rule is None:
         return f"unknown operator {node.op!r}"
     implied = rule(node, [known[name].shape for name in node.inputs], graph)
     return "" if implied is None or implied == node.shape else f"shape {node.shape}, but its inputs imply {implied}"
-
-
-def window_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool = False) -> int:
-    """Outputs of a sliding window along one axis (PyTorch's rule, also for ceil mode)."""
-    span = size + 2 * padding - dilation * (kernel - 1) - 1
-    count = (-(-span // stride) if ceil else span // stride) + 1
-    if ceil and (count - 1) * stride >= size + padding:  # the last window may not start in the padding
-        count -= 1
-    return count
-
-
-def _conv(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
-    weight = graph.constant(node, "weight").shape
-    n, _, *size = shapes[0]
-    axes = zip(size, weight[2:], node["stride"], node["padding"], node["dilation"], strict=True)
-    return (n, weight[0], *(window_size(*axis) for axis in axes))
-
-
-def _pool(node: Node, shapes: list[Shape], _: Graph) -> Shape:
-    n, c, *size = shapes[0]
-    axes = zip(size, node["kernel"], node["stride"], node["padding"], node["dilation"], strict=True)
-    return (n, c, *(window_size(*axis, ceil=node["ceil"]) for axis in axes))
-
-
-def _slice(node: Node, shapes: list[Shape], _: Graph) -> Shape:
-    n, *size = shapes[0]
-    return (n, *(len(range(*part)) for part in zip(node["start"], node["stop"], node["step"], strict=True) if size))
-
-
-_Rule = Callable[[Node, list[Shape], Graph], Shape | None]
-_SHAPES: dict[str, _Rule] = {
-    "input": lambda n, s, g: None,
-    "torch": lambda n, s, g: None,
-    "conv": _conv,
-    "linear": lambda n, s, g: (*s[0][:-1], g.constant(n, "weight").shape[0]),
-    "scale": lambda n, s, g: s[0],
-    "add": lambda n, s, g: s[0] if s[0] == s[1] else (),
-    "clamp": lambda n, s, g: s[0],
-    "max_pool": _pool,
-    "avg_pool": _pool,
-    "mean": lambda n, s, g: (*s[0][:2], 1, 1),
-    "concat": lambda n, s, g: (s[0][0], sum(x[1] for x in s), *s[0][2:]),
-    "slice": _slice,
-    "pad": lambda n, s, g: (s[0][0], *(d + a + b for d, (a, b) in zip(s[0][1:], n["amounts"], strict=True))),
-    "flatten": lambda n, s, g: (s[0][0], math.prod(s[0][1:])),
-}
 
 
 def _short(value: Any) -> str:

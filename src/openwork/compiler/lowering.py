@@ -1,7 +1,7 @@
 """What lowering works with: values in the layout that an operator wants, steps before they are placed, PyTorch calls.
 
-Steps hold symbolic storage until the plan has placed it; `emit` then writes plain numbers. `lower.py` has one function
-for each kind of node.
+Steps hold symbolic storage until the plan has placed it; `emit` then writes plain numbers. `ops/` has one function for
+each kind of node.
 """
 
 import math

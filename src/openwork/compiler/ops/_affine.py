@@ -1,0 +1,56 @@
+"""Steps that several operators are lowered to: a matrix on rows, and one weight a channel."""
+
+from typing import Any
+
+import numpy as np
+
+from ..graph import Array, Node
+from ..layout import Rows, RowsView
+from ..lowering import Lowering, Weights, clamp_fields
+
+
+def matrix(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
+    """y = weight x + bias on rows; `weight` is [out, in]."""
+    source = low.rows(node.inputs[0])
+    batch = source.storage.batch
+    target = RowsView(Rows(batch, len(weight)), (batch, len(weight)))
+
+    def fields() -> dict[str, Any]:
+        x, y = source.storage, target.storage
+        return {
+            "batch": batch,
+            "x": x.base,
+            "x_stride": x.stride,
+            "y": y.base,
+            "y_stride": y.stride,
+            **clamp_fields(node),
+        }
+
+    low.draft("rows", [source], [target], fields).weights = Weights(weight, bias, 1, batch)
+    low.values[node.name] = target
+
+
+def channelwise(low: Lowering, node: Node, weight: Array, bias: Array, residual: str | None = None) -> None:
+    """y[c] = weight[c] x[c] + bias[c] (+ residual[c]): one tap a plane."""
+    source = low.planes(node.inputs[0])
+    other = low.planes(residual) if residual else None
+    if other:
+        source.grid.merge(other.grid)
+    target = low.new_planes(source.grid, len(weight), source.h, source.w)
+    weights = Weights(weight[:, None], bias, len(weight), node.shape[0] * source.h * source.w)
+    low.taps([source], [(0, (0, 0))], target, weights, other)
+    low.values[node.name] = target
+
+
+def scale(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
+    """y[c] = weight[c] x[c] + bias[c] for planes or rows."""
+    if len(node.shape) == 4:
+        channelwise(low, node, weight, bias)
+    else:
+        matrix(low, node, np.diag(weight), bias)
+
+
+def ones(node: Node) -> tuple[Array, Array]:
+    """Weight and bias that change nothing."""
+    size = node.shape[1 if len(node.shape) == 4 else -1]
+    return np.ones(size, np.float32), np.zeros(size, np.float32)

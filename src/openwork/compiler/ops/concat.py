@@ -1,0 +1,35 @@
+"""Concatenation along channels: a list of the same planes, nothing moves.
+
+| op | inputs | attributes | constants |
+| --- | --- | --- | --- |
+| concat | x, ... [N, C, H, W] | | |
+"""
+
+from torch import fx
+
+from ..graph import Graph, Node, Shape
+from ..layout import PlaneView
+from ..lowering import Lowering
+from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require
+
+
+@captures("aten.cat.default")
+def capture(c: Converter, node: fx.Node) -> Node:
+    tensors, dim = arguments(node, None, 0)
+    computed(c, *tensors)
+    require(all(rank(t) == 4 for t in tensors) and dim % 4 == 1)
+    return c.make(node, "concat", list(tensors))
+
+
+@implies("concat")
+def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
+    return (shapes[0][0], sum(x[1] for x in shapes), *shapes[0][2:])
+
+
+@lowers("concat")
+def lower(low: Lowering, node: Node) -> None:
+    views = [low.planes(name) for name in node.inputs]
+    for view in views[1:]:
+        views[0].grid.merge(view.grid)
+    channels = tuple(channel for view in views for channel in view.channels)
+    low.values[node.name] = PlaneView(views[0].grid, views[0].h, views[0].w, channels)

@@ -1,0 +1,76 @@
+"""2-D convolution.
+
+| op | inputs | attributes | constants |
+| --- | --- | --- | --- |
+| conv | x[, residual] | stride, padding, dilation (pairs); groups, lo, hi | weight [O, I/groups, kh, kw], bias [O] |
+"""
+
+from torch import fx
+
+from ..graph import Graph, Node, Shape
+from ..lowering import Lowering, Pair, Weights
+from ..operators import (
+    Converter,
+    arguments,
+    captures,
+    computed,
+    implies,
+    layer_constants,
+    lowers,
+    pair,
+    rank,
+    require,
+    window_size,
+)
+
+
+@captures("aten.conv2d.default", "aten.conv2d.padding")
+def capture(c: Converter, node: fx.Node) -> Node:
+    x, weight, bias, stride, padding, dilation, groups = arguments(node, None, None, None, 1, 0, 1, 1)
+    computed(c, x)
+    require(rank(x) == 4)
+    constants = layer_constants(c, weight, bias)
+    if isinstance(padding, str):
+        kernel = constants["weight"].shape[2:]
+        spans = [d * (k - 1) for d, k in zip(pair(dilation), kernel, strict=True)]
+        require(padding == "valid" or all(s % 2 == 0 for s in spans))
+        padding = [s // 2 if padding == "same" else 0 for s in spans]
+    attrs = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": int(groups)}
+    return c.make(node, "conv", [x], attrs, **constants)
+
+
+@implies("conv")
+def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
+    weight = graph.constant(node, "weight").shape
+    n, _, *size = shapes[0]
+    axes = zip(size, weight[2:], node["stride"], node["padding"], node["dilation"], strict=True)
+    return (n, weight[0], *(window_size(*axis) for axis in axes))
+
+
+@lowers("conv", clamps=True)
+def lower(low: Lowering, node: Node) -> None:
+    weight, bias = low.graph.constant(node, "weight"), low.graph.constant(node, "bias")
+    out, _, *kernel = weight.shape
+    stride: Pair = node["stride"]
+    # tap (dy, dx) of output (0, 0) reads input row dy*dilation - padding: phase row % stride, row // stride rows down
+    steps = [
+        [divmod(k * d - p, s) for k in range(size)]
+        for size, d, p, s in zip(kernel, node["dilation"], node["padding"], stride, strict=True)
+    ]
+    taps = [((a, b), (i, j)) for i, a in steps[0] for j, b in steps[1]]
+    wanted = {phase for phase, _ in taps}
+    views = {(0, 0): low.planes(node.inputs[0])} if stride == (1, 1) else low.phases(node.inputs[0], stride, wanted)
+    order = sorted(wanted)
+    source = views[order[0]]
+    grid, (h, w) = source.grid, node.shape[2:]
+    before = tuple(max(0, -min(i for i, _ in axis)) for axis in steps)
+    reach = [max(i for i, _ in axis) for axis in steps]
+    after = (max(0, reach[0] + h - source.h), max(0, reach[1] + w - source.w))
+    grid.need(source.h, source.w, (before[0], before[1]), after)
+    residual = low.planes(node.inputs[1]) if len(node.inputs) > 1 else None
+    if residual:
+        grid.merge(residual.grid)
+    target = low.new_planes(grid, out, h, w)
+    weights = Weights(weight.reshape(out, -1), bias, node["groups"], node.shape[0] * h * w)
+    low.taps([views[p] for p in order], [(order.index(p), shift) for p, shift in taps], target, weights, residual)
+    low.values[node.name] = target

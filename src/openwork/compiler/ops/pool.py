@@ -1,0 +1,122 @@
+"""Max and average pooling.
+
+| op | inputs | attributes | constants |
+| --- | --- | --- | --- |
+| max_pool | x | kernel, stride, padding, dilation (pairs), ceil | |
+| avg_pool | x | as max_pool; count_padding, divisor (None: the window's values) | |
+"""
+
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from ..graph import Array, Graph, Node, Shape
+from ..layout import Grid
+from ..lowering import Lowering, image_fields
+from ..operators import (
+    Converter,
+    arguments,
+    captures,
+    computed,
+    implies,
+    lowers,
+    pair,
+    rank,
+    require,
+    shape_of,
+    window_size,
+)
+
+
+@captures("aten.max_pool2d.default")
+def max_pool(c: Converter, node: fx.Node) -> Node:
+    x, kernel, stride, padding, dilation, ceil = arguments(node, None, None, [], 0, 1, False)
+    computed(c, x)
+    require(rank(x) == 4)
+    return c.make(node, "max_pool", [x], _window(kernel, stride, padding, dilation, ceil))
+
+
+@captures("aten.avg_pool2d.default")
+def avg_pool(c: Converter, node: fx.Node) -> Node:
+    x, kernel, stride, padding, ceil, count, divisor = arguments(node, None, None, [], 0, False, True, None)
+    computed(c, x)
+    require(rank(x) == 4)
+    attrs = _window(kernel, stride, padding, 1, ceil) | {"count_padding": bool(count), "divisor": divisor}
+    if shape_of(x)[2:] == attrs["kernel"] and attrs["padding"] == (0, 0) and divisor is None:
+        return c.make(node, "mean", [x])
+    return c.make(node, "avg_pool", [x], attrs)
+
+
+@captures("aten.adaptive_avg_pool2d.default")
+def adaptive_avg_pool(c: Converter, node: fx.Node) -> Node | str:
+    x, size = arguments(node, None, None)
+    computed(c, x)
+    require(rank(x) == 4)
+    image, size = shape_of(x)[2:], pair(size)
+    if size == (1, 1):
+        return c.make(node, "mean", [x])
+    if size == image:
+        return c.name(x)
+    require(all(i % o == 0 for i, o in zip(image, size, strict=True)))
+    kernel = [i // o for i, o in zip(image, size, strict=True)]
+    return c.make(
+        node, "avg_pool", [x], _window(kernel, kernel, 0, 1, False) | {"count_padding": True, "divisor": None}
+    )
+
+
+def _window(kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool) -> dict[str, Any]:
+    kernel = pair(kernel)
+    return {
+        "kernel": kernel,
+        "stride": pair(stride) if stride else kernel,
+        "padding": pair(padding),
+        "dilation": pair(dilation),
+        "ceil": bool(ceil),
+    }
+
+
+@implies("max_pool", "avg_pool")
+def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
+    n, c, *size = shapes[0]
+    axes = zip(size, node["kernel"], node["stride"], node["padding"], node["dilation"], strict=True)
+    return (n, c, *(window_size(*axis, ceil=node["ceil"]) for axis in axes))
+
+
+@lowers("max_pool", "avg_pool")
+def lower(low: Lowering, node: Node) -> None:
+    source = low.view(node.inputs[0])
+    n, c, h, w = low.shapes[node.inputs[0]]
+    target = low.new_planes(Grid(n), c, *node.shape[2:])
+    attrs = {k: list(node[k]) for k in ("kernel", "stride", "padding", "dilation")}
+    is_max = node.op == "max_pool"
+    none = np.zeros(0, np.float32)
+    scales = (none, none) if is_max else (_scales(node, 0, h), _scales(node, 1, w))
+
+    def fields() -> dict[str, Any]:
+        x, y = source.image, target.image
+        size = [h, w, *node.shape[2:]]
+        return {
+            "max": is_max,
+            "x": image_fields(x, x.offsets),
+            "y": image_fields(y, y.offsets),
+            "batch": n,
+            "size": size,
+            **attrs,
+        }
+
+    low.draft("pool", [source], [target], fields, scale_y=scales[0], scale_x=scales[1])
+    low.values[node.name] = target
+
+
+def _scales(node: Node, axis: int, size: int) -> Array:
+    """One over the number of values that PyTorch averages, along one axis."""
+    kernel, stride, padding = (node[k][axis] for k in ("kernel", "stride", "padding"))
+    counts = []
+    for o in range(node.shape[2 + axis]):
+        begin = o * stride - padding
+        end = min(begin + kernel, size + padding)
+        counts.append(end - begin if node["count_padding"] else min(end, size) - max(begin, 0))
+    if node["divisor"] is not None:
+        counts = [node["divisor"] if axis == 0 else 1] * len(counts)
+    return np.asarray([1 / c for c in counts], np.float32)
