@@ -13,13 +13,23 @@ using namespace nb::literals;
 namespace openwork {
 namespace {
 
-template <class T>
-using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Buffer = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using AnyArray = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-template <class T>
-std::span<const T> span(const Array<T>& a) {
-  return {a.data(), a.size()};
+// A NumPy array as the library holds it: referred to, not copied, and let go under the interpreter's lock.
+Array held(const AnyArray& array) {
+  struct Owner {
+    AnyArray array;
+    ~Owner() {
+      nb::gil_scoped_acquire lock;
+      array = AnyArray();
+    }
+  };
+  const nb::dlpack::dtype type = array.dtype();
+  const auto owner = std::make_shared<Owner>(Owner{array});
+  for (const auto& [known, id] : {std::pair{nb::dtype<float>(), Type::f32}, {nb::dtype<int32_t>(), Type::i32}, {nb::dtype<uint16_t>(), Type::u16}, {nb::dtype<uint8_t>(), Type::u8}, {nb::dtype<int8_t>(), Type::i8}})
+    if (type == known) return {id, array.data(), array.size(), owner};
+  throw std::invalid_argument("an array's type is none of float32, int32, uint16, uint8, int8");
 }
 
 // Pointers to the external buffers, checked against the sizes the program was built with.
@@ -72,42 +82,13 @@ NB_MODULE(_native, m) {
 
   nb::class_<Program>(m, "Program")
       .def(nb::init<int64_t, std::vector<int64_t>, int, const std::string&>(), "arena"_a, "externals"_a, "threads"_a, "isa"_a = "auto")
-      .def("taps", [](Program& p, int mb, int vectors, int row_chunks, int tile_chunks, Array<int32_t> start, Array<int32_t> index,
-                      Array<int32_t> table, Array<float> value, Array<float> bias, Array<int32_t> out, Array<int32_t> residual,
-                      Array<uint16_t> inside, float lo, float hi, int at) {
-        return p.add(TapsSpec{mb, vectors, row_chunks, tile_chunks, span(start), span(index), span(table), span(value), span(bias),
-                              span(out), span(residual), span(inside), lo, hi}, at);
-      }, "mb"_a, "vectors"_a, "row_chunks"_a, "tile_chunks"_a, "start"_a, "index"_a, "table"_a, "value"_a, "bias"_a, "out"_a,
-         "residual"_a, "inside"_a, "lo"_a, "hi"_a, "at"_a = -1)
-      .def("rows", [](Program& p, int width, int row_chunks, int samples, int64_t batch, int64_t x, int64_t x_stride, int64_t y,
-                      int64_t y_stride, Array<int32_t> start, Array<int32_t> index, Array<float> value, Array<float> bias, float lo,
-                      float hi, int at) {
-        return p.add(RowsSpec{width, row_chunks, samples, batch, x, x_stride, y, y_stride, span(start), span(index), span(value),
-                              span(bias), lo, hi}, at);
-      }, "width"_a, "row_chunks"_a, "samples"_a, "batch"_a, "x"_a, "x_stride"_a, "y"_a, "y_stride"_a, "start"_a, "index"_a,
-         "value"_a, "bias"_a, "lo"_a, "hi"_a, "at"_a = -1)
-      .def("pool", [](Program& p, bool max, int x_buffer, int64_t x_pitch, int64_t x_stride, Array<int32_t> x_offset, int y_buffer,
-                      int64_t y_pitch, int64_t y_stride, Array<int32_t> y_offset, int64_t batch, std::vector<int> size,
-                      std::vector<int> kernel, std::vector<int> stride, std::vector<int> padding, std::vector<int> dilation,
-                      Array<float> scale_y, Array<float> scale_x, int at) {
-        require(size.size() == 4 && kernel.size() == 2 && stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
-                "pooling needs sizes (h, w, out_h, out_w) and pairs");
-        return p.add(PoolSpec{max, View{x_buffer, x_pitch, x_stride, span(x_offset)}, View{y_buffer, y_pitch, y_stride, span(y_offset)},
-                              batch, size[0], size[1], size[2], size[3], kernel[0], kernel[1], stride[0], stride[1], padding[0],
-                              padding[1], dilation[0], dilation[1], span(scale_y), span(scale_x)}, at);
-      }, "max"_a, "x_buffer"_a, "x_pitch"_a, "x_stride"_a, "x_offset"_a, "y_buffer"_a, "y_pitch"_a, "y_stride"_a, "y_offset"_a,
-         "batch"_a, "size"_a, "kernel"_a, "stride"_a, "padding"_a, "dilation"_a, "scale_y"_a, "scale_x"_a, "at"_a = -1)
-      .def("copy", [](Program& p, int x_buffer, int64_t x_pitch, int64_t x_stride, Array<int32_t> x_offset, int y_buffer,
-                      int64_t y_pitch, int64_t y_stride, Array<int32_t> y_offset, int64_t batch, int step_y, int step_x,
-                      Array<int32_t> rows, Array<int32_t> columns, int at) {
-        return p.add(CopySpec{View{x_buffer, x_pitch, x_stride, span(x_offset)}, View{y_buffer, y_pitch, y_stride, span(y_offset)},
-                              batch, step_y, step_x, span(rows), span(columns)}, at);
-      }, "x_buffer"_a, "x_pitch"_a, "x_stride"_a, "x_offset"_a, "y_buffer"_a, "y_pitch"_a, "y_stride"_a, "y_offset"_a, "batch"_a,
-         "step_y"_a, "step_x"_a, "rows"_a, "columns"_a, "at"_a = -1)
-      .def("mean", [](Program& p, int x_buffer, int64_t x_pitch, int64_t x_stride, Array<int32_t> x_offset, int64_t batch, int64_t y,
-                      int64_t y_stride, int h, int w, float scale, int at) {
-        return p.add(MeanSpec{View{x_buffer, x_pitch, x_stride, span(x_offset)}, batch, y, y_stride, h, w, scale}, at);
-      }, "x_buffer"_a, "x_pitch"_a, "x_stride"_a, "x_offset"_a, "batch"_a, "y"_a, "y_stride"_a, "h"_a, "w"_a, "scale"_a, "at"_a = -1)
+      .def("add", [](Program& p, const std::string& op, const std::string& fields, const nb::dict& arrays, int at) {
+        std::map<std::string, Array> named;
+        for (const auto& [name, array] : arrays) named.emplace(nb::cast<std::string>(name), held(nb::cast<AnyArray>(array)));
+        const Json json = Json::parse(fields);
+        return p.add(op, Fields(json, named), at);
+      }, "op"_a, "fields"_a, "arrays"_a, "at"_a = -1,
+         "Append a step made of JSON fields and arrays, or replace step `at`. Arrays are kept, not copied: do not change them.")
       .def("run", [](Program& p, int begin, int end, const std::vector<Buffer>& buffers) {
         const auto pointers = checked_pointers(p, buffers);
         nb::gil_scoped_release release;

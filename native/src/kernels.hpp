@@ -16,8 +16,9 @@ constexpr int kMaxRowsPerBlock = 8;
 struct Taps {
   const float* arena;
   float* arena_out;
-  const int32_t* start;     // [blocks + 1], taps of block b are start[b] .. start[b+1]
-  const int32_t* offset;    // [taps], floats from the arena's begin to the tap's value at position 0
+  const int32_t* start;     // [blocks + 1], values of block b are start[b] .. start[b+1]
+  const int32_t* first;     // [blocks], where the block's offsets begin; dense blocks share theirs
+  const int32_t* offset;    // floats from the arena's begin to the tap's value at position 0
   const float* value;       // [taps][mb]
   const float* bias;        // [blocks * mb]
   const int32_t* out;       // [blocks * mb], floats from the arena's begin to the row's position 0
@@ -31,7 +32,8 @@ struct Rows {
   const float* x;
   float* y;
   int64_t x_stride, y_stride;  // floats between samples
-  const int32_t* start;        // [panels + 1]
+  const int32_t* start;        // [panels + 1], values of panel p are start[p] .. start[p+1]
+  const int32_t* first;        // [panels], where the panel's columns begin in `index`
   const int32_t* index;        // [columns]
   const float* value;          // [columns][width]
   const float* bias;           // [panels * width]

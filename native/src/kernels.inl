@@ -35,10 +35,10 @@ void taps_f32(const Taps& t, int64_t q, int block_begin, int block_end) {
 #pragma GCC unroll 16
       for (int v = 0; v < NV; v++) acc[m][v] = splat(bias[m]);
 
-    const int32_t begin = t.start[b], end = t.start[b + 1];
-    const float* w = t.value + static_cast<int64_t>(begin) * MB;
-    const int32_t* const offset_end = t.offset + end;
-    for (const int32_t* offset = t.offset + begin; offset != offset_end; offset++, w += MB) {
+    const float* w = t.value + static_cast<int64_t>(t.start[b]) * MB;
+    const int32_t* const offset_begin = t.offset + t.first[b];
+    const int32_t* const offset_end = offset_begin + (t.start[b + 1] - t.start[b]);
+    for (const int32_t* offset = offset_begin; offset != offset_end; offset++, w += MB) {
       const float* x = x_tile + *offset;
       vec xs[NV];
 #pragma GCC unroll 16
@@ -82,6 +82,7 @@ void rows_f32(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
       }
     int32_t k = r.start[p];
     const int32_t end = r.start[p + 1];
+    const int32_t* const index = r.index + r.first[p] - k;
     const auto column = [&](int32_t at, int h) __attribute__((always_inline)) {
       const float* w = r.value + static_cast<int64_t>(at) * WIDTH;
       vec ws[NV];
@@ -89,7 +90,7 @@ void rows_f32(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
       for (int v = 0; v < NV; v++) ws[v] = load(w + v * kLanes);
 #pragma GCC unroll 16
       for (int s = 0; s < SAMPLES; s++) {
-        const float xs = x[s * r.x_stride + r.index[at]];
+        const float xs = x[s * r.x_stride + index[at]];
 #pragma GCC unroll 16
         for (int v = 0; v < NV; v++) acc[h][s][v] += xs * ws[v];
       }

@@ -22,7 +22,7 @@ void taps(const Taps& t, int64_t q, int block_begin, int block_end) {
     for (int64_t at = q; at < q + static_cast<int64_t>(NV) * kUnit; at++) {
       double sum = t.bias[row];
       for (int32_t k = t.start[row / MB]; k < t.start[row / MB + 1]; k++)
-        sum += static_cast<double>(t.value[static_cast<int64_t>(k) * MB + row % MB]) * t.arena[t.offset[k] + at];
+        sum += static_cast<double>(t.value[static_cast<int64_t>(k) * MB + row % MB]) * t.arena[t.offset[t.first[row / MB] + k - t.start[row / MB]] + at];
       if (t.residual) sum += t.arena[t.residual[row] + at];
       const bool pixel = t.inside[at / kUnit] >> (at % kUnit) & 1;
       t.arena_out[t.out[row] + at] = pixel ? clamp(sum, t.lo, t.hi) : 0.0f;
@@ -35,7 +35,7 @@ void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
     for (int64_t o = static_cast<int64_t>(panel_begin) * WIDTH; o < static_cast<int64_t>(panel_end) * WIDTH; o++) {
       double sum = r.bias[o];
       for (int32_t k = r.start[o / WIDTH]; k < r.start[o / WIDTH + 1]; k++)
-        sum += static_cast<double>(r.value[static_cast<int64_t>(k) * WIDTH + o % WIDTH]) * r.x[n * r.x_stride + r.index[k]];
+        sum += static_cast<double>(r.value[static_cast<int64_t>(k) * WIDTH + o % WIDTH]) * r.x[n * r.x_stride + r.index[r.first[o / WIDTH] + k - r.start[o / WIDTH]]];
       r.y[n * r.y_stride + o] = clamp(sum, r.lo, r.hi);
     }
 }

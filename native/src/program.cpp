@@ -74,6 +74,19 @@ Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threa
 
 Program::~Program() { forget_pool_after_fork(); }
 
+int Program::add(const std::string& op, const Fields& fields, int at) {
+  const std::scoped_lock lock(mutex_);
+  auto step = make_step(op, fields, limits());
+  require(at < size(), "no such step");
+  step->settle(arena_.get());
+  if (at < 0) {
+    steps_.push_back(std::move(step));
+    return size() - 1;
+  }
+  steps_[static_cast<size_t>(at)] = std::move(step);
+  return at;
+}
+
 // Threads do not survive a fork, and joining those of the parent would hang.
 void Program::forget_pool_after_fork() {
   if (pool_ && pool_owner_ != static_cast<int>(getpid())) static_cast<void>(pool_.release());

@@ -28,18 +28,7 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   // Validates and appends a step, or replaces step `at`; throws std::invalid_argument naming what is wrong.
-  template <class Spec>
-  int add(const Spec& spec, int at = -1) {
-    const std::scoped_lock lock(mutex_);
-    auto step = make_step(spec, limits());
-    if (at < 0) {
-      steps_.push_back(std::move(step));
-      return static_cast<int>(steps_.size()) - 1;
-    }
-    require(at < static_cast<int>(steps_.size()), "no such step");
-    steps_[static_cast<size_t>(at)] = std::move(step);
-    return at;
-  }
+  int add(const std::string& op, const Fields& fields, int at = -1);
 
   // Runs steps [begin, end). externals[i] points to the floats of external buffer i.
   void run(int begin, int end, std::span<float* const> externals);

@@ -4,65 +4,73 @@
 #include <bit>
 
 #include "step.hpp"
+#include "tap_lists.hpp"
 
 namespace openwork {
 namespace {
 
 class RowsStep final : public Step {
  public:
-  RowsStep(const RowsSpec& s, const Limits& limits)
-      : spec_(s), start_(copied(s.start)), index_(copied(s.index)), value_(copied(s.value)), bias_(copied(s.bias)) {
-    require(s.width == 16 || s.width == 32 || s.width == 64, "outputs in a panel must be 16, 32 or 64");
-    require(s.samples >= 1 && s.samples <= kMaxSamples, "samples in a block must be 1 to 6");
-    require_size(s.batch, 1, "batch must be at least 1");
-    require_size(s.x, 0, "the input lies outside the arena");
-    require_size(s.y, 0, "the output lies outside the arena");
-    require_size(s.x_stride, 0, "the input's stride is out of range");
-    require_size(s.y_stride, 0, "the output's stride is out of range");
-    require_starts(s.start, s.index.size());
-    const int64_t panels = static_cast<int64_t>(s.start.size()) - 1;
-    require(s.value.size() == s.index.size() * static_cast<size_t>(s.width), "columns need one value for each output of the panel");
-    require(static_cast<int64_t>(s.bias.size()) == panels * s.width, "panels need one bias for each output");
-    require(s.y + (s.batch - 1) * s.y_stride + panels * s.width <= limits.arena, "the output lies outside the arena");
-    require_inside(s.index, 1, limits.arena - s.x - (s.batch - 1) * s.x_stride, "a column reads outside the arena");
-    parts_ = static_cast<int>(std::clamp<int64_t>(s.row_chunks, 1, panels));
-    spec_.start = {};  // the spans are the caller's; the vectors above are ours
-    spec_.index = {};
-    spec_.value = {};
-    spec_.bias = {};
+  RowsStep(const Fields& f, const Limits& limits)
+      : width_(f.small("width")),
+        samples_(f.small("samples")),
+        batch_(f.integer("batch")),
+        x_(f.integer("x")),
+        x_stride_(f.integer("x_stride")),
+        y_(f.integer("y")),
+        y_stride_(f.integer("y_stride")),
+        value_(f.floats("value")),
+        bias_(f.floats("bias")),
+        bounds_(f) {
+    require(width_ == 16 || width_ == 32 || width_ == 64, "outputs in a panel must be 16, 32 or 64");
+    require(samples_ >= 1 && samples_ <= kMaxSamples, "samples in a block must be 1 to 6");
+    require_size(batch_, 1, "batch must be at least 1");
+    require_size(x_, 0, "the input lies outside the arena");
+    require_size(y_, 0, "the output lies outside the arena");
+    require_size(x_stride_, 0, "the input's stride is out of range");
+    require_size(y_stride_, 0, "the output's stride is out of range");
+    TapLists lists(f, width_, static_cast<int64_t>(bias_.size()));
+    start_ = std::move(lists.start);
+    first_ = std::move(lists.first);
+    index_ = std::move(lists.index);
+    const int64_t panels = static_cast<int64_t>(start_.size()) - 1;
+    require(value_.size() == static_cast<size_t>(start_.back()) * static_cast<size_t>(width_), "columns need one value for each output of the panel");
+    require(static_cast<int64_t>(bias_.size()) == panels * width_, "panels need one bias for each output");
+    require(y_ + (batch_ - 1) * y_stride_ + panels * width_ <= limits.arena, "the output lies outside the arena");
+    require_inside(index_, 1, limits.arena - x_ - (batch_ - 1) * x_stride_, "a column reads outside the arena");
+    parts_ = static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, panels));
   }
 
   int chunks() const override { return parts_; }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
-    const Rows rows = {context.arena + spec_.x, context.arena + spec_.y, spec_.x_stride, spec_.y_stride,
-                       start_.data(), index_.data(), value_.data(), bias_.data(), spec_.lo, spec_.hi};
-    const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(spec_.width / 16))];
+    const Rows rows = {context.arena + x_, context.arena + y_, x_stride_, y_stride_, start_.data(), first_.data(),
+                       index_.data(), value_.data(), bias_.data(), bounds_.lo, bounds_.hi};
+    const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(width_ / 16))];
     const int64_t panels = static_cast<int64_t>(start_.size()) - 1;
     const int begin = static_cast<int>(panels * chunk / parts_), end = static_cast<int>(panels * (chunk + 1) / parts_);
-    for (int64_t n = 0; n < spec_.batch;) {
-      const int64_t samples = std::min<int64_t>(spec_.samples, spec_.batch - n);
+    for (int64_t n = 0; n < batch_;) {
+      const int64_t samples = std::min<int64_t>(samples_, batch_ - n);
       family[samples - 1](rows, n, begin, end);
       n += samples;
     }
   }
 
   std::string kernel(const Kernels& kernels) const override {
-    return "rows_f32_" + std::to_string(spec_.width) + "x" + std::to_string(std::min<int64_t>(spec_.samples, spec_.batch)) + "_" +
+    return "rows_f32_" + std::to_string(width_) + "x" + std::to_string(std::min<int64_t>(samples_, batch_)) + "_" +
            kernels.name;
   }
 
  private:
-  RowsSpec spec_;
-  std::vector<int32_t> start_, index_;
-  std::vector<float> value_, bias_;
+  int width_, samples_;
+  int64_t batch_, x_, x_stride_, y_, y_stride_;
+  std::vector<int32_t> start_, first_, index_;
+  Held<float> value_, bias_;
+  Bounds bounds_;
   int parts_ = 1;
 };
 
+const StepKind kind("rows", make<RowsStep>);
+
 }  // namespace
-
-std::unique_ptr<Step> make_step(const RowsSpec& spec, const Limits& limits) {
-  return std::make_unique<RowsStep>(spec, limits);
-}
-
 }  // namespace openwork

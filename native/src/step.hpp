@@ -1,4 +1,6 @@
-// A step of a program: validated once when it is added, then run chunk by chunk by any thread.
+// A step of a program: validated once when it is made, then run chunk by chunk by any thread.
+//
+// A kind of step is one file: a class, and `const StepKind kind("name", make<Class>);` that makes it known.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "fields.hpp"
 #include "kernels.hpp"
 
 namespace openwork {
@@ -20,7 +23,7 @@ struct Context {
 
 // What a step is checked against before it may run.
 struct Limits {
-  int64_t arena;                     // floats
+  int64_t arena;                       // floats
   std::span<const int64_t> externals;  // floats of each external buffer
   int threads;
 };
@@ -31,65 +34,23 @@ class Step {
   virtual int chunks() const = 0;
   virtual void run(const Kernels& kernels, const Context& context, int chunk) const = 0;
   virtual std::string kernel(const Kernels& kernels) const = 0;
+  // Puts what never changes into the arena, once, when the step joins its program.
+  virtual void settle(float* /*arena*/) const {}
 };
 
-struct TapsSpec {
-  int mb = 1, vectors = 1;             // register block: rows x vectors
-  int row_chunks = 1, tile_chunks = 1;  // how the work is cut for the threads
-  std::span<const int32_t> start;      // [blocks + 1]
-  std::span<const int32_t> index;      // [taps], into table
-  std::span<const int32_t> table;      // floats from the arena's begin, one entry per (channel, dy, dx)
-  std::span<const float> value, bias;  // [taps][mb], [blocks * mb]
-  std::span<const int32_t> out, residual;
-  std::span<const uint16_t> inside;  // [units]
-  float lo = 0, hi = 0;
+// Throws std::invalid_argument naming what is wrong with the fields.
+std::unique_ptr<Step> make_step(const std::string& op, const Fields& fields, const Limits& limits);
+
+using StepMaker = std::unique_ptr<Step> (*)(const Fields&, const Limits&);
+
+struct StepKind {
+  StepKind(const char* name, StepMaker make);
 };
 
-struct RowsSpec {
-  int width = 16, row_chunks = 1, samples = 1;
-  int64_t batch = 1, x = 0, x_stride = 0, y = 0, y_stride = 0;
-  std::span<const int32_t> start, index;
-  std::span<const float> value, bias;
-  float lo = 0, hi = 0;
-};
-
-// An image stack in the arena (buffer -1) or in an external buffer: plane c of sample n begins at offset[c] + n * stride.
-struct View {
-  int buffer = -1;
-  int64_t pitch = 0, stride = 0;
-  std::span<const int32_t> offset;
-};
-
-struct PoolSpec {
-  bool max = true;
-  View x, y;
-  int64_t batch = 1;
-  int h = 0, w = 0, out_h = 0, out_w = 0;
-  int kh = 1, kw = 1, sh = 1, sw = 1, ph = 0, pw = 0, dh = 1, dw = 1;
-  std::span<const float> scale_y, scale_x;
-};
-
-// y[c, n, i, j] = x[c, n, i * step_y, j * step_x] for i < rows[c], j < columns[c]
-struct CopySpec {
-  View x, y;
-  int64_t batch = 1;
-  int step_y = 1, step_x = 1;
-  std::span<const int32_t> rows, columns;
-};
-
-// y[n, c] = sum of the plane's h rows times scale; the padding between the rows is zero and may be summed along
-struct MeanSpec {
-  View x;
-  int64_t batch = 1, y = 0, y_stride = 0;
-  int h = 0, w = 0;
-  float scale = 1;
-};
-
-std::unique_ptr<Step> make_step(const TapsSpec& spec, const Limits& limits);
-std::unique_ptr<Step> make_step(const RowsSpec& spec, const Limits& limits);
-std::unique_ptr<Step> make_step(const PoolSpec& spec, const Limits& limits);
-std::unique_ptr<Step> make_step(const CopySpec& spec, const Limits& limits);
-std::unique_ptr<Step> make_step(const MeanSpec& spec, const Limits& limits);
+template <class S>
+std::unique_ptr<Step> make(const Fields& fields, const Limits& limits) {
+  return std::make_unique<S>(fields, limits);
+}
 
 // ---- checks shared by the steps ----
 
@@ -114,9 +75,14 @@ inline void require_inside(std::span<const int32_t> offset, int64_t reach, int64
   for (int32_t o : offset) require(o >= 0 && o <= size - reach, what);
 }
 
-template <class T>
-std::vector<T> copied(std::span<const T> from) {
-  return std::vector<T>(from.begin(), from.end());
-}
+// Clamp's bounds; no bound is null.
+struct Bounds {
+  explicit Bounds(const Fields& f)
+      : lo(f.number("lo", -__builtin_inff())), hi(f.number("hi", __builtin_inff())) {}
+  float lo, hi;
+};
+
+// The positions of a stack of images on a grid, in units of kUnit: bit i of entry u says whether position 16 u + i is a pixel.
+std::vector<uint16_t> inside_bits(const std::vector<int>& grid, int64_t arena);
 
 }  // namespace openwork

@@ -4,52 +4,53 @@
 #include <bit>
 
 #include "step.hpp"
+#include "tap_lists.hpp"
 
 namespace openwork {
 namespace {
 
 class TapsStep final : public Step {
  public:
-  TapsStep(const TapsSpec& s, const Limits& limits)
-      : mb_(s.mb),
-        vectors_(s.vectors),
-        start_(copied(s.start)),
-        value_(copied(s.value)),
-        bias_(copied(s.bias)),
-        out_(copied(s.out)),
-        residual_(copied(s.residual)),
-        inside_(copied(s.inside)),
-        lo_(s.lo),
-        hi_(s.hi) {
-    require(s.mb == 1 || s.mb == 2 || s.mb == 4 || s.mb == 8, "rows in a block must be 1, 2, 4 or 8");
-    require(s.vectors >= 1 && s.vectors <= kMaxVectors, "vectors in a tile must be 1 to 12");
-    require_starts(s.start, s.index.size());
-    const size_t rows = (s.start.size() - 1) * static_cast<size_t>(s.mb);
-    require(s.value.size() == s.index.size() * static_cast<size_t>(s.mb), "taps need one value for each row of the block");
-    require(s.bias.size() == rows, "taps need one bias for each row");
-    require(s.out.size() == rows, "taps need one output plane for each row");
-    require(s.residual.empty() || s.residual.size() == rows, "taps need one residual plane for each row, or none");
-    require(!s.inside.empty(), "taps need at least one position");
-    const int64_t reach = static_cast<int64_t>(s.inside.size()) * kUnit;
-    require_inside(s.out, reach, limits.arena, "an output plane lies outside the arena");
-    require_inside(s.residual, reach, limits.arena, "a residual plane lies outside the arena");
-    offset_.reserve(s.index.size());
-    for (int32_t i : s.index) {
-      require(i >= 0 && static_cast<size_t>(i) < s.table.size(), "a tap's index lies outside its table");
-      offset_.push_back(s.table[static_cast<size_t>(i)]);
+  TapsStep(const Fields& f, const Limits& limits)
+      : mb_(f.small("mb")),
+        vectors_(f.small("vectors")),
+        value_(f.floats("value")),
+        bias_(f.floats("bias")),
+        out_(f.positions("out")),
+        residual_(f.positions("residual")),
+        inside_(inside_bits(f.numbers("grid"), limits.arena)),
+        bounds_(f) {
+    require(mb_ == 1 || mb_ == 2 || mb_ == 4 || mb_ == 8, "rows in a block must be 1, 2, 4 or 8");
+    require(vectors_ >= 1 && vectors_ <= kMaxVectors, "vectors in a tile must be 1 to 12");
+    TapLists lists(f, mb_, static_cast<int64_t>(out_.size()));
+    start_ = std::move(lists.start);
+    first_ = std::move(lists.first);
+    const size_t rows = (start_.size() - 1) * static_cast<size_t>(mb_);
+    require(value_.size() == static_cast<size_t>(start_.back()) * static_cast<size_t>(mb_), "taps need one value for each row of the block");
+    require(bias_.size() == rows, "taps need one bias for each row");
+    require(out_.size() == rows, "taps need one output plane for each row");
+    require(residual_.empty() || residual_.size() == rows, "taps need one residual plane for each row, or none");
+    const int64_t reach = static_cast<int64_t>(inside_.size()) * kUnit;
+    require_inside(out_, reach, limits.arena, "an output plane lies outside the arena");
+    require_inside(residual_, reach, limits.arena, "a residual plane lies outside the arena");
+    const std::vector<int32_t> table = tap_table(f);
+    offset_.reserve(lists.index.size());
+    for (int32_t i : lists.index) {
+      require(i >= 0 && static_cast<size_t>(i) < table.size(), "a tap's index lies outside its table");
+      offset_.push_back(table[static_cast<size_t>(i)]);
     }
     require_inside(offset_, reach, limits.arena, "a tap reads outside the arena");
-    cut_rows(std::max(1, s.row_chunks));
-    tile_chunks_ = static_cast<int>(std::clamp<int64_t>(s.tile_chunks, 1, static_cast<int64_t>(s.inside.size())));
+    cut_rows(std::max(1, f.small("row_chunks")));
+    tile_chunks_ = static_cast<int>(std::clamp<int64_t>(f.small("tile_chunks"), 1, static_cast<int64_t>(inside_.size())));
     require((static_cast<int64_t>(row_cut_.size()) - 1) * tile_chunks_ < kMaxSize, "taps are cut into too many chunks");
   }
 
   int chunks() const override { return (static_cast<int>(row_cut_.size()) - 1) * tile_chunks_; }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
-    const Taps taps = {context.arena, context.arena,  start_.data(),  offset_.data(), value_.data(),
+    const Taps taps = {context.arena, context.arena,  start_.data(), first_.data(), offset_.data(), value_.data(),
                        bias_.data(),  out_.data(),    residual_.empty() ? nullptr : residual_.data(),
-                       inside_.data(), lo_, hi_};
+                       inside_.data(), bounds_.lo, bounds_.hi};
     const auto& family = kernels.taps[std::countr_zero(static_cast<unsigned>(mb_))];
     const int widest = fitting(kernels);
     const int64_t vectors = static_cast<int64_t>(inside_.size()) * (kUnit / kernels.lanes);
@@ -68,6 +69,31 @@ class TapsStep final : public Step {
   }
 
  private:
+  // Offset of every (channel, kernel position), channel-major: the plane of the position's phase plus its shift.
+  static std::vector<int32_t> tap_table(const Fields& f) {
+    const auto phases = f.position_lists("planes");
+    std::vector<std::pair<size_t, int64_t>> shifts;
+    for (const Json& shift : f.list("shifts")) {
+      const auto& pair = shift.list("shifts");
+      require(pair.size() == 2, "shifts are pairs of phase and positions");
+      const int64_t phase = pair[0].integer("shifts"), by = pair[1].integer("shifts");
+      require(phase >= 0 && phase < static_cast<int64_t>(phases.size()) && by > -kMaxSize && by < kMaxSize, "a shift names an unknown phase");
+      shifts.emplace_back(static_cast<size_t>(phase), by);
+    }
+    const size_t channels = phases.empty() ? 0 : phases.front().size();
+    for (const auto& phase : phases) require(phase.size() == channels, "phases must have as many planes as each other");
+    require(static_cast<int64_t>(channels * shifts.size()) < kMaxSize, "the table of taps is too large");
+    std::vector<int32_t> table;
+    table.reserve(channels * shifts.size());
+    for (size_t c = 0; c < channels; c++)
+      for (const auto& [phase, by] : shifts) {
+        const int64_t offset = phases[phase][c] + by;
+        require(offset >= INT32_MIN && offset <= INT32_MAX, "a tap reads outside the arena");
+        table.push_back(static_cast<int32_t>(offset));
+      }
+    return table;
+  }
+
   // The tile was tuned for one instruction set; another one may have fewer registers.
   int fitting(const Kernels& kernels) const {
     const auto& family = kernels.taps[std::countr_zero(static_cast<unsigned>(mb_))];
@@ -89,18 +115,15 @@ class TapsStep final : public Step {
   }
 
   int mb_, vectors_, tile_chunks_ = 1;
-  std::vector<int32_t> start_, offset_;
-  std::vector<float> value_, bias_;
+  std::vector<int32_t> start_, first_, offset_;
+  Held<float> value_, bias_;
   std::vector<int32_t> out_, residual_;
   std::vector<uint16_t> inside_;
   std::vector<int> row_cut_;
-  float lo_, hi_;
+  Bounds bounds_;
 };
 
+const StepKind kind("taps", make<TapsStep>);
+
 }  // namespace
-
-std::unique_ptr<Step> make_step(const TapsSpec& spec, const Limits& limits) {
-  return std::make_unique<TapsStep>(spec, limits);
-}
-
 }  // namespace openwork

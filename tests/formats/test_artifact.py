@@ -139,12 +139,12 @@ def test_another_version_is_named(path, version):
         (lambda p: p.update(outputs=[99]), "buffer 99 is not one of"),
         (lambda p: p["segments"][0].update(end=99), "steps are out of range"),
         (lambda p: p["steps"][0].update(op="jump"), r"step .* \(jump\) is damaged"),
-        (lambda p: step(p, "taps").update(mb=0), r"\(taps\) is damaged: integer division"),
+        (lambda p: step(p, "taps").update(mb=0), r"\(taps\) is damaged: rows in a block"),
         (lambda p: step(p, "taps").update(columns=2**31 - 1), r"\(taps\) is damaged"),
-        (lambda p: step(p, "taps").update(grid=[2**31, 1, 1, 1, 1]), "grid's sizes"),
-        (lambda p: step(p, "taps").update(out=[[0, 0, 2**40]]), "length out of range"),
+        (lambda p: step(p, "taps").update(grid=[2**31, 1, 1, 1, 1]), "grid is out of range"),
+        (lambda p: step(p, "taps").update(out=[[0, 0, 2**40]]), "out is out of range"),
         (lambda p: step(p, "rows").update(width=0), r"\(rows\) is damaged"),
-        (lambda p: step(p, "pool").pop("kernel"), r"\(pool\) is damaged: 'kernel'"),
+        (lambda p: step(p, "pool").pop("kernel"), r"\(pool\) is damaged: kernel is missing"),
     ],
 )
 def test_lies_with_a_right_digest_are_named(path, change, message):

@@ -44,6 +44,8 @@ def nasty(value, rng):
         return [nasty(v, rng) if rng.random() < 0.4 else v for v in value][: len(value) - (rng.random() < 0.1)]
     if isinstance(value, bool):
         return not value
+    if isinstance(value, dict):
+        return {key: nasty(v, rng) if rng.random() < 0.4 else v for key, v in value.items()}
     if isinstance(value, float):
         return float(rng.choice([np.nan, np.inf, -np.inf, 0.0]))
     return int(rng.choice(np.array(NASTY, dtype=object))) if rng.random() < 0.7 else value + int(rng.integers(-3, 4))

@@ -1,5 +1,6 @@
 """Random steps of every kernel family, as arguments of the native constructors, and one way to run them."""
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,17 +17,30 @@ UNIT = _native.UNIT
 
 @dataclass
 class Case:
-    """One step, the arena and the buffers outside it that it works on."""
+    """One step, the arena and the buffers outside it that it works on. Arguments named in
+    `ARRAYS` are the step's arrays, the others its fields."""
 
     family: str
     arguments: dict[str, Any]
     arena: np.ndarray
     buffers: list[np.ndarray] = field(default_factory=list)
 
+    def add(self, program: Any, at: int = -1, **changes: Any) -> int:
+        """Make the step a part of a native program, with some arguments replaced; `...` leaves one out."""
+        fields, arrays = {}, {}
+        for name, value in {**self.arguments, **changes}.items():
+            if value is ...:
+                continue
+            if name in ARRAYS:
+                arrays[name] = value
+            else:
+                fields[name] = _field(name, value)
+        return program.add(self.family, json.dumps(fields), arrays, at)
+
     def run(self, isa: str, threads: int = 1, arena: np.ndarray | None = None) -> np.ndarray:
         """The arena after the step, followed by the buffers."""
         program = _native.Program(len(self.arena), [b.size for b in self.buffers], threads, isa)
-        getattr(program, self.family)(**self.arguments)
+        self.add(program)
         buffers = [b.copy() for b in self.buffers]
         program.arena()[:] = self.arena if arena is None else arena
         program.run(0, len(program), buffers)
@@ -35,6 +49,29 @@ class Case:
     def changed(self, **arguments: Any) -> "Case":
         """The same with some arguments replaced."""
         return Case(self.family, {**self.arguments, **arguments}, self.arena, self.buffers)
+
+
+ARRAYS = {"start", "index", "value", "bias", "scale_y", "scale_x"}
+POSITIONS = {"out", "residual", "rows", "columns", "planes"}
+"""Fields that hold positions; cases keep them as arrays."""
+
+
+def _field(name: str, value: Any) -> Any:
+    """A field as JSON: positions as stretches of one, no bound as null."""
+    if isinstance(value, dict):
+        return {key: _field(key, inner) for key, inner in value.items()}
+    if name in POSITIONS and isinstance(value, np.ndarray):
+        return stretches(value)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, float) and math.isinf(value):
+        return None
+    return value
+
+
+def stretches(positions: np.ndarray) -> list[list[int]]:
+    """Positions as an artifact's stretches [first, stride, count], one each."""
+    return [[position, 0, 1] for position in positions.tolist()]
 
 
 def i32(*values: Any) -> np.ndarray:
@@ -52,15 +89,15 @@ def taps(
     mb: int = 4,
     vectors: int = 3,
     counts: tuple[int, ...] = (5, 0, 9),
-    units: int = 4,
+    grid: tuple[int, int, int, int, int] = (2, 30, 7, 4, 5),
     residual: bool = True,
     clamp: tuple[float, float] = (-math.inf, math.inf),
     row_chunks: int = 1,
     tile_chunks: int = 1,
 ) -> Case:
-    """Blocks of `mb` rows with `counts` taps each over `units` units of positions."""
+    """Blocks of `mb` rows with `counts` taps each over the positions of `grid` (batch, stride, pitch, h, w)."""
     rng = np.random.default_rng(seed)
-    reach, rows, room = units * UNIT, mb * len(counts), 400
+    reach, rows, room = len(inside(grid)), mb * len(counts), 400
     inputs = room + reach
     residuals = inputs + np.arange(rows) * reach
     outs = inputs + (rows + rng.permutation(rows)) * reach
@@ -72,16 +109,28 @@ def taps(
         "tile_chunks": tile_chunks,
         "start": i32(0, *np.cumsum(counts)),
         "index": i32(rng.integers(0, len(table), sum(counts))),
-        "table": i32(table),
+        "planes": [stretches(i32(table))],
+        "shifts": [[0, 0]],
         "value": f32(sum(counts) * mb, rng),
         "bias": f32(rows, rng),
         "out": i32(outs),
         "residual": i32(residuals) if residual else i32(),
-        "inside": rng.integers(0, 1 << 16, units).astype(np.uint16),
+        "grid": list(grid),
         "lo": clamp[0],
         "hi": clamp[1],
     }
     return Case("taps", arguments, f32(inputs + 2 * rows * reach, rng))
+
+
+def inside(grid: tuple[int, ...]) -> np.ndarray:
+    """Which positions of a grid, up to a whole unit, are pixels."""
+    batch, stride, pitch, h, w = grid
+    count = (batch - 1) * stride + (h - 1) * pitch + w
+    flags = np.zeros(-(-count // UNIT) * UNIT, bool)
+    for n in range(batch):
+        for y in range(h):
+            flags[n * stride + y * pitch :][:w] = True
+    return flags
 
 
 def rows(
@@ -126,8 +175,8 @@ def view(
     stride = h * pitch + gap
     plane = n * stride + gap
     offsets = [base + gap + i * plane for i in range(c)]
-    found = {"buffer": buffer, "pitch": pitch, "stride": stride, "offset": i32(offsets)}
-    return {f"{which}_{k}": v for k, v in found.items()}, base + gap + c * plane
+    found = {"buffer": buffer, "pitch": pitch, "stride": stride, "planes": i32(offsets)}
+    return {which: found}, base + gap + c * plane
 
 
 def place(stack: np.ndarray, into: np.ndarray, where: dict[str, Any], which: str) -> None:
@@ -146,7 +195,7 @@ def read(shape: tuple[int, ...], source: np.ndarray, where: dict[str, Any], whic
 
 def _planes(shape, flat, where, which):
     n, c, h, w = shape
-    pitch, stride, offset = (where[f"{which}_{k}"] for k in ("pitch", "stride", "offset"))
+    pitch, stride, offset = (where[which][k] for k in ("pitch", "stride", "planes"))
     for image in range(n):
         for channel in range(c):
             begin = offset[channel] + image * stride
@@ -210,8 +259,7 @@ def copy(
         **source,
         **target,
         batch=shape[0],
-        step_y=step[0],
-        step_x=step[1],
+        step=list(step),
         rows=i32([wanted.shape[2]] * channels),
         columns=i32([wanted.shape[3]] * channels),
     )

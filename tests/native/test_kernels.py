@@ -24,6 +24,14 @@ def test_this_machine_has_a_fast_kernel_and_the_reference_comes_last():
     assert "base" in _native.isas()
 
 
+@st.composite
+def grids(draw):
+    """Batch, stride, pitch, height and width of images with shared padding."""
+    h, w = draw(st.integers(1, 9)), draw(st.integers(1, 40))
+    pitch = w + draw(st.integers(0, 3))
+    return draw(st.integers(1, 3)), (h + draw(st.integers(0, 2))) * pitch, pitch, h, w
+
+
 @every_isa
 @many
 @given(
@@ -33,7 +41,7 @@ def test_this_machine_has_a_fast_kernel_and_the_reference_comes_last():
     residual=st.booleans(),
     clamp=clamps,
     counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).map(tuple),
-    units=st.integers(1, 30),
+    grid=grids(),
     row_chunks=st.integers(1, 9),
     tile_chunks=st.integers(1, 9),
 )
@@ -45,13 +53,13 @@ def test_taps(isa, **options):
 
 @every_isa
 @many
-@given(seed=seeds, mb=st.sampled_from([1, 2, 4, 8]), vectors=st.integers(1, 12), units=st.integers(1, 30))
-def test_taps_store_exact_zeros_outside_the_image_and_touch_nothing_else(isa, seed, mb, vectors, units):
-    case = steps.taps(seed, mb, vectors, units=units)
+@given(seed=seeds, mb=st.sampled_from([1, 2, 4, 8]), vectors=st.integers(1, 12), grid=grids())
+def test_taps_store_exact_zeros_outside_the_image_and_touch_nothing_else(isa, seed, mb, vectors, grid):
+    case = steps.taps(seed, mb, vectors, grid=grid)
     arena = case.arena.copy()
     arena[::7] = NAN
     found = case.run(isa, arena=arena)
-    flags = np.unpackbits(case.arguments["inside"].view(np.uint8), bitorder="little").astype(bool)
+    flags = steps.inside(grid)
     written = np.zeros(len(arena), bool)
     for out in case.arguments["out"]:
         stored = found[out : out + len(flags)]
@@ -64,13 +72,13 @@ def test_taps_store_exact_zeros_outside_the_image_and_touch_nothing_else(isa, se
 @pytest.mark.parametrize("mb", [1, 2, 4, 8])
 @pytest.mark.parametrize("clamp", [(0.0, INF), (0.0, 6.0), (-INF, 1.0), (-INF, INF)])
 def test_clamp_treats_nan_and_infinity_as_pytorch_does(isa, mb, clamp):
-    case = steps.taps(mb=mb, counts=(1,), residual=False, units=1, clamp=clamp)
+    case = steps.taps(mb=mb, counts=(1,), residual=False, grid=(1, 16, 16, 1, 16), clamp=clamp)
     values = np.array([NAN, INF, -INF, 0.0, -0.0, 7, -7, 3, 1e-40, NAN, 6, 1, 3e38, -3e38, 2, 5], np.float32)
     arena = case.arena.copy()
-    at = case.arguments["table"][case.arguments["index"][0]]
+    at = case.arguments["planes"][0][case.arguments["index"][0]][0]
     arena[at : at + 16] = values
     ones = np.ones(mb, np.float32)
-    case = case.changed(value=ones, bias=0 * ones, inside=np.array([0xFFFF], np.uint16))
+    case = case.changed(value=ones, bias=0 * ones)
     wanted = torch.clamp(torch.from_numpy(values), *clamp).numpy()
     found = case.run(isa, arena=arena)
     for out in case.arguments["out"]:
@@ -191,9 +199,9 @@ def test_threads_do_not_change_a_bit(isa, name):
 
 @pytest.mark.parametrize("isa", _native.isas())
 def test_a_tile_too_wide_for_an_instruction_set_is_narrowed(isa):
-    case = steps.taps(mb=8, vectors=12, units=13)
+    case = steps.taps(mb=8, vectors=12, grid=(1, 208, 208, 1, 208))
     program = _native.Program(len(case.arena), [], 1, isa)
-    program.taps(**case.arguments)
+    case.add(program)
     assert program.kernel_name(0) == f"taps_f32_8x{_native.widest_tile(isa, 8)}_{isa}"
 
 

@@ -25,9 +25,9 @@ FORK = """
 import gc, os
 from openwork.engine import _native
 
-case = steps.taps(row_chunks=3, tile_chunks=3, units=20)
+case = steps.taps(row_chunks=3, tile_chunks=3, grid=(4, 80, 9, 8, 8))
 program = _native.Program(len(case.arena), [], 3)
-program.taps(**case.arguments)
+case.add(program)
 
 def run():
     program.arena()[:] = case.arena
@@ -60,7 +60,7 @@ case = steps.taps()
 programs = []
 for threads in (1000, 1):
     programs.append(_native.Program(len(case.arena), [], threads))
-    programs[-1].taps(**case.arguments)
+    case.add(programs[-1])
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))    # stacks of a thousand threads need more
 try:
     programs[0].run(0, 1, [])
@@ -79,19 +79,18 @@ def test_calls_from_many_threads_do_not_disturb_each_other():
     rng = np.random.default_rng(0)
     case, _ = steps.copy(external=True)
     # in from buffer 0, through the arena, out to buffer 1
-    into = {**case.arguments, "x_buffer": 0, "y_buffer": -1}
-    out = {**case.arguments, "x_buffer": -1, "y_buffer": 1} | {
-        f"x_{k}": case.arguments[f"y_{k}"] for k in ("pitch", "stride", "offset")
-    }
+    x, y = case.arguments["x"], case.arguments["y"]
+    into = case.changed(x={**x, "buffer": 0}, y={**y, "buffer": -1})
+    out = case.changed(x={**y, "buffer": -1}, y={**y, "buffer": 1})
     sizes = [len(case.arena), len(case.buffers[0])]
     program = _native.Program(sum(sizes), sizes, 2)
-    program.copy(**into)
-    program.copy(**out)
+    into.add(program)
+    out.add(program)
 
     def right(x: np.ndarray) -> bool:
         alone = _native.Program(sum(sizes), sizes, 1, "reference")
-        alone.copy(**into)
-        alone.copy(**out)
+        into.add(alone)
+        out.add(alone)
         found, wanted = np.zeros(sizes[1], np.float32), np.zeros(sizes[1], np.float32)
         alone.run(0, 2, [x, wanted])
         for _ in range(50):

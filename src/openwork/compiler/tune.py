@@ -185,7 +185,7 @@ def _first_choice(draft: Draft, threads: int, isa: str) -> Choice:
     w = draft.weights
     options = list(WIDTHS) if draft.op == "rows" else _allowed_rows(w)
     rows = min(options, key=lambda r: (_work(w, r, draft.op), -r))
-    dense = np.count_nonzero(w.matrix) == w.matrix.size
+    dense = bool(np.count_nonzero(w.matrix) == w.matrix.size)
     return _first_tile(Choice(rows, 1, dense=dense), draft, threads, isa)
 
 

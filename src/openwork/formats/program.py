@@ -1,7 +1,7 @@
 """A compiled program as data. Free of torch.
 
 A step is an operator with JSON fields and arrays. Plane positions are stored as runs `[first, stride, count]`, because
-they are nearly always equally spaced; the engine expands them into the tables that kernels want.
+they are nearly always equally spaced; the native library expands them into the tables that kernels want.
 """
 
 import itertools
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -88,18 +87,6 @@ def runs(offsets: Sequence[int]) -> Runs:
         else:
             found.append([int(offset), 0, 1])
     return found
-
-
-def expand(stretches: Runs) -> NDArray[np.int32]:
-    """The list that `runs` shortened."""
-    total = sum(count for _, _, count in stretches)
-    if total > 1 << 24 or any(count < 1 for _, _, count in stretches):
-        raise ValueError("a run of planes has a length out of range")
-    parts = [first + stride * np.arange(count, dtype=np.int64) for first, stride, count in stretches]
-    flat = np.concatenate([np.zeros(0, np.int64), *parts])
-    if flat.size and (flat.min() < -(2**31) or flat.max() >= 2**31):
-        raise ValueError("a plane lies outside the arena")
-    return flat.astype(np.int32)
 
 
 def torch_calls(spec: ProgramSpec) -> list[TorchCall]:

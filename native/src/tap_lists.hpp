@@ -1,0 +1,49 @@
+// Which columns of the weight matrix each block of rows walks: compressed lists, or every column where a layer is dense.
+#pragma once
+
+#include "step.hpp"
+
+namespace openwork {
+
+struct TapLists {
+  std::vector<int32_t> start;  // [blocks + 1], values of block b are start[b] .. start[b + 1]
+  std::vector<int32_t> first;  // [blocks], where the block's columns begin in `index`; dense blocks share them
+  std::vector<int32_t> index;  // columns
+
+  // `rows` outputs in a block, `outputs` in all. A dense layer stores no lists: with `block_group` b, block b reads columns
+  // [group * columns, (group + 1) * columns), else the first `columns`.
+  TapLists(const Fields& f, int64_t rows, int64_t outputs) {
+    require(rows >= 1 && outputs % rows == 0, "outputs must fill whole blocks");
+    if (f.boolean("dense", false))
+      dense(f, outputs / rows);
+    else
+      compressed(f);
+  }
+
+ private:
+  void compressed(const Fields& f) {
+    start = f.integers("start");
+    index = f.integers("index");
+    require_starts(start, index.size());
+    first.assign(start.begin(), start.end() - 1);
+  }
+
+  void dense(const Fields& f, int64_t blocks) {
+    const int64_t columns = f.small("columns");
+    std::vector<int> group(static_cast<size_t>(blocks), 0);
+    if (f.given("block_group")) group = f.numbers("block_group", static_cast<int>(blocks));
+    int64_t groups = 1;
+    for (int g : group) {
+      require(g >= 0, "a dense step's groups are out of range");
+      groups = std::max<int64_t>(groups, g + int64_t{1});
+    }
+    require(blocks >= 1 && columns >= 0 && blocks * columns < kMaxSize && groups * columns < kMaxSize, "a dense step's blocks are out of range");
+    for (int64_t b = 0; b <= blocks; b++) start.push_back(static_cast<int32_t>(b * columns));
+    for (int g : group) first.push_back(static_cast<int32_t>(g * columns));
+    require(f.floats("value").size() >= static_cast<size_t>(blocks * columns), "a dense step's blocks are out of range");  // before memory is taken
+    require(groups <= blocks, "a dense step's groups are out of range");
+    for (int64_t c = 0; c < groups * columns; c++) index.push_back(static_cast<int32_t>(c));
+  }
+};
+
+}  // namespace openwork
