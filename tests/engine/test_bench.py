@@ -220,3 +220,11 @@ def test_the_engine_alone_needs_no_network(network, few_calls):
 def test_mistakes_are_named(network, arguments, message):
     with pytest.raises(UsageError, match=message):
         bench(FakeEngine(network, (1, 1, 8, 8)), **{"against": ["pytorch"], **arguments})
+
+
+def test_random_inputs_fit_masks_and_indices_and_are_always_the_same():
+    specs = [((4, 64), "float32"), ((4, 64), "int64"), ((4, 64), "bool")]
+    one, again = (bench_module.random_inputs(specs) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert [(a.shape, str(a.dtype)) for a in one] == specs
+    assert abs(one[0].std() - 1) < 0.1 and set(one[1].flat) == {0, 1} == set(one[2].flat)

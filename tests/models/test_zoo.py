@@ -14,15 +14,18 @@ from openwork.errors import ModelError, UsageError
 REAL = Path(os.environ.get("OPENWORK_DATA", "/nonexistent"))
 HAS_REAL = (REAL / "cifar10").is_dir() and (REAL / "weights").is_dir()
 
-# As published: Keras and torchvision list the ImageNet models; He et al. the CIFAR ones (0.27, 0.46, 0.66, 0.85 M).
+# As published: Keras and torchvision list the ImageNet models; He et al. the CIFAR ones (0.27, 0.46, 0.66, 0.85 M);
+# transformers counts 109,482,240 for BERT-base and 22,713,216 for MiniLM-L6 with poolers, which the zoo leaves out.
 PARAMETERS = {
     "alexnet_cifar": 23_272_266,
+    "bert_base": 109_482_240 - 768 * 769,
     "cifar10_resnet20": 269_722,
     "cifar10_resnet32": 464_154,
     "cifar10_resnet44": 658_586,
     "cifar10_resnet56": 853_018,
     "cifar10_vgg16": 14_728_266,
     "lenet5": 431_080,
+    "minilm": 22_713_216 - 384 * 385,
     "mobilenetv2": 3_504_872,
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
@@ -38,17 +41,36 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+OUTPUTS = {"bert_base": (1, 128, 768), "minilm": (1, 384)}
+"""What is not [batch, classes] with the 10 classes of small images or the 1,000 of large ones."""
+HEAVY = ("bert_base", "vgg16")
+"""Models whose random initialisation alone takes seconds."""
+
+
 @pytest.mark.parametrize("name", plugins.names("models"))
-def test_every_model_has_its_published_size_and_maps_its_input_to_finite_logits(name):
-    with torch.device("meta") if name == "vgg16" else torch.device("cpu"):
+def test_every_model_has_its_published_size(name):
+    with torch.device("meta"):
         model = models.resolve(name, weights=None)
-        x = torch.zeros(models.input_shape(name)).normal_()
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
     assert not model.training
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in HEAVY else ()) for n in PARAMETERS])
+def test_every_model_maps_its_inputs_to_finite_outputs(name):
+    shape = models.input_shape(name)
+    classes = 1000 if shape and shape[-1] == 224 else 10
     with torch.inference_mode():
-        y = model(x)
-    assert y.shape == (1, 1000 if models.input_shape(name)[-1] == 224 else 10)
-    assert y.is_meta or y.isfinite().all()
+        y = models.resolve(name, weights=None)(*models.example_inputs(name))
+    assert y.shape == OUTPUTS.get(name, (1, classes)) and y.isfinite().all()
+
+
+@pytest.mark.parametrize("name", plugins.names("models"))
+def test_example_inputs_take_any_batch_and_are_always_the_same(name):
+    one, again, three = models.example_inputs(name), models.example_inputs(name), models.example_inputs(name, 3)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert [x.shape for x in three] == [(3, *x.shape[1:]) for x in one]
+    if shape := models.input_shape(name):
+        assert [x.shape for x in one] == [shape]
 
 
 def test_lenet5_has_the_430500_weights_that_papers_count():
@@ -198,9 +220,38 @@ def test_the_users_factory_gives_a_model_and_perhaps_its_input_shape(users_file,
     model = models.resolve(f"{users_file}:factory", width=5)
     assert model.weight.shape == (5, 3) and not model.training
     assert models.input_shape(f"{users_file}:factory") == (1, 3)
+    assert models.example_inputs(f"{users_file}:factory", 4)[0].shape == (4, 3)
     save_file({"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, tmp_path / "w.safetensors")
     assert models.resolve(f"{users_file}:factory", weights=str(tmp_path / "w.safetensors")).weight.sum() == 6
     assert models.resolve(model) is model
+
+
+def test_the_users_file_may_have_inputs_of_its_own_kind(tmp_path):
+    path = tmp_path / "words.py"
+    path.write_text("import torch\ndef example_inputs(batch, length=4): return torch.ones(batch, length).long()\n")
+    assert models.input_shape(f"{path}:model") is None
+    (ids,) = models.example_inputs(f"{path}:model", 2, length=7)
+    assert ids.dtype is torch.int64 and ids.shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        (
+            "{path}:model",
+            {},
+            "silent.py:model does not say what it takes; set INPUT_SHAPE in its file, or give --input",
+        ),
+        ("lenet5", {"length": 3}, "the inputs of lenet5 have no such option: 'length'"),
+        ("minilm", {"length": 513}, r"length=513 must lie in 2\.\.512"),
+        ("minilm", {"width": 3}, "the inputs of minilm have no such option: 'width'"),
+    ],
+)
+def test_inputs_that_nobody_knows_are_named(tmp_path, spec, options, message):
+    path = tmp_path / "silent.py"
+    path.write_text("x = 1\n")
+    with pytest.raises(UsageError, match=message):
+        models.example_inputs(spec.format(path=path), **options)
 
 
 @pytest.mark.parametrize(

@@ -38,13 +38,16 @@ def command(
     input_shape: Annotated[
         str | None, typer.Option(help="Shape of one example, such as 3,32,32, where the model's file does not say it.")
     ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens or steps of a sequence, of models that take sequences.")
+    ] = None,
     tune: Annotated[Tune, typer.Option(help="How long to search for the fastest kernels.")] = Tune.fast,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Compile MODEL, or the pruned model of RUN_DIR, into one file that runs without PyTorch."""
     spec, weights, provenance = _source(model, weights)
-    built, example = _model(spec, weights, batch, input_shape)
+    built, example = _model(spec, weights, batch, input_shape, length)
     with compiling(progress_console()):
         engine = openwork.compile(
             built, example, threads=threads, tune=tune.value, name=short_name(spec), provenance=provenance
@@ -96,26 +99,28 @@ def _source(model: str, weights: Path | None) -> tuple[str, Path | None, dict[st
 
 
 def _model(
-    spec: str, weights: Path | None, batch: int, input_shape: str | None
-) -> "tuple[torch.nn.Module, torch.Tensor]":
+    spec: str, weights: Path | None, batch: int, input_shape: str | None, length: int | None
+) -> "tuple[torch.nn.Module, tuple[torch.Tensor, ...]]":
+    if input_shape is not None and length is not None:
+        raise UsageError("give one of --input-shape, for a model of one float32 input, and --length, for sequences")
     with waiting(progress_console(), "loading PyTorch"):
         import torch
 
         from .. import models
     torch.manual_seed(0)
     built = models.resolve(spec) if weights is None else models.resolve(spec, weights=weights)
-    shape = _shape(input_shape) if input_shape is not None else models.input_shape(spec)
-    if shape is None:
-        raise UsageError(f"{spec} does not say its INPUT_SHAPE; give --input-shape, such as --input-shape 3,32,32")
-    return built.eval(), torch.zeros((batch, *shape[1:]))
+    if input_shape is not None:
+        return built.eval(), (torch.randn((batch, *_shape(input_shape))),)
+    options = {} if length is None else {"length": length}
+    return built.eval(), models.example_inputs(spec, batch, **options)
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    """'3,32,32' as (1, 3, 32, 32)."""
+    """'3,32,32' as (3, 32, 32)."""
     try:
         found = tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
         found = ()
     if not found or min(found) < 1:
         raise UsageError(f"--input-shape {text}: write the sizes of one example without the batch, such as 3,32,32")
-    return (1, *found)
+    return found

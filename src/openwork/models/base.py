@@ -1,5 +1,6 @@
 """What every zoo model shares: where its weights come from, and the check that they fit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,14 +18,26 @@ PRETRAINED = "pretrained"
 """The value of `weights` that asks for the published weights of a model."""
 
 
-def with_weights(model: M, name: str, weights: str | Path | None, published: bool = False) -> M:
+Rename = Callable[[str], str | None]
+"""The model's name of a tensor that is called so in a file; None: the model does without it."""
+
+
+def with_weights(
+    model: M,
+    name: str,
+    weights: str | Path | None,
+    published: bool | Callable[[], Path] = False,
+    rename: Rename | None = None,
+) -> M:
     """`model` with the weights that `weights` means, in evaluation mode.
 
     Arguments:
         name: the model's name in the zoo, for messages and file names.
-        weights: None keeps the random initialisation; "pretrained" reads `DATA/weights/NAME.safetensors`; anything else
-            is the path of a safetensors file with plain torch names.
-        published: whether published weights of this model are known.
+        weights: None keeps the random initialisation; "pretrained" reads the published ones; anything else is the path
+            of a safetensors file with plain torch names.
+        published: whether published weights of this model are known. They lie in `DATA/weights/NAME.safetensors`, or
+            where a function says that is given here.
+        rename: for files that others write under names of their own.
 
     Raises `ModelError` where there are no such weights, or they do not fit, or hold NaN or infinity.
     """
@@ -32,7 +45,12 @@ def with_weights(model: M, name: str, weights: str | Path | None, published: boo
         return model.eval()
     if weights == PRETRAINED and not published:
         raise ModelError(f"{name} has no published weights; pass weights=None, or the path of a .safetensors file")
-    path = data_root() / "weights" / f"{name}.safetensors" if weights == PRETRAINED else Path(weights).expanduser()
+    if weights != PRETRAINED:
+        path = Path(weights).expanduser()
+    elif callable(published):
+        path = published()
+    else:
+        path = data_root() / "weights" / f"{name}.safetensors"
     if not path.is_file():
         remedy = (
             "run `openwork data get weights`, set OPENWORK_DATA to the folder that holds weights/, or pass weights=None"
@@ -40,16 +58,18 @@ def with_weights(model: M, name: str, weights: str | Path | None, published: boo
             else "pass the path of a .safetensors file"
         )
         raise ModelError(f"{name}: there are no weights at {path}; {remedy}")
-    load_weights(model, path, name)
+    load_weights(model, path, name, rename)
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: Path, name: str) -> None:
+def load_weights(model: nn.Module, path: Path, name: str, rename: Rename | None = None) -> None:
     """Put the tensors of a safetensors file into `model`; names and shapes must agree, values must be finite."""
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{name}: {path} is not a whole safetensors file ({error})") from error
+    if rename is not None:
+        state = {ours: value for key, value in state.items() if (ours := rename(key)) is not None}
     # Older files lack the counters of batch norm, which play no part in the result.
     own = {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
     given = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
