@@ -3,7 +3,8 @@
 import math
 import platform
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ..engine.native import checked_isa
 from ..errors import CompileError, UsageError
 from ..formats.artifact import Artifact, plain_json
 from .capture import capture, evaluating
+from .graph import Graph
 from .lower import lower
 from .lowering import Draft, Lowered
 from .optimize import optimize
@@ -66,23 +68,53 @@ def compile(
         >>> engine(torch.randn(1, 3, 16, 16)).shape
         torch.Size([1, 8, 16, 16])
     """
-    if dtype != "float32":
-        raise UsageError(f"dtype={dtype!r} is not available; this engine computes in 'float32'")
-    if tune not in ("off", "fast", "thorough"):
-        raise UsageError(f"tune={tune!r} is not one of 'off', 'fast', 'thorough'")
+    settings = Settings.checked(dtype, threads, tune, isa)
     if not isinstance(model, nn.Module):
         raise UsageError(f"model is a {type(model).__name__}, not a torch.nn.Module")
     inputs = _checked_inputs(example_inputs)
-    threads, isa = checked_threads(threads), checked_isa(isa)
-    plain_json(provenance or {})
-    graph = optimize(capture(model, inputs))
-    program, layers = _tune(lower(graph), threads, isa, tune, progress or (lambda done, total: None))
+    facts = {**(provenance or {}), "name": name or type(model).__name__}
+    plain_json(facts)
+    return compile_graph(capture(model, inputs), model, inputs, settings, facts, progress)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What people choose about an engine; made by `checked`."""
+
+    dtype: str
+    threads: int
+    tune: Effort
+    isa: str
+
+    @classmethod
+    def checked(
+        cls, dtype: str = "float32", threads: int | None = None, tune: str = "fast", isa: str = "auto"
+    ) -> "Settings":
+        """The settings, or an error that names what is wrong with them."""
+        if dtype != "float32":
+            raise UsageError(f"dtype={dtype!r} is not available; this engine computes in 'float32'")
+        if tune not in get_args(Effort):
+            raise UsageError(f"tune={tune!r} is not one of {', '.join(map(repr, get_args(Effort)))}")
+        return cls(dtype, checked_threads(threads), cast(Effort, tune), checked_isa(isa))
+
+
+def compile_graph(
+    captured: Graph,
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    settings: Settings,
+    facts: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> Engine:
+    """The engine of a captured graph; `model`, which it was captured from, says on `inputs` what is right."""
+    threads, isa = settings.threads, settings.isa
+    lowered = lower(optimize(captured))
+    program, layers = _tune(lowered, threads, isa, settings.tune, progress or (lambda done, total: None))
     facts = {
-        **(provenance or {}),
-        "name": name or type(model).__name__,
+        **facts,
         "torch": torch.__version__,
         "cpu": platform.processor() or platform.machine(),
-        "tuned": {"effort": tune, "threads": threads},
+        "tuned": {"effort": settings.tune, "threads": threads},
     }
     engine = Engine(Artifact(program, tuple(layers), facts), threads, isa)
     error = check(engine, model, inputs)
