@@ -14,8 +14,8 @@ from openwork.errors import ModelError, UsageError
 REAL = Path(os.environ.get("OPENWORK_DATA", "/nonexistent"))
 HAS_REAL = (REAL / "cifar10").is_dir() and (REAL / "weights").is_dir()
 
-# As published: Keras and torchvision list the ImageNet models; He et al. the CIFAR ones (0.27, 0.46, 0.66, 0.85 M);
-# transformers counts 109,482,240 for BERT-base and 22,713,216 for MiniLM-L6 with poolers, which the zoo leaves out.
+# As published: Keras and torchvision list the ImageNet models, timm ViT-S; He et al. the CIFAR ones (0.27, 0.46,
+# 0.66, 0.85 M). With their poolers, which the zoo leaves out, BERT-base has 109,482,240 and MiniLM-L6 22,713,216.
 PARAMETERS = {
     "alexnet_cifar": 23_272_266,
     "bert_base": 109_482_240 - 768 * 769,
@@ -30,6 +30,7 @@ PARAMETERS = {
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
     "vgg16": 138_357_544,
+    "vit_s": 22_050_664,
 }
 
 
