@@ -71,6 +71,13 @@ NB_MODULE(_native, m) {
       }
     throw std::invalid_argument("unknown instruction set");
   }, "isa"_a, "mb"_a, "Vectors of positions in the widest register block of mb rows.");
+  m.def("map", [](const std::string& isa, const std::string& function, const Buffer& values) {
+    for (const Kernels* k : available_kernels())
+      for (size_t f = 0; f < std::size(kFunctions); f++)
+        if (isa == k->name && function == kFunctions[f]) return k->map(static_cast<Function>(f), values.data(), values.data(), static_cast<int64_t>(values.size()));
+    throw std::invalid_argument("unknown instruction set or function");
+  }, "isa"_a, "function"_a, "values"_a.noconvert(), "Apply a function of vec_math.hpp in place, for tests.");
+  m.attr("FUNCTIONS") = std::vector<std::string>(std::begin(kFunctions), std::end(kFunctions));
   m.def("fma_peak", [](const std::string& isa) {
     nb::gil_scoped_release release;
     for (const Kernels* k : available_kernels())

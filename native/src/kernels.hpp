@@ -51,6 +51,9 @@ struct Window {
   const float* scale_x;  // [out_w]
 };
 
+enum class Function { exp, sigmoid, tanh, erf, gelu };
+constexpr const char* kFunctions[] = {"exp", "sigmoid", "tanh", "erf", "gelu"};  // as Function counts
+
 using TapsKernel = void (*)(const Taps&, int64_t q, int block_begin, int block_end);
 using RowsKernel = void (*)(const Rows&, int64_t sample, int panel_begin, int panel_end);
 
@@ -68,6 +71,7 @@ struct Kernels {
   void (*sum_pool)(const Window&);
   void (*copy_row)(const float* x, int64_t step, float* y, int64_t n);
   float (*sum)(const float* x, int64_t n);
+  void (*map)(Function function, const float* x, float* y, int64_t n);  // x and y may be the same
   double (*fma_peak)(int64_t iterations);  // returns flops done; time it to learn the peak
 };
 

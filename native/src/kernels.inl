@@ -6,6 +6,7 @@
 
 #include "kernels.hpp"
 #include "vec.hpp"
+#include "vec_math.hpp"
 
 namespace {
 
@@ -229,6 +230,28 @@ float sum(const float* x, int64_t n) {
   return total;
 }
 
+template <class F>
+void map_with(const F& f, const float* x, float* y, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, f(load(x + i)));
+  if (i == n) return;
+  float rest[kLanes] = {};
+  std::memcpy(rest, x + i, static_cast<size_t>(n - i) * sizeof(float));
+  store(rest, f(load(rest)));
+  std::memcpy(y + i, rest, static_cast<size_t>(n - i) * sizeof(float));
+}
+
+void map(openwork::Function function, const float* x, float* y, int64_t n) {
+  using openwork::Function;
+  switch (function) {
+    case Function::exp: return map_with([](vec v) { return exp(v); }, x, y, n);
+    case Function::sigmoid: return map_with([](vec v) { return sigmoid(v); }, x, y, n);
+    case Function::tanh: return map_with([](vec v) { return tanh(v); }, x, y, n);
+    case Function::erf: return map_with([](vec v) { return erf(v); }, x, y, n);
+    case Function::gelu: return map_with([](vec v) { return gelu(v); }, x, y, n);
+  }
+}
+
 double fma_peak(int64_t iterations) {
   vec acc[12];
   for (int i = 0; i < 12; i++) acc[i] = splat(static_cast<float>(i));
@@ -292,6 +315,7 @@ openwork::Kernels table(const char* name) {
   k.sum_pool = pool<false>;
   k.copy_row = copy_row;
   k.sum = sum;
+  k.map = map;
   k.fma_peak = fma_peak;
   return k;
 }

@@ -1,6 +1,7 @@
 // The naive reference of every kernel: one scalar loop each, sums in double. Slow on purpose; the property tests run whole
 // programs with this table and compare. Tiles mean nothing here, so all entries of a family share one function per shape.
 
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -68,6 +69,19 @@ float sum(const float* x, int64_t n) {
   return static_cast<float>(total);
 }
 
+void map(Function function, const float* x, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    const double v = x[i];
+    switch (function) {
+      case Function::exp: y[i] = static_cast<float>(std::exp(v)); break;
+      case Function::sigmoid: y[i] = static_cast<float>(1 / (1 + std::exp(-v))); break;
+      case Function::tanh: y[i] = static_cast<float>(std::tanh(v)); break;
+      case Function::erf: y[i] = static_cast<float>(std::erf(v)); break;
+      case Function::gelu: y[i] = static_cast<float>(0.5 * v * (1 + std::erf(v * 0.70710678118654752))); break;
+    }
+  }
+}
+
 double fma_peak(int64_t) { return 0; }
 
 template <int MB, int... NV>
@@ -98,6 +112,7 @@ const Kernels& reference_kernels() {
     k.sum_pool = pool<false>;
     k.copy_row = copy_row;
     k.sum = sum;
+    k.map = map;
     k.fma_peak = fma_peak;
     return k;
   }();

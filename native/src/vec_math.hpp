@@ -1,0 +1,61 @@
+// Functions of a vector, for whatever vec.hpp defines `vec` to be. The coefficients are least-maximum fits of our own.
+// Errors are against the exact function, measured over every exponent (tests/native/test_math.py).
+#pragma once
+
+#include "vec.hpp"
+
+namespace {
+
+template <int N>
+inline vec polynomial(vec x, const float (&c)[N]) {
+  vec r = splat(c[N - 1]);
+#pragma GCC unroll 16
+  for (int i = N - 2; i >= 0; i--) r = r * x + splat(c[i]);
+  return r;
+}
+
+inline vec absolute(vec x) { return (vec)((ivec)x & (ivec{} + 0x7fffffff)); }
+inline vec with_sign_of(vec magnitude, vec sign) { return (vec)((ivec)magnitude | ((ivec)sign & (ivec{} + static_cast<int32_t>(0x80000000u)))); }
+
+// e^x within 2 units in the last place; below e^-87 zero, above e^88.7 infinity, NaN for NaN.
+inline vec exp(vec x) {
+  const vec low = splat(-87.33654f), high = splat(88.72283f);
+  const ivec zero = x < low, infinite = x > high;
+  const vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+  const vec y = zero ? low : (infinite ? high : x);
+  const vec n = (y * 1.44269504f + magic) - magic;
+  const vec r = (y - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  constexpr float c[] = {5.000000027e-01f, 1.666657701e-01f, 4.166637525e-02f, 8.363175254e-03f, 1.394111328e-03f};
+  const vec power = (r * r) * polynomial(r, c) + r + 1.0f;
+  // 2^n in two factors, since n may be 128
+  const ivec whole = __builtin_convertvector(n != n ? vec{} : n, ivec), half = whole >> 1;
+  const vec result = power * (vec)((half + 127) << 23) * (vec)((whole - half + 127) << 23);
+  return zero ? vec{} : (infinite ? splat(__builtin_inff()) : result);
+}
+
+// 1 / (1 + e^-x) within 2e-7.
+inline vec sigmoid(vec x) { return 1.0f / (1.0f + exp(-x)); }
+
+// tanh within 2e-7, relative also near zero.
+inline vec tanh(vec x) {
+  const vec a = absolute(x);
+  constexpr float c[] = {9.999999961e-01f, -3.333326053e-01f, 1.333112753e-01f, -5.372106788e-02f, 2.059098793e-02f, -5.659988599e-03f};
+  const vec small = x * polynomial(x * x, c);
+  const vec large = with_sign_of(1.0f - 2.0f / (exp(a + a) + 1.0f), x);
+  return a < splat(0.625f) ? small : large;
+}
+
+// erf within 2e-7, relative also near zero. Its tail is 1 - e^-q with a polynomial q, exact to rounding beyond 4.
+inline vec erf(vec x) {
+  const vec a = absolute(x), b = a > splat(4.0f) ? splat(4.0f) : a;
+  constexpr float near[] = {1.128379166e+00f, -3.761262582e-01f, 1.128358515e-01f, -2.685381193e-02f, 5.188327674e-03f, -8.010193524e-04f, 7.853861017e-05f};
+  constexpr float far[] = {7.484109946e-04f, 1.125956980e+00f, 6.390471428e-01f, 1.033555451e-01f, -2.263865189e-02f, 3.441250807e-03f, -3.181897810e-04f, 1.334549137e-05f};
+  const vec small = x * polynomial(x * x, near);
+  const vec large = with_sign_of(1.0f - exp(-polynomial(b, far)), x);
+  return a < splat(1.0f) ? small : (x != x ? x : large);
+}
+
+// x times the normal distribution's cumulative function, the exact form.
+inline vec gelu(vec x) { return 0.5f * x * (1.0f + erf(x * 0.707106781f)); }
+
+}  // namespace
