@@ -24,6 +24,7 @@ PARAMETERS = {
     "cifar10_resnet44": 658_586,
     "cifar10_resnet56": 853_018,
     "cifar10_vgg16": 14_728_266,
+    "efficientnet_lite0": 4_652_008,
     "lenet5": 431_080,
     "minilm": 22_713_216 - 384 * 385,
     "mobilenetv2": 3_504_872,

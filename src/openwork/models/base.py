@@ -1,5 +1,6 @@
 """What every zoo model shares: where its weights come from, and the check that they fit."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -34,7 +35,7 @@ def with_weights(
     Arguments:
         name: the model's name in the zoo, for messages and file names.
         weights: None keeps the random initialisation; "pretrained" reads the published ones; anything else is the path
-            of a safetensors file with plain torch names.
+            of a safetensors (or .pth) file with plain torch names.
         published: whether published weights of this model are known. They lie in `DATA/weights/NAME.safetensors`, or
             where a function says that is given here.
         rename: for files that others write under names of their own.
@@ -63,11 +64,8 @@ def with_weights(
 
 
 def load_weights(model: nn.Module, path: Path, name: str, rename: Rename | None = None) -> None:
-    """Put the tensors of a safetensors file into `model`; names and shapes must agree, values must be finite."""
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{name}: {path} is not a whole safetensors file ({error})") from error
+    """Put the tensors of a file into `model`; names and shapes must agree, values must be finite."""
+    state = _read(path, name)
     if rename is not None:
         state = {ours: value for key, value in state.items() if (ours := rename(key)) is not None}
     # Older files lack the counters of batch norm, which play no part in the result.
@@ -79,6 +77,19 @@ def load_weights(model: nn.Module, path: Path, name: str, rename: Rename | None 
     if broken:
         raise ModelError(f"{name}: {path} holds NaN or infinity in {broken[0]}; train again, or take an earlier file")
     model.load_state_dict(state, strict=False)
+
+
+def _read(path: Path, name: str) -> dict[str, Tensor]:
+    """The tensors in a safetensors file, or in a .pth file that holds nothing else: no code of it is run."""
+    pickled = path.suffix == ".pth"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        kind = "a .pth file of tensors alone" if pickled else "a whole safetensors file"
+        raise ModelError(f"{name}: {path} is not {kind} ({str(error).partition(chr(10))[0]})") from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ModelError(f"{name}: {path} holds more than tensors; save model.state_dict() alone")
+    return found
 
 
 def _difference(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
