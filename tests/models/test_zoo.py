@@ -25,7 +25,9 @@ PARAMETERS = {
     "cifar10_resnet56": 853_018,
     "cifar10_vgg16": 14_728_266,
     "efficientnet_lite0": 4_652_008,
+    "gru_timit": 9_556_992 + 4 * 3 * 1024 + 48 * 1025,
     "lenet5": 431_080,
+    "lstm_timit": 9_556_992 // 3 * 4 + 4 * 4 * 1024 + 48 * 1025,
     "minilm": 22_713_216 - 384 * 385,
     "mobilenetv2": 3_504_872,
     "resnet18": 11_689_512,
@@ -43,7 +45,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-OUTPUTS = {"bert_base": (1, 128, 768), "minilm": (1, 384)}
+OUTPUTS = {
+    "bert_base": [(1, 128, 768)],
+    "gru_timit": [(1, 1, 48), (1, 2, 1024)],
+    "lstm_timit": [(1, 1, 48), (1, 2, 1024), (1, 2, 1024)],
+    "minilm": [(1, 384)],
+}
 """What is not [batch, classes] with the 10 classes of small images or the 1,000 of large ones."""
 HEAVY = ("bert_base", "vgg16")
 """Models whose random initialisation alone takes seconds."""
@@ -63,7 +70,9 @@ def test_every_model_maps_its_inputs_to_finite_outputs(name):
     classes = 1000 if shape and shape[-1] == 224 else 10
     with torch.inference_mode():
         y = models.resolve(name, weights=None)(*models.example_inputs(name))
-    assert y.shape == OUTPUTS.get(name, (1, classes)) and y.isfinite().all()
+    outputs = [y] if isinstance(y, torch.Tensor) else y
+    assert [y.shape for y in outputs] == OUTPUTS.get(name, [(1, classes)])
+    assert all(y.isfinite().all() for y in outputs)
 
 
 @pytest.mark.parametrize("name", plugins.names("models"))
