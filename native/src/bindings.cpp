@@ -48,6 +48,8 @@ std::vector<float*> checked_pointers(const Program& program, const std::vector<B
 
 NB_MODULE(_native, m) {
   using namespace openwork;
+  // what torch.compile keeps until the process ends is no leak, and a report of it would be people's last line of output
+  nb::set_leak_warnings(false);
   m.doc() = "Openwork's native engine: kernels, program interpreter, thread pool.";
 
   m.def("isas", [] {

@@ -54,3 +54,7 @@ class EngineError(OpenworkError):
 
 class MissingDependencyError(OpenworkError):
     """An optional library that is needed for this call is not installed."""
+
+
+class OpenworkNotice(UserWarning):
+    """Something is done differently than was asked for, or slower than it could be: results are right, once said."""

@@ -15,6 +15,7 @@ import openwork
 from openwork import plugins
 from openwork.cli import _reference
 from openwork.cli.main import build_app, commands
+from openwork.compiler.backend import backend
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,6 +26,13 @@ def blocks(page: Path, language: str) -> list[str]:
     """Code of one language on a page; `<!-- not executed: reason -->` before a block leaves it out."""
     found = FENCE.finditer("\n" + page.read_text())
     return [m["code"] for m in found if m["language"] == language and "not executed: " not in m["before"]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _backend_is_known() -> None:
+    """As in an installed package, also where the source is used as it lies."""
+    if "openwork" not in torch.compiler.list_backends():
+        torch._dynamo.register_backend(backend, name="openwork")
 
 
 @pytest.mark.parametrize("name", list(_reference.pages()))

@@ -143,7 +143,10 @@ def test_a_wheel_holds_the_library_and_every_file_that_is_not_python(tmp_path):
     found = subprocess.run([*command, f"-Cbuild-dir={build}"], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr[-3000:]
     (wheel,) = tmp_path.glob("openwork-*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
+    content = zipfile.ZipFile(wheel)
+    names = set(content.namelist())
+    (points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+    assert "[torch_dynamo_backends]\nopenwork = openwork.compiler.backend:backend" in content.read(points).decode()
     source = ROOT / "src"
     wanted = {str(p.relative_to(source)) for p in source.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     wanted = {name for name in wanted if not name.endswith(".so")}
