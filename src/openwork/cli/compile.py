@@ -41,6 +41,9 @@ def command(
     length: Annotated[
         int | None, typer.Option(min=1, help="Tokens or steps of a sequence, of models that take sequences.")
     ] = None,
+    any_length: Annotated[
+        bool, typer.Option("--any-length", help="Take shorter sequences too, of models with an attention mask.")
+    ] = False,
     tune: Annotated[Tune, typer.Option(help="How long to search for the fastest kernels.")] = Tune.fast,
     threads: Threads = None,
     json: Json = False,
@@ -50,7 +53,13 @@ def command(
     built, example = _model(spec, weights, batch, input_shape, length)
     with compiling(progress_console()):
         engine = openwork.compile(
-            built, example, threads=threads, tune=tune.value, name=short_name(spec), provenance=provenance
+            built,
+            example,
+            threads=threads,
+            tune=tune.value,
+            any_length=any_length,
+            name=short_name(spec),
+            provenance=provenance,
         )
     engine.save(output)
     document = {

@@ -3,7 +3,7 @@
 import math
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..errors import CompileError, UsageError
 from ..formats.artifact import Artifact, plain_json
 from .capture import capture, evaluating
 from .graph import Graph
+from .lengths import find_lengths, shortened
 from .lower import lower
 from .lowering import Draft, Lowered
 from .optimize import optimize
@@ -35,6 +36,7 @@ def compile(
     threads: int | None = None,
     tune: Effort = "fast",
     isa: str = "auto",
+    any_length: bool = False,
     name: str | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -49,6 +51,9 @@ def compile(
         threads: threads of one inference; default: the cores this process may use.
         tune: 'fast' times a few dozen candidates a layer, 'thorough' searches longer, 'off' trusts the cost model.
         isa: instruction set, for comparisons; default: the best of this CPU.
+        any_length: also take sequences shorter than `example_inputs` along axis 1. The engine appends zeros to every
+            input of that length and cuts the outputs; the model must ignore them, as attention does where its mask
+            is zero, which is checked.
         name: what to call the model in reports; default: its class.
         provenance: JSON values to keep in the artifact.
         progress: called with (steps done, steps in all) while tuning.
@@ -59,7 +64,7 @@ def compile(
     Raises:
         CaptureError: `torch.export` cannot capture the model.
         ModelError: weights are NaN, infinite or empty.
-        CompileError: the engine's outputs differ from the model's.
+        CompileError: the engine's outputs differ from the model's, for `any_length` also on a shorter input.
 
     Example:
         >>> import torch, openwork
@@ -74,7 +79,7 @@ def compile(
     inputs = _checked_inputs(example_inputs)
     facts = {**(provenance or {}), "name": name or type(model).__name__}
     plain_json(facts)
-    return compile_graph(capture(model, inputs), model, inputs, settings, facts, progress)
+    return compile_graph(capture(model, inputs), model, inputs, settings, facts, progress, any_length)
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ def compile_graph(
     settings: Settings,
     facts: Mapping[str, Any],
     progress: Callable[[int, int], None] | None = None,
+    any_length: bool = False,
 ) -> Engine:
     """The engine of a captured graph; `model`, which it was captured from, says on `inputs` what is right."""
     threads, isa = settings.threads, settings.isa
@@ -116,8 +122,12 @@ def compile_graph(
         "cpu": platform.processor() or platform.machine(),
         "tuned": {"effort": settings.tune, "threads": threads},
     }
+    if any_length:
+        program = replace(program, lengths=find_lengths(program, model, inputs))
     engine = Engine(Artifact(program, tuple(layers), facts), threads, isa)
     error = check(engine, model, inputs)
+    if any_length:
+        check_padding(engine, model, inputs)
     return _with_facts(engine, {**facts, "isa": engine.isa, "max_relative_error": error})
 
 
@@ -159,17 +169,32 @@ def _record(draft: Draft, layer: Layer) -> dict[str, Any]:
 
 def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     """Largest error of the engine on `inputs`, relative to the largest output; `CompileError` above the tolerance."""
-    with evaluating(model), torch.no_grad():
-        wanted = tree_leaves(model(*inputs))  # as torch.export flattens lists and dicts
-    got = engine(*inputs)
-    results = zip([got] if isinstance(got, Tensor) else got, wanted, strict=True)
-    worst = max(_error(ours, theirs.detach()) for ours, theirs in results)
+    worst = _worst_error(engine, model, inputs)
     if worst > TOLERANCE:
         raise CompileError(
             f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {TOLERANCE}); "
             "please report this model"
         )
     return worst
+
+
+def check_padding(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """`CompileError` if zeros after the end of a shorter sequence change what the model says of it."""
+    short = shortened(inputs)
+    worst = _worst_error(engine, model, short)
+    if worst > TOLERANCE:
+        raise CompileError(
+            f"zeros that fill length {short[0].shape[1]} up to {inputs[0].shape[1]} change the outputs by {worst:.2g} "
+            f"of the largest one (limit {TOLERANCE}); give the model an attention mask, or leave any_length out"
+        )
+
+
+def _worst_error(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    with evaluating(model), torch.no_grad():
+        wanted = tree_leaves(model(*inputs))  # as torch.export flattens lists and dicts
+    got = engine(*inputs)
+    results = zip([got] if isinstance(got, Tensor) else got, wanted, strict=True)
+    return max(_error(ours, theirs.detach()) for ours, theirs in results)
 
 
 def _error(ours: Tensor, theirs: Tensor) -> float:

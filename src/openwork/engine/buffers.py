@@ -23,8 +23,8 @@ def allocate(externals: Sequence[TensorSpec]) -> list[Array]:
         raise EngineError(f"no memory for the inputs and outputs: {error}") from error
 
 
-def checked(spec: TensorSpec, value: Any) -> Array:
-    """An input as a row-major array of the model's type; any batch.
+def checked(spec: TensorSpec, value: Any, any_length: bool = False) -> Array:
+    """An input as a row-major array of the model's type; any batch, and if so said any length up to the compiled one.
 
     Raises `EngineError` for what is no array, another shape, or a type that cannot be converted without loss.
     """
@@ -38,8 +38,10 @@ def checked(spec: TensorSpec, value: Any) -> Array:
     else:
         kind = type(value).__name__
         raise EngineError(f"input {spec.name} is a {kind}, the engine takes a NumPy array or a tensor")
-    if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:]:
-        wanted = ", ".join(map(str, ("any batch", *spec.shape[1:]) if spec.shape else ()))
+    fixed = 2 if any_length and array.shape[1:2] and 1 <= array.shape[1] <= spec.shape[1] else 1
+    if array.ndim != len(spec.shape) or array.shape[fixed:] != spec.shape[fixed:]:
+        rest = (f"1 to {spec.shape[1]}", *spec.shape[2:]) if any_length else spec.shape[1:]
+        wanted = ", ".join(map(str, ("any batch", *rest) if spec.shape else ()))
         raise EngineError(f"input {spec.name} has shape {array.shape}, the engine takes ({wanted})")
     array = np.asarray(_converted(spec, array), order="C")
     return array if array.flags.writeable else array.copy()

@@ -16,6 +16,7 @@ from ..formats.artifact import Artifact
 from ..formats.program import Array, TensorSpec, TorchCall, torch_calls
 from .buffers import allocate, checked, filled, seen_natively
 from .explain import Explanation
+from .lengths import cut, padded
 from .native import build
 
 MAX_THREADS = 1024
@@ -113,7 +114,8 @@ class Engine:
         Args:
             inputs: one array or tensor for each model input, `[batch, ...]`, of the type that `inputs` names (whole
                 numbers may come in any type that holds them). Any batch works: it is run in pieces of the compiled
-                batch, the last one filled up with zeros; of no samples the outputs are empty.
+                batch, the last one filled up with zeros; of no samples the outputs are empty. Sequences may be shorter
+                than compiled if that was asked for (`any_length`).
 
         Returns:
             An array (a tensor if the first input was one), or a tuple of them if the model has several outputs.
@@ -121,9 +123,14 @@ class Engine:
         Raises:
             EngineError: wrong number of inputs, shape or type.
         """
-        arrays = [checked(spec, value) for spec, value in zip(self.inputs, self._counted(inputs), strict=True)]
+        lengths = self._spec.lengths
+        varying = lengths.inputs if lengths else ()
+        given = zip(self.inputs, self._counted(inputs), strict=True)
+        arrays = [checked(spec, value, i in varying) for i, (spec, value) in enumerate(given)]
+        arrays, length = padded(lengths, arrays) if lengths else (arrays, 0)
         fits = all(a.shape == spec.shape for a, spec in zip(arrays, self.inputs, strict=True))
         results = self._run(arrays) if fits else self._run_pieces(arrays)
+        results = cut(lengths, results, length) if lengths else results
         if not isinstance(inputs[0], np.ndarray):
             import torch
 

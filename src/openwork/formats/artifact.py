@@ -12,7 +12,7 @@ damage; a file made to deceive is caught by the native library, which checks eve
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from safetensors.numpy import save as serialize
 
 from .. import files
 from ..errors import ArtifactError, UsageError
-from .program import DTYPES, Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall
+from .program import DTYPES, Array, Lengths, ProgramSpec, Segment, Step, TensorSpec, TorchCall
 
 VERSION = 1
 _BLANK = "0" * 64
@@ -55,6 +55,7 @@ def to_bytes(artifact: Artifact) -> bytes:
             "outputs": program.outputs,
             "steps": [{"op": s.op, "name": s.name, "arrays": sorted(s.arrays), **s.fields} for s in program.steps],
             "segments": [asdict(s) for s in program.segments],
+            "lengths": asdict(program.lengths) if program.lengths else None,
         },
         "layers": artifact.layers,
         "provenance": artifact.provenance,
@@ -159,12 +160,26 @@ def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpe
         segments,
         {k.removeprefix("torch."): v for k, v in arrays.items() if k.startswith("torch.")},
     )
+    if (lengths := head.get("lengths")) is not None:
+        spec = replace(spec, lengths=_lengths(lengths, spec))
     for e in externals:
         if e.dtype not in DTYPES:
             raise ValueError(f"a buffer's type {e.dtype!r} is not one of {', '.join(DTYPES)}")
     if not spec.inputs or not spec.outputs:
         raise ValueError("no inputs or outputs")
     return spec
+
+
+def _lengths(head: Mapping[str, Any], spec: ProgramSpec) -> Lengths:
+    found = Lengths(
+        _size(head["longest"]),
+        tuple(_below(i, len(spec.inputs)) for i in head["inputs"]),
+        tuple(_below(i, len(spec.outputs)) for i in head["outputs"]),
+    )
+    buffers = [*(spec.inputs[i] for i in found.inputs), *(spec.outputs[i] for i in found.outputs)]
+    if not found.inputs or any(spec.externals[b].shape[1:2] != (found.longest,) for b in buffers):
+        raise ValueError("a sequence's length is not that of its inputs and outputs")
+    return found
 
 
 def _segment(head: Mapping[str, Any], steps: int, externals: int) -> Segment:

@@ -62,6 +62,18 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Inputs that may be shorter along axis 1 than compiled, and outputs that then are."""
+
+    longest: int
+    """The compiled length."""
+    inputs: tuple[int, ...]
+    """Places among the program's inputs; zeros are appended to them."""
+    outputs: tuple[int, ...]
+    """Places among the program's outputs; they are cut."""
+
+
+@dataclass(frozen=True)
 class ProgramSpec:
     """Everything that running needs."""
 
@@ -75,6 +87,8 @@ class ProgramSpec:
     segments: tuple[Segment, ...]
     constants: Mapping[str, Array] = field(default_factory=dict)
     """Arrays that PyTorch operators need."""
+    lengths: Lengths | None = None
+    """Set if shorter sequences may come."""
 
 
 def runs(offsets: Sequence[int]) -> Runs:
