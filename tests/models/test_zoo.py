@@ -24,7 +24,10 @@ PARAMETERS = {
     "cifar10_resnet44": 658_586,
     "cifar10_resnet56": 853_018,
     "cifar10_vgg16": 14_728_266,
+    "densenet121": 7_978_856,
+    "edsr": 1_369_859,
     "efficientnet_lite0": 4_652_008,
+    "espcn": 22_729,
     "gru_timit": 9_556_992 + 4 * 3 * 1024 + 48 * 1025,
     "lenet5": 431_080,
     "lstm_timit": 9_556_992 // 3 * 4 + 4 * 4 * 1024 + 48 * 1025,
@@ -32,6 +35,8 @@ PARAMETERS = {
     "mobilenetv2": 3_504_872,
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
+    "shufflenetv2": 2_278_604,
+    "unet": 31_037_698,
     "vgg16": 138_357_544,
     "vit_s": 22_050_664,
 }
@@ -47,12 +52,15 @@ def one_thread():
 
 OUTPUTS = {
     "bert_base": [(1, 128, 768)],
+    "edsr": [(1, 3, 128, 128)],
+    "espcn": [(1, 1, 672, 672)],
     "gru_timit": [(1, 1, 48), (1, 2, 1024)],
     "lstm_timit": [(1, 1, 48), (1, 2, 1024), (1, 2, 1024)],
     "minilm": [(1, 384)],
+    "unet": [(1, 2, 256, 256)],
 }
 """What is not [batch, classes] with the 10 classes of small images or the 1,000 of large ones."""
-HEAVY = ("bert_base", "vgg16")
+HEAVY = ("bert_base", "unet", "vgg16")
 """Models whose random initialisation alone takes seconds."""
 
 
@@ -106,6 +114,23 @@ TORCHVISION = {
         "features.17.conv.3.running_mean": (320,),
         "features.18.0.weight": (1280, 320, 1, 1),
         "classifier.1.weight": (1000, 1280),
+    },
+    "densenet121": {
+        "features.conv0.weight": (64, 3, 7, 7),
+        "features.denseblock1.denselayer6.conv1.weight": (128, 224, 1, 1),
+        "features.denseblock4.denselayer16.norm2.weight": (128,),
+        "features.transition3.norm.running_mean": (1024,),
+        "features.transition3.conv.weight": (512, 1024, 1, 1),
+        "features.norm5.bias": (1024,),
+        "classifier.weight": (1000, 1024),
+    },
+    "shufflenetv2": {
+        "conv1.0.weight": (24, 3, 3, 3),
+        "stage2.0.branch1.2.weight": (58, 24, 1, 1),
+        "stage2.0.branch2.3.weight": (58, 1, 3, 3),
+        "stage3.7.branch2.6.running_var": (116,),
+        "conv5.1.weight": (1024,),
+        "fc.weight": (1000, 1024),
     },
 }
 
