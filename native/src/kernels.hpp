@@ -51,6 +51,33 @@ struct Window {
   const float* scale_x;  // [out_w]
 };
 
+// softmax(scale q^T k + mask) v for one head of one sample, queries [begin, begin + count). Offsets are floats from the arena's
+// begin to position 0 of this sample in each of the head's channels.
+struct Attention {
+  const float* arena;
+  float* arena_out;
+  const int32_t *q, *k, *v, *out;  // [channels] each
+  int channels;                    // of a head, at most kMaxHead
+  int64_t keys;
+  float scale;
+  const int32_t* flags;  // [keys], or null: adds `on` where a flag is not zero, `off` where it is
+  float on, off;
+  const float* bias;     // [keys][bias_stride], or null: added to the score of (key, query)
+  int64_t bias_stride;
+};
+constexpr int kMaxHead = 256;
+
+// y[c, q] = (x[c, q] - mean[q]) / sqrt(variance[q] + eps) * weight[c] + bias[c], mean and variance over the channels
+struct Norm {
+  const float* arena;
+  float* arena_out;
+  const int32_t *x, *y;  // [channels], position 0 of each
+  int channels;
+  const float *weight, *bias;
+  float eps;
+  const uint16_t* inside;  // [units]
+};
+
 enum class Function { exp, sigmoid, tanh, erf, gelu };
 constexpr const char* kFunctions[] = {"exp", "sigmoid", "tanh", "erf", "gelu"};  // as Function counts
 
@@ -58,6 +85,7 @@ using TapsKernel = void (*)(const Taps&, int64_t q, int block_begin, int block_e
 using RowsKernel = void (*)(const Rows&, int64_t sample, int panel_begin, int panel_end);
 
 constexpr int kMaxVectors = 12;  // vectors of positions in a register block
+constexpr int kMaxQueries = 3;   // vectors of queries in a tile of attention
 constexpr int kMaxSamples = 6;   // samples in a register block of the rows kernel
 
 struct Kernels {
@@ -71,6 +99,8 @@ struct Kernels {
   void (*sum_pool)(const Window&);
   void (*copy_row)(const float* x, int64_t step, float* y, int64_t n);
   float (*sum)(const float* x, int64_t n);
+  void (*attention)(const Attention& a, int64_t begin, int64_t count);  // at most kMaxQueries vectors of queries
+  void (*layer_norm)(const Norm& n, int64_t unit_begin, int64_t unit_end);
   void (*map)(Function function, const float* x, float* y, int64_t n);  // x and y may be the same
   double (*fma_peak)(int64_t iterations);  // returns flops done; time it to learn the peak
 };

@@ -266,6 +266,12 @@ double fma_peak(int64_t iterations) {
   return 2.0 * kLanes * 12 * static_cast<double>(iterations);
 }
 
+}  // namespace
+
+#include "token_kernels.inl"
+
+namespace {
+
 template <int MB, int NV>
 constexpr openwork::TapsKernel taps_if_it_fits() {
   if constexpr (MB * NV <= OW_ACCUMULATORS)
@@ -316,6 +322,8 @@ openwork::Kernels table(const char* name) {
   k.copy_row = copy_row;
   k.sum = sum;
   k.map = map;
+  k.attention = attention;
+  k.layer_norm = layer_norm;
   k.fma_peak = fma_peak;
   return k;
 }

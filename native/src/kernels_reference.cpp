@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "kernels.hpp"
 
@@ -69,6 +70,38 @@ float sum(const float* x, int64_t n) {
   return static_cast<float>(total);
 }
 
+void attention(const Attention& a, int64_t begin, int64_t count) {
+  for (int64_t i = begin; i < begin + count; i++) {
+    std::vector<double> scores(static_cast<size_t>(a.keys));
+    double top = -std::numeric_limits<double>::infinity(), total = 0;
+    for (int64_t j = 0; j < a.keys; j++) {
+      double s = 0;
+      for (int c = 0; c < a.channels; c++) s += static_cast<double>(a.arena[a.q[c] + i]) * a.arena[a.k[c] + j];
+      s = s * a.scale + (a.flags ? (a.flags[j] ? a.on : a.off) : 0.0f) + (a.bias ? a.bias[j * a.bias_stride + i] : 0.0f);
+      scores[static_cast<size_t>(j)] = s;
+      if (s > top) top = s;
+    }
+    for (double& s : scores) total += s = top == -std::numeric_limits<double>::infinity() && s == s ? 0 : std::exp(s - top);
+    for (int c = 0; c < a.channels; c++) {
+      double sum = 0;
+      for (int64_t j = 0; j < a.keys; j++) sum += scores[static_cast<size_t>(j)] * a.arena[a.v[c] + j];
+      a.arena_out[a.out[c] + i] = total == 0 ? 0.0f : static_cast<float>(sum / total);
+    }
+  }
+}
+
+void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
+  for (int64_t q = unit_begin * kUnit; q < unit_end * kUnit; q++) {
+    double mean = 0, square = 0;
+    for (int c = 0; c < n.channels; c++) mean += n.arena[n.x[c] + q] / static_cast<double>(n.channels);
+    for (int c = 0; c < n.channels; c++) square += (n.arena[n.x[c] + q] - mean) * (n.arena[n.x[c] + q] - mean);
+    const double scale = 1 / std::sqrt(square / n.channels + n.eps);
+    const bool pixel = n.inside[q / kUnit] >> (q % kUnit) & 1;
+    for (int c = 0; c < n.channels; c++)
+      n.arena_out[n.y[c] + q] = pixel ? static_cast<float>((n.arena[n.x[c] + q] - mean) * scale * n.weight[c] + n.bias[c]) : 0.0f;
+  }
+}
+
 void map(Function function, const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
     const double v = x[i];
@@ -113,6 +146,8 @@ const Kernels& reference_kernels() {
     k.copy_row = copy_row;
     k.sum = sum;
     k.map = map;
+    k.attention = attention;
+    k.layer_norm = layer_norm;
     k.fma_peak = fma_peak;
     return k;
   }();

@@ -154,6 +154,7 @@ void Program::run(int begin, int end, std::span<float* const> externals) {
   const std::scoped_lock lock(mutex_);
   require(begin >= 0 && begin <= end && end <= size(), "no such steps");
   prepare(externals);
+  for (int s = begin; s < end; s++) steps_[static_cast<size_t>(s)]->check({arena_.get(), bound_.data()});
   run_steps(begin, end);
 }
 

@@ -36,6 +36,8 @@ class Step {
   virtual std::string kernel(const Kernels& kernels) const = 0;
   // Puts what never changes into the arena, once, when the step joins its program.
   virtual void settle(float* /*arena*/) const {}
+  // Before a run: throws std::out_of_range for values in external buffers that the step cannot take, such as a token's number.
+  virtual void check(const Context& /*context*/) const {}
 };
 
 // Throws std::invalid_argument naming what is wrong with the fields.

@@ -159,7 +159,68 @@ MEAN = [
     ("output lies outside", {"y_stride": 2**30 - 1}),
     ("batch", {"batch": -5}),
 ]
+HUGE_PLANES = i32([0] * 9, HUGE)
+ATTENTION = [
+    ("batch", {"batch": 0}),
+    ("at least one query", {"queries": 0}),
+    ("at least one key", {"keys": -1}),
+    ("stride is out of range", {"q_stride": -1}),
+    ("stride is out of range", {"k_stride": 2**40}),
+    ("divide among the heads", {"heads": 3}),
+    ("divide among the heads", {"heads": 0}),
+    ("divide among the heads", {"q": i32()}),
+    ("more than 256 channels", {"heads": 1, **dict.fromkeys("qkv", i32([0] * 257)), "out": i32([0] * 257)}),
+    ("as many channels", {"k": i32(0)}),
+    ("query reads outside", {"q": HUGE_PLANES}),
+    ("key reads outside", {"k": HUGE_PLANES}),
+    ("value reads outside", {"v": HUGE_PLANES}),
+    ("output plane lies outside", {"out": HUGE_PLANES}),
+    ("query reads outside", {"queries": 2**29}),
+    ("key reads outside", {"keys": 2**29}),
+    ("query reads outside", {"batch": 2**29}),
+    ("unknown buffer", {"flags": 1}),
+    ("mask lies outside", {"flags": 0, "keys": 45, "k_stride": 1}),
+    ("too many chunks", {"batch": 2**29, "q_stride": 0, "k_stride": 0, "flags": None}),
+]
+BIAS = [
+    ("rows are too short", {"bias_stride": 20}),
+    ("one or all heads", {"bias_heads": 3}),
+    ("one row for each key", {"bias": ONE_FLOAT}),
+]
+LAYER_NORM = [
+    ("as many output", {"y": i32(0)}),
+    ("as many output", {"x": i32(), "y": i32()}),
+    ("one weight and one bias", {"weight": ONE_FLOAT}),
+    ("one weight and one bias", {"bias": ONE_FLOAT}),
+    ("input plane lies outside", {"x": i32([0] * 6, HUGE)}),
+    ("output plane lies outside", {"y": i32([0] * 6, -1)}),
+    ("images overlap", {"grid": [2, 3, 30, 1, 21]}),
+]
+EMBEDDING = [
+    ("batch", {"batch": 0}),
+    ("at least one token", {"length": 0}),
+    ("stride is out of range", {"stride": -1}),
+    ("whole rows", {"table": ONE_FLOAT}),
+    ("whole rows", {"table": NO_FLOATS}),
+    ("unknown buffer", {"ids": 1}),
+    ("unknown buffer", {"ids": -1}),
+    ("tokens lie outside", {"batch": 3, "stride": 0}),
+    ("output plane lies outside", {"stride": 2**29}),
+    ("one row for each position", {"added": ONE_FLOAT}),
+]
+CONSTANT = [
+    ("batch", {"batch": 0}),
+    ("stride is out of range", {"stride": -1}),
+    ("as many values", {"value": ONE_FLOAT}),
+    ("output plane lies outside", {"batch": 2**29}),
+    ("output plane lies outside", {"out": i32(0, 0, -1)}),
+]
 BAD = [
+    *((lambda: steps.attention(flags=True), *bad) for bad in ATTENTION),
+    *((lambda: steps.attention(bias_heads=2), *bad) for bad in BIAS),
+    *((steps.layer_norm, *bad) for bad in LAYER_NORM),
+    *((steps.embedding, *bad) for bad in EMBEDDING),
+    *((steps.constant, *bad) for bad in CONSTANT),
     *((steps.taps, *bad) for bad in TAPS),
     *((lambda: steps.taps(counts=(5, 5, 5)).changed(dense=True, columns=5), *bad) for bad in DENSE),
     *((steps.taps, "out of range", {"out": stretches}) for stretches in LYING),
