@@ -131,7 +131,7 @@ class CopyStep final : public PlaneStep {
     const size_t planes = x_.offset.size();
     require(y_.offset.size() == planes && rows_.size() == planes && columns_.size() == planes, "a copy needs as many output as input planes");
     require_size(batch_, 1, "batch must be at least 1");
-    for (int step : step_) require(step >= 1 && step < (1 << 16), "a copy's steps must be positive");
+    for (int step : step_) require(step >= 1 && step < (1 << 24), "a copy's steps must be positive");
     for (size_t c = 0; c < planes; c++) {
       require(rows_[c] >= 1 && columns_[c] >= 1, "a copy needs at least one row and column");
       const int64_t last_row = (rows_[c] - int64_t{1}) * step_[0], last_column = (columns_[c] - int64_t{1}) * step_[1];

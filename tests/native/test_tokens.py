@@ -61,7 +61,9 @@ def test_attention_is_pytorchs_and_writes_its_queries_only(isa, mask, **options)
         flags=mask == "flags", bias_heads={"bias": 1, "bias of heads": heads}.get(mask, 0), **options
     )
     found = case.run(isa)
-    torch.testing.assert_close(result(case, found), attended(case, case.arena), rtol=2e-5, atol=2e-5)
+    # rounding of a score, which grows with the score, is relative in what it is the exponent of
+    tolerance = 1e-5 * (2 + options["scale"] * options["channels"] ** 0.5)
+    torch.testing.assert_close(result(case, found), attended(case, case.arena), rtol=tolerance, atol=tolerance)
     untouched = np.ones(len(case.arena), bool)
     for o in case.arguments["out"]:
         for n in range(options["batch"]):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
@@ -21,7 +22,7 @@ from ..formats.program import DTYPES
 from .graph import Array, Graph, Node, verify
 from .operators import Unsupported, capture_rule
 
-TAKES_INTEGERS = frozenset({"embedding"})
+TAKES_INTEGERS = frozenset({"embedding", "attention"})
 """Operators whose native form reads whole numbers; before all others such an input stays with PyTorch."""
 
 
@@ -112,6 +113,8 @@ class _Converter:
         self.tensors[node.name] = store[spec.target].detach()
 
     def _call(self, node: fx.Node) -> None:
+        if self._fold(node):
+            return
         rule = capture_rule(str(node.target))
         if rule is not None and self._is_plain(node):
             try:
@@ -126,6 +129,20 @@ class _Converter:
                 return
         self.nodes.append(self._fallback(node))
 
+    def _fold(self, node: fx.Node) -> bool:
+        """Compute what depends on parameters, buffers and numbers only: position ids, causal masks, normed weights."""
+        target = node.target
+        if not isinstance(target, OpOverload) or not isinstance(node.meta.get("val"), Tensor):
+            return False
+        if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
+            return False
+        if any(source.name not in self.tensors for source in node.all_input_nodes):
+            return False
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self.tensors[source.name])
+        with torch.no_grad():
+            self.tensors[node.name] = target(*args, **kwargs)
+        return True
+
     def _outputs(self, node: fx.Node) -> tuple[str, ...]:
         found = []
         returned: Any = node.args[0]
@@ -139,11 +156,21 @@ class _Converter:
             if not isinstance(value, fx.Node):
                 raise CaptureError("the model returns something that is not a tensor; return tensors only")
             if value.name in self.tensors:
-                raise CaptureError(f"the model returns its own constant {value.name}; return computed tensors only")
+                self._return_constant(value)
             found.append(self.name(value))
         if not found:
             raise CaptureError("the model returns nothing; return at least one tensor")
         return tuple(found)
+
+    def _return_constant(self, node: fx.Node) -> None:
+        """A result that does not depend on the inputs: each run returns a copy of its own."""
+        if node.op == "placeholder":
+            raise CaptureError(f"the model returns its own constant {node.name}; return computed tensors only")
+        constants: dict[str, str] = {}
+        args = [self._encode(node, [], constants)]
+        attrs = {"target": "aten.clone.default", "args": args, "kwargs": {"dict": {}}, **self._typed(node)}
+        shape = tuple(int(d) for d in node.meta["val"].shape)
+        self.nodes.append(Node(node.name, "torch", (), shape, attrs, constants, source_of(node)))
 
     # ---- what the rules use ----
 
@@ -154,6 +181,10 @@ class _Converter:
     def is_constant(self, node: Any) -> bool:
         """Whether an argument is a parameter or buffer."""
         return isinstance(node, fx.Node) and node.name in self.tensors
+
+    def value(self, node: fx.Node) -> Tensor:
+        """A parameter's or buffer's value, or what was computed from them."""
+        return self.tensors[node.name]
 
     def tensor(self, node: fx.Node) -> Array:
         """A parameter's or buffer's value as float32."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..formats.program import Runs, runs
+
 UNIT = 16  # floats; positions are worked on in units of this many
 
 
@@ -154,7 +156,10 @@ Storage = Planes | Rows
 
 @dataclass(frozen=True)
 class PlaneView:
-    """A value as channels anywhere in the arena: concatenating or shuffling channels moves nothing."""
+    """A value as channels anywhere in the arena: concatenating or shuffling channels moves nothing.
+
+    Tokens [N, S, C] lie as C planes of 1 x S, features [N, C] as C planes of 1 x 1.
+    """
 
     grid: Grid
     h: int
@@ -164,6 +169,10 @@ class PlaneView:
     def offsets(self) -> list[int]:
         """Position 0 of every channel."""
         return [planes.offset(c) for planes, c in self.channels]
+
+    def runs(self) -> Runs:
+        """Position 0 of every channel, as a program writes it."""
+        return runs(self.offsets())
 
     @property
     def image(self) -> "Image":
@@ -205,6 +214,14 @@ class External:
     def storages(self) -> set[Storage]:
         """Nothing in the arena."""
         return set()
+
+
+def plane_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Batch, channels, height and width of a value as planes: [N, C, H, W], tokens [N, S, C] or features [N, C]."""
+    if len(shape) == 4:
+        n, c, h, w = shape
+        return n, c, h, w
+    return shape[0], shape[-1], 1, shape[1] if len(shape) == 3 else 1
 
 
 View = PlaneView | RowsView | External

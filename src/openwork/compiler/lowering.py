@@ -11,7 +11,7 @@ from typing import Any
 
 from ..formats.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
 from .graph import Graph, Node
-from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Storage, View
+from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Storage, View, plane_shape
 from .plan import plan
 
 Pair = tuple[int, int]
@@ -112,14 +112,17 @@ class Lowering:
         return self.values[name]
 
     def planes(self, name: str) -> PlaneView:
-        """A 4-D value as planes, copied there where it lies otherwise."""
+        """A value as planes, copied there where it lies otherwise: images, tokens [N, S, C] or features [N, C]."""
         view = self.view(name)
         if isinstance(view, PlaneView):
             return view
         if ("planes", name) not in self.cache:
-            n, c, h, w = self.shapes[name]
+            n, c, h, w = plane_shape(self.shapes[name])
             target = self.new_planes(Grid(n), c, h, w)
-            self.copy(view, target)
+            if len(self.shapes[name]) == 4:
+                self.copy(view, target)
+            else:
+                self.rows_to_planes(view, target)
             self.cache["planes", name] = target
         return self.cache["planes", name]  # type: ignore[no-any-return]
 
@@ -131,8 +134,10 @@ class Lowering:
         if ("rows", name) not in self.cache:
             batch = shape[0] if len(shape) == 4 else math.prod(shape[:-1])
             target = RowsView(Rows(batch, math.prod(shape) // batch), shape if len(shape) == 4 else (batch, shape[-1]))
-            source = External(view.buffer, target.shape) if isinstance(view, External) else view
-            self.copy(source, target)
+            if isinstance(view, PlaneView) and len(shape) < 4:
+                self.planes_to_rows(view, target)
+            else:
+                self.copy(External(view.buffer, target.shape) if isinstance(view, External) else view, target)
             self.cache["rows", name] = target
         return self.cache["rows", name]  # type: ignore[no-any-return]
 
@@ -209,6 +214,50 @@ class Lowering:
 
         self.draft("copy", [source], [target], fields)
 
+    def rows_to_planes(self, source: View, target: PlaneView) -> None:
+        """Turn tokens [N, S, C], a row of features each, into a plane for each feature."""
+
+        def fields() -> dict[str, Any]:
+            base, stride, buffer = _row_place(source, target)
+            y, planes = target.image, len(target.channels)
+            x = Image(buffer, 0, stride * target.w, [])
+            return {
+                "x": image_fields(x, [base + c for c in range(planes)]),
+                "y": image_fields(y, y.offsets),
+                "batch": target.grid.batch,
+                "step": [1, stride],
+                "rows": [[1, 0, planes]],
+                "columns": [[target.w, 0, planes]],
+            }
+
+        self.draft("copy", [source], [target], fields)
+
+    def planes_to_rows(self, source: PlaneView, target: View) -> None:
+        """Turn a plane for each feature into tokens [N, S, C], a row of features each."""
+        storages = {id(planes) for planes, _ in source.channels}
+        channels = [c for _, c in source.channels]
+        if len(storages) > 1 or channels != list(range(channels[0], channels[0] + len(channels))):
+            moved = self.new_planes(Grid(source.grid.batch), len(channels), source.h, source.w)
+            self.copy(source, moved)
+            source = moved
+        gathered = source
+
+        def fields() -> dict[str, Any]:
+            base, stride, buffer = _row_place(target, gathered)
+            tokens, first = gathered.w, gathered.offsets()[0]
+            x = Image(-1, 0, gathered.grid.stride, [])
+            y = Image(buffer, 0, stride * tokens, [])
+            return {
+                "x": image_fields(x, [first + s for s in range(tokens)]),
+                "y": image_fields(y, [base + s * stride for s in range(tokens)]),
+                "batch": gathered.grid.batch,
+                "step": [1, gathered.grid.plane],
+                "rows": [[1, 0, tokens]],
+                "columns": [[len(gathered.channels), 0, tokens]],
+            }
+
+        self.draft("copy", [source], [target], fields)
+
     def split(self, source: View, targets: list[PlaneView], phases: list[Pair], stride: Pair, size: Pair) -> None:
         """Copy some phases of a value in one step."""
 
@@ -278,8 +327,10 @@ class Lowering:
             return view.buffer
         if ("export", name) not in self.cache:
             target = self.external(name, self.shapes[name])
-            shaped = External(target.buffer, view.shape) if isinstance(view, RowsView) else target
-            self.copy(view, shaped)
+            if isinstance(view, PlaneView) and len(self.shapes[name]) < 4:
+                self.planes_to_rows(view, target)
+            else:
+                self.copy(view, External(target.buffer, view.shape) if isinstance(view, RowsView) else target)
             self.cache["export", name] = target.buffer
         return self.cache["export", name]  # type: ignore[no-any-return]
 
@@ -306,6 +357,14 @@ class Lowering:
 def clamp_fields(node: Node) -> dict[str, float | None]:
     """The fused clamp as JSON: no bound is null."""
     return {"lo": None if node.lo == -math.inf else node.lo, "hi": None if node.hi == math.inf else node.hi}
+
+
+def _row_place(rows: View, planes: PlaneView) -> tuple[int, int, int]:
+    """Where the first row of features lies, floats from a row to the next, and the buffer."""
+    if isinstance(rows, RowsView):
+        return rows.storage.base, rows.storage.stride, -1
+    assert isinstance(rows, External)
+    return 0, len(planes.channels), rows.buffer
 
 
 def _writing(call: TorchCall, buffer: int) -> TorchCall:

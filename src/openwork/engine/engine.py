@@ -171,6 +171,8 @@ class Engine:
                 else:
                     seen = buffers if self._all_floats else seen_natively(self._spec.externals, buffers)
                     self._native.run(segment.begin, segment.end, seen)
+        except IndexError as error:  # a token that is not in the vocabulary
+            raise EngineError(str(error)) from error
         except (MemoryError, RuntimeError) as error:  # the native library has no thread or no memory left
             raise EngineError(f"cannot run with {self.threads} threads: {error or 'out of memory'}") from error
         finally:

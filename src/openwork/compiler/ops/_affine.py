@@ -4,13 +4,18 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Array, Node
+from ..graph import Array, Node, Shape
 from ..layout import Rows, RowsView
 from ..lowering import Lowering, Weights, clamp_fields
 
+MANY = 8
+"""Tokens from which lanes run over tokens rather than over outputs."""
+
 
 def matrix(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
-    """y = weight x + bias on rows; `weight` is [out, in]."""
+    """y = weight x + bias; `weight` is [out, in]. Tokens lie as planes, lone rows of features as rows."""
+    if many_tokens(node.shape):
+        return _over_tokens(low, node, weight, bias)
     source = low.rows(node.inputs[0])
     batch = source.storage.batch
     target = RowsView(Rows(batch, len(weight)), (batch, len(weight)))
@@ -30,6 +35,22 @@ def matrix(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
     low.values[node.name] = target
 
 
+def many_tokens(shape: Shape) -> bool:
+    """Whether a value [N, S, C] is worked on as planes, lanes over tokens: a kernel's vector should be filled."""
+    return len(shape) == 3 and shape[0] * shape[1] >= MANY
+
+
+def _over_tokens(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
+    """A matrix on every token is a 1 x 1 convolution."""
+    source = low.planes(node.inputs[0])
+    residual = low.planes(node.inputs[1]) if len(node.inputs) > 1 else None
+    if residual:
+        source.grid.merge(residual.grid)
+    target = low.new_planes(source.grid, len(weight), source.h, source.w)
+    low.taps([source], [(0, (0, 0))], target, Weights(weight, bias, 1, node.shape[0] * node.shape[1]), residual)
+    low.values[node.name] = target
+
+
 def channelwise(low: Lowering, node: Node, weight: Array, bias: Array, residual: str | None = None) -> None:
     """y[c] = weight[c] x[c] + bias[c] (+ residual[c]): one tap a plane."""
     source = low.planes(node.inputs[0])
@@ -44,7 +65,7 @@ def channelwise(low: Lowering, node: Node, weight: Array, bias: Array, residual:
 
 def scale(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
     """y[c] = weight[c] x[c] + bias[c] for planes or rows."""
-    if len(node.shape) == 4:
+    if len(node.shape) == 4 or many_tokens(node.shape):
         channelwise(low, node, weight, bias)
     else:
         matrix(low, node, np.diag(weight), bias)

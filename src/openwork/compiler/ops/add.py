@@ -1,8 +1,8 @@
-"""Sum of two values of one shape.
+"""Sum of two values of one shape; tokens may have parameters added.
 
 | op | inputs | attributes | constants |
 | --- | --- | --- | --- |
-| add | a, b [N, C, H, W] | lo, hi | |
+| add | a, b [N, C, H, W] or [N, S, C] | lo, hi | |
 """
 
 from torch import fx
@@ -11,13 +11,22 @@ from ..graph import Graph, Node, Shape
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 from . import _affine
+from ._affine import many_tokens
+from .constant import constant_tokens, is_tokens_constant
 
 
 @captures("aten.add.Tensor")
 def capture(c: Converter, node: fx.Node) -> Node:
     a, b, alpha = arguments(node, None, None, 1)
-    computed(c, a, b)
-    require(alpha == 1 and rank(a) == 4 and shape_of(a) == shape_of(b))
+    require(alpha == 1)
+    if is_tokens_constant(c, a):
+        a, b = b, a
+    computed(c, a)
+    if many_tokens(shape_of(node)) and is_tokens_constant(c, b) and shape_of(a) == shape_of(node):
+        other = constant_tokens(c, b, shape_of(node))
+        return Node(node.name, "add", (c.name(a), other), shape_of(node))
+    computed(c, b)
+    require((rank(a) == 4 or many_tokens(shape_of(a))) and shape_of(a) == shape_of(b))
     return c.make(node, "add", [a, b])
 
 

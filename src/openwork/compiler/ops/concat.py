@@ -10,15 +10,29 @@ from torch import fx
 from ..graph import Graph, Node, Shape
 from ..layout import PlaneView
 from ..lowering import Lowering
-from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require
+from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
+from .constant import constant_tokens
 
 
 @captures("aten.cat.default")
 def capture(c: Converter, node: fx.Node) -> Node:
     tensors, dim = arguments(node, None, 0)
+    if len(shape_of(node)) == 3 and dim % 3 == 1:
+        return _joined(c, node, tensors)
     computed(c, *tensors)
     require(all(rank(t) == 4 for t in tensors) and dim % 4 == 1)
     return c.make(node, "concat", list(tensors))
+
+
+def _joined(c: Converter, node: fx.Node, tensors: list[fx.Node]) -> Node:
+    """Tokens after tokens, a class token before the others."""
+    n, _, width = shape_of(node)
+    names = [
+        constant_tokens(c, t, (n, shape_of(t)[1], width)) if c.is_constant(t) and rank(t) == 3 else c.name(t)
+        for t in tensors
+    ]
+    computed(c, *(t for t in tensors if not c.is_constant(t)))
+    return Node(node.name, "join", tuple(names), shape_of(node))
 
 
 @implies("concat")

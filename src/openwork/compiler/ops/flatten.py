@@ -13,6 +13,7 @@ from ..graph import Graph, Node, Shape
 from ..layout import External, RowsView
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, require, shape_of
+from .attention import joined_heads
 
 
 @captures(
@@ -28,6 +29,8 @@ def capture(c: Converter, node: fx.Node) -> Node | str:
     before, after = shape_of(x), shape_of(node)
     if before == after:
         return c.name(x)
+    if joined := joined_heads(c, node):
+        return joined
     require(len(after) == 2 and len(before) == 4 and after == (before[0], math.prod(before[1:])))
     return c.make(node, "flatten", [x])
 

@@ -1,8 +1,9 @@
-"""Fuse a residual addition into the convolution that makes one of its operands."""
+"""Fuse a residual addition into the convolution, or the matrix on tokens, that makes one of its operands."""
 
 from dataclasses import replace
 
 from ..graph import Graph, Node, rewritten
+from ..ops._affine import many_tokens
 
 ORDER = 30
 
@@ -23,7 +24,12 @@ def _fused(add: Node, made: dict[str, Node], uses: dict[str, int]) -> Node:
     # the operand that is made last: its partner surely exists by then
     for name in sorted(add.inputs, key=order.index, reverse=True):
         conv = made[name]
-        if conv.op == "conv" and len(conv.inputs) == 1 and not conv.clamps and uses[name] == 1:
+        if (
+            (conv.op == "conv" or (conv.op == "linear" and many_tokens(conv.shape)))
+            and len(conv.inputs) == 1
+            and not conv.clamps
+            and uses[name] == 1
+        ):
             other = add.inputs[1] if name == add.inputs[0] else add.inputs[0]
             fused = replace(conv, name=add.name, inputs=(*conv.inputs, other))
             return fused.with_attrs(lo=add.lo, hi=add.hi) if add.clamps else fused
