@@ -40,7 +40,7 @@ class Block(nn.Module):
         return tuple(p.view(n, s, HEADS, -1).transpose(1, 2) for p in parts)
 
     def masked(self, x, present):
-        n, s, _ = x.shape
+        s = x.shape[1]
         if self.mask == "key padding":
             return {"attn_mask": present.bool()[:, None, None, :]}
         if self.mask == "added":
