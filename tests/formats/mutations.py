@@ -45,10 +45,28 @@ def taken_apart(content: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def put_together(text: str, arrays: dict[str, np.ndarray]) -> bytes:
     """A file with a right digest, whatever it says."""
-    content = bytearray(save(arrays, {"openwork": text, "digest": BLANK.decode()}))
+    return sealed(save(arrays, {"openwork": text, "digest": BLANK.decode()}))
+
+
+def with_header(content: bytes, header: dict[str, Any]) -> bytes:
+    """The file with another safetensors header, and a right digest."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return sealed(len(text).to_bytes(8, "little") + text + content[start:])
+
+
+def sealed(content: bytes) -> bytes:
+    """The file with a right digest."""
     at = content.index(b'"digest":"') + len(b'"digest":"')
-    content[at : at + 64] = hashlib.sha256(content).hexdigest().encode()
-    return bytes(content)
+    blank = content[:at] + BLANK + content[at + 64 :]
+    return blank[:at] + digest(blank).encode() + blank[at + 64 :]
+
+
+def digest(content: bytes) -> str:
+    """The digest of a file whose digest is zeros, as the documentation words it."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    pieces = [content[:start], *(content[i : i + 2**20] for i in range(start, len(content), 2**20))]
+    return hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).hexdigest()
 
 
 NASTY: list[Any] = [

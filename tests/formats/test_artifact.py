@@ -1,6 +1,8 @@
 """The artifact survives a round trip, finds every damage, and outlives a full disk."""
 
+import dataclasses
 import json
+import mmap
 import pickle
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mutations import BLANK, corrupted, put_together, taken_apart
+from mutations import BLANK, corrupted, put_together, sealed, taken_apart, with_header
 from safetensors.numpy import save as safetensors
 from small_models import assert_agrees
 
@@ -52,6 +54,34 @@ def test_an_artifact_of_an_artifact_is_the_same(path):
     once = artifact.load(path)
     again = artifact.from_bytes(artifact.to_bytes(once))
     assert taken_apart(artifact.to_bytes(again))[0] == taken_apart(path.read_bytes())[0]
+
+
+def test_arrays_are_used_where_they_lie_in_the_file(path):
+    for step in artifact.load(path).program.steps:
+        for array in step.arrays.values():
+            while isinstance(array.base, np.ndarray):
+                array = array.base
+            assert isinstance(array.base.obj, mmap.mmap) and not array.flags.writeable
+
+
+def test_a_file_may_be_replaced_while_it_is_in_use(engine, native_engine, path):
+    x = torch.ones(2, 2, 8, 8)
+    loaded, wanted = openwork.load(path, threads=1), engine(x)
+    native_engine.save(path)
+    assert all(map(torch.equal, loaded(x), wanted))
+
+
+def test_files_of_several_pieces_are_digested_whole(native_engine, tmp_path):
+    program = native_engine.artifact.program
+    big = {"big": np.arange(5 << 18, dtype=np.float32)}  # 5 MiB
+    content = artifact.to_bytes(artifact.Artifact(dataclasses.replace(program, constants=big)))
+    assert content == sealed(content)
+    np.testing.assert_array_equal(artifact.from_bytes(content).program.constants["big"], big["big"])
+    for at in range(len(content) - 1, 0, -(1 << 20)):
+        damaged = bytearray(content)
+        damaged[at] ^= 1
+        with pytest.raises(ArtifactError, match="does not match its digest"):
+            artifact.from_bytes(bytes(damaged))
 
 
 def test_ten_thousand_corruptions_are_all_found(native_engine):
@@ -157,6 +187,41 @@ def test_lies_with_a_right_digest_are_named(path, change, message):
     with pytest.raises(ArtifactError, match=message) as caught:
         openwork.load(path, threads=1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, b: b.update(data_offsets=a["data_offsets"]), "leaves a hole, overlaps another"),
+        (lambda a, b: a.update(data_offsets=[4, a["data_offsets"][1]]), "leaves a hole"),
+        (lambda a, b: b.update(data_offsets=[b["data_offsets"][0], 2**40]), "is cut off"),
+        (lambda a, b: a.update(data_offsets=[-4, 4]), "an offset of array .* is -4"),
+        (lambda a, b: a.update(data_offsets=[0.0, 4]), "an offset of array .* is 0.0"),
+        (lambda a, b: a.update(data_offsets=[0]), "damaged"),
+        (lambda a, b: a.update(shape=[2**62, 2**62]), "need another number"),
+        (lambda a, b: a.update(shape=[-1]), "a size of array .* is -1"),
+        (lambda a, b: a.update(dtype="F8_E4M3"), "unknown type 'F8_E4M3'"),
+        (lambda a, b: a.update(dtype="I64"), "need another number"),
+        (lambda a, b: a.pop("shape"), "damaged"),
+        (lambda a, b: b.clear(), "damaged"),
+    ],
+)
+def test_arrays_that_are_not_where_the_header_says_are_named(path, change, message):
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    first, second, *_ = sorted((v for k, v in header.items() if k != "__metadata__"), key=lambda v: v["data_offsets"])
+    change(first, second)
+    path.write_bytes(with_header(content, header))
+    with pytest.raises(ArtifactError, match=message) as caught:
+        openwork.load(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_bytes_after_the_last_array_are_refused(path):
+    content = path.read_bytes() + bytes(8)
+    path.write_bytes(sealed(content))
+    with pytest.raises(ArtifactError, match="8 bytes after the last array belong to none"):
+        openwork.load(path)
 
 
 def step(program, op):

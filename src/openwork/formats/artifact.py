@@ -3,32 +3,38 @@
 Layout: an ordinary safetensors file. Its metadata has
 
 - `openwork`: JSON with `format` (version), `program`, `layers` (what `explain()` shows) and `provenance`;
-- `digest`: SHA-256 of the whole file with the digest's own 64 characters taken as zeros.
+- `digest`: SHA-256 over the SHA-256s of the header, its own 64 characters taken as zeros, and of each MiB after it:
+  several threads can check a large file.
 
 Arrays of step 3 are called `3.value`, `3.index`, ...; those of PyTorch operators keep their names. The digest finds
 damage; a file made to deceive is caught by the native library, which checks every size, offset and index first.
+A file is mapped, not read, and its arrays are used where they lie: replace it by renaming, never write into it.
 """
 
 import hashlib
 import json
+import mmap
+import os
+import stat
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialize
 
 from .. import files
 from ..errors import ArtifactError, UsageError
 from .program import DTYPES, Array, Lengths, ProgramSpec, Segment, Step, TensorSpec, TorchCall
+from .tensors import views
 
 VERSION = 1
 _BLANK = "0" * 64
 _MARK = b'"digest":"'
 _HEADER_LIMIT = 100_000_000  # bytes; safetensors' own limit
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,26 +68,28 @@ def to_bytes(artifact: Artifact) -> bytes:
     }
     text = plain_json(head)
     content = bytearray(serialize(arrays, {"openwork": text, "digest": _BLANK}))
-    at = _digest_place(content)
-    content[at : at + 64] = hashlib.sha256(content).hexdigest().encode()
+    start = _data_start(content)
+    at = _digest_place(content[:start])
+    content[at : at + 64] = _digest(bytes(content[:start]), memoryview(content)[start:])
     return bytes(content)
 
 
-def from_bytes(content: bytes, name: str = "artifact") -> Artifact:
-    """Read a file's content back; `ArtifactError` says what is wrong with it."""
-    _check_digest(content, name)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+def from_bytes(content: bytes | mmap.mmap, name: str = "artifact") -> Artifact:
+    """Read a file's content back; `ArtifactError` says what is wrong with it. The arrays are views of the content."""
+    start = _checked(content, name)
     try:
-        arrays = parse(content)
+        header = json.loads(content[8:start])
         head = json.loads(header["__metadata__"]["openwork"])
-        version = head["format"]
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"{name} is damaged: {error}") from error
-    if version != VERSION:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{name} is not an Openwork artifact: its header cannot be read") from error
+    if not isinstance(head, dict) or "format" not in head:
+        raise ArtifactError(f"{name} is damaged: its header names no format")
+    if head["format"] != VERSION:
         raise ArtifactError(
-            f"{name} has format {version!r}, this Openwork reads format {VERSION}; compile the model again"
+            f"{name} has format {head['format']!r:.40}, this Openwork reads format {VERSION}; compile the model again"
         )
     try:
+        arrays = views(header, memoryview(content)[start:])
         layers = tuple(dict(layer) for layer in head["layers"])
         return Artifact(_program(head["program"], arrays), layers, dict(head["provenance"]))
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -106,35 +114,56 @@ def save(artifact: Artifact, path: Path) -> int:
 
 
 def load(path: Path) -> Artifact:
-    """Read an artifact file."""
+    """Read an artifact file; its arrays are views of the mapped file."""
     try:
-        content = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            mapped = stat.S_ISREG(status.st_mode) and status.st_size
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped else file.read()
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
     return from_bytes(content, str(path))
 
 
-def _check_digest(content: bytes, name: str) -> None:
-    size = int.from_bytes(content[:8], "little")
-    if len(content) < 16 or not 2 <= size <= min(len(content) - 8, _HEADER_LIMIT) or content[8:9] != b"{":
+def _checked(content: bytes | mmap.mmap, name: str) -> int:
+    """Where the data begin, in a file that matches its digest; `ArtifactError` for any other."""
+    start = _data_start(content)
+    if len(content) < 16 or not 10 <= start <= min(len(content), _HEADER_LIMIT) or content[8:9] != b"{":
         raise ArtifactError(f"{name} is not an Openwork artifact, or was cut off ({len(content)} bytes)")
-    at = _digest_place(content[: 8 + size])
+    header = content[:start]
+    at = _digest_place(header)
     if at < 0:
         raise ArtifactError(f"{name} is not an Openwork artifact: it has no digest")
-    blanked = bytearray(content)
-    blanked[at : at + 64] = _BLANK.encode()
-    if hashlib.sha256(blanked).hexdigest().encode() != content[at : at + 64]:
+    blanked = header[:at] + _BLANK.encode() + header[at + 64 :]
+    if _digest(blanked, memoryview(content)[start:]) != header[at : at + 64]:
         raise ArtifactError(f"{name} is damaged: its content does not match its digest; copy or compile it again")
-    try:
-        json.loads(content[8 : 8 + size])["__metadata__"]["openwork"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{name} is not an Openwork artifact: its header cannot be read") from error
+    return start
 
 
-def _digest_place(content: bytes | bytearray) -> int:
+def _data_start(content: bytes | bytearray | mmap.mmap) -> int:
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def _digest(header: bytes, data: memoryview) -> bytes:
+    """The digest's 64 characters; `header` holds zeros in their place."""
+    pieces = [memoryview(header), *(data[i : i + _PIECE] for i in range(0, len(data), _PIECE))]
+    threads = min(os.cpu_count() or 1, len(pieces) // 2)
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            hashes = list(pool.map(_sha256, pieces))
+    else:
+        hashes = [_sha256(piece) for piece in pieces]
+    return hashlib.sha256(b"".join(hashes)).hexdigest().encode()
+
+
+def _sha256(piece: memoryview) -> bytes:
+    return hashlib.sha256(piece).digest()
+
+
+def _digest_place(header: bytes | bytearray) -> int:
     """Where the digest's 64 characters begin, or -1; JSON in the header escapes its quotes: the mark is unique."""
-    at = content.find(_MARK)
-    return at + len(_MARK) if at >= 0 and at + len(_MARK) + 64 <= len(content) else -1
+    at = header.find(_MARK)
+    return at + len(_MARK) if at >= 0 and at + len(_MARK) + 64 <= len(header) else -1
 
 
 def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpec:
