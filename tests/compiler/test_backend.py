@@ -90,6 +90,11 @@ FUNCTIONS = {
     "views of an output": (lambda: Calls(lambda own, x: (lambda y: [y[:, 0], y, y.mT])(own[0](x)), conv()), 1),
     "parts of a value": (lambda: Calls(lambda own, x: own[0](x).split([1, 3], 1), conv()), 1),
     "an expanded value": (lambda: Calls(lambda own, x: own[0](x)[:, :1].expand(2, 5, 6, 6), conv()), 1),
+    "attention": (
+        lambda: Calls(lambda own, x: own[1](F.scaled_dot_product_attention(x, x, x)), conv(), conv()),
+        1,
+    ),
+    "recurrent": (lambda: Calls(lambda own, x: own[1](own[0](x.flatten(2)))[0], nn.Identity(), nn.LSTM(36, 4)), None),
     "the input again": (lambda: Calls(lambda own, x: (x, own[0](x)), conv()), 1),
     "whole numbers and truth": (lambda: Calls(lambda own, x: (own[0](x).argmax(1), own[0](x) > 0), conv()), 1),
     "half precision": (lambda: Calls(lambda own, x: own[0](x).bfloat16(), conv()), 1),
@@ -372,6 +377,10 @@ def dropout():
     return Calls(lambda own, x: F.dropout(own[0](x), 0.5, True), conv())
 
 
+def attention_dropout():
+    return Calls(lambda own, x: F.scaled_dot_product_attention(own[0](x), x, x, dropout_p=0.3), conv(3, 3))
+
+
 def noise():
     return Calls(lambda own, x: own[0](x) + torch.randn_like(x[:, :1]), conv())
 
@@ -397,6 +406,7 @@ def nothing_native():
 REFUSED = {
     training: "changes its own buffer",
     dropout: "draws random numbers",
+    attention_dropout: r"draws random numbers \(aten\.scaled_dot_product_attention\.default\)",
     noise: r"draws random numbers \(aten\.randn_like",
     writing: "writes into its input",
     double: r"an output has type torch\.float64",

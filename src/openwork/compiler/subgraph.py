@@ -18,7 +18,7 @@ from ..errors import CaptureError, CompileError
 from ..formats.program import torch_calls
 from .capture import capture
 from .compile import Settings, compile_graph
-from .graph import Graph
+from .graph import Graph, Node
 
 _ENGINES: "weakref.WeakValueDictionary[str, Engine]" = weakref.WeakValueDictionary()
 """Engines in use by what they compute: Dynamo may trace one function twice, for a size and for any size."""
@@ -128,11 +128,24 @@ def _check_worth(graph: Graph) -> None:
     left = [str(node["target"]) for node in graph if node.op == "torch"]
     if all(node.op in ("input", "torch") for node in graph):
         raise CompileError(f"none of its operators has a native form: {', '.join(sorted(set(left)))}")
-    for target in left:
-        if target.startswith("aten."):
-            packet, _, overload = target.removeprefix("aten.").rpartition(".")
-            if torch.Tag.nondeterministic_seeded in getattr(getattr(torch.ops.aten, packet), overload).tags:
-                raise CompileError(f"it draws random numbers ({target}), as in training mode")
+    for node in graph:
+        if node.op == "torch" and _is_random(node):
+            raise CompileError(f"it draws random numbers ({node['target']}), as in training mode")
+
+
+def _is_random(node: Node) -> bool:
+    """Whether an operator's results depend on chance: it may draw numbers, and its arguments do not forbid it."""
+    namespace, _, name = str(node["target"]).partition(".")
+    if namespace != "aten":
+        return False
+    packet, _, overload = name.rpartition(".")
+    operator = getattr(getattr(torch.ops.aten, packet), overload)
+    if torch.Tag.nondeterministic_seeded not in operator.tags:
+        return False
+    given = {a.name: a.default_value for a in operator._schema.arguments}
+    given |= dict(zip(given, node["args"], strict=False)) | node["kwargs"]["dict"]
+    switched_off = given.get("train", given.get("training")) is False
+    return not switched_off and not any(given.get(share) == 0 for share in ("p", "dropout_p", "dropout"))
 
 
 def _outputs(found: Sequence[Any], arguments: Sequence[Any]) -> tuple[Output, ...]:
