@@ -58,7 +58,13 @@ def assert_agrees(
     engine: openwork.Engine, model: nn.Module, *shapes: tuple[int, ...], names: Sequence[str] = ()
 ) -> None:
     """Engine and model give the same outputs for inputs that the compiler has not seen; `names` of the outputs."""
-    x = inputs(*shapes)
+    assert_agrees_on(engine, model, inputs(*shapes), names)
+
+
+def assert_agrees_on(
+    engine: openwork.Engine, model: nn.Module, x: tuple[Tensor, ...], names: Sequence[str] = ()
+) -> None:
+    """Engine and model give the same outputs for `x`."""
     with torch.no_grad():
         wanted = outputs_of(model(*x))
     found = outputs_of(engine(*x))
