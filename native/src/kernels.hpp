@@ -99,6 +99,7 @@ struct Kernels {
   void (*sum_pool)(const Window&);
   void (*copy_row)(const float* x, int64_t step, float* y, int64_t n);
   float (*sum)(const float* x, int64_t n);
+  float (*dot)(const float* x, const float* y, int64_t n);
   void (*attention)(const Attention& a, int64_t begin, int64_t count);  // at most kMaxQueries vectors of queries
   void (*layer_norm)(const Norm& n, int64_t unit_begin, int64_t unit_end);
   void (*map)(Function function, const float* x, float* y, int64_t n);  // x and y may be the same

@@ -217,17 +217,35 @@ void copy_row(const float* x, int64_t step, float* y, int64_t n) {
   }
 }
 
-float sum(const float* x, int64_t n) {
+// Four sums at a time, so that additions overlap.
+template <class F>
+float reduced(const F& at, int64_t n) {
   vec acc[4] = {};
   int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes)
-    for (int v = 0; v < 4; v++) acc[v] += load(x + i + v * kLanes);
-  for (; i + kLanes <= n; i += kLanes) acc[0] += load(x + i);
+    for (int v = 0; v < 4; v++) at(acc[v], i + v * kLanes);
+  for (; i + kLanes <= n; i += kLanes) at(acc[0], i);
   const vec all = (acc[0] + acc[1]) + (acc[2] + acc[3]);
   float total = 0;
   for (int l = 0; l < kLanes; l++) total += all[l];
-  for (; i < n; i++) total += x[i];
+  for (; i < n; i++) at(total, i);
   return total;
+}
+
+template <class T>
+T load_as(const float* p) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return *p;
+  else
+    return load(p);
+}
+
+float sum(const float* x, int64_t n) {
+  return reduced([x]<class T>(T& acc, int64_t i) { acc += load_as<T>(x + i); }, n);
+}
+
+float dot(const float* x, const float* y, int64_t n) {
+  return reduced([x, y]<class T>(T& acc, int64_t i) { acc += load_as<T>(x + i) * load_as<T>(y + i); }, n);
 }
 
 template <class F>
@@ -321,6 +339,7 @@ openwork::Kernels table(const char* name) {
   k.sum_pool = pool<false>;
   k.copy_row = copy_row;
   k.sum = sum;
+  k.dot = dot;
   k.map = map;
   k.attention = attention;
   k.layer_norm = layer_norm;

@@ -70,6 +70,12 @@ float sum(const float* x, int64_t n) {
   return static_cast<float>(total);
 }
 
+float dot(const float* x, const float* y, int64_t n) {
+  double total = 0;
+  for (int64_t i = 0; i < n; i++) total += static_cast<double>(x[i]) * y[i];
+  return static_cast<float>(total);
+}
+
 void attention(const Attention& a, int64_t begin, int64_t count) {
   for (int64_t i = begin; i < begin + count; i++) {
     std::vector<double> scores(static_cast<size_t>(a.keys));
@@ -145,6 +151,7 @@ const Kernels& reference_kernels() {
     k.sum_pool = pool<false>;
     k.copy_row = copy_row;
     k.sum = sum;
+    k.dot = dot;
     k.map = map;
     k.attention = attention;
     k.layer_norm = layer_norm;

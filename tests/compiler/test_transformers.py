@@ -170,3 +170,43 @@ def test_embeddings_are_native_and_check_their_ids(batch):
 def test_matrices_and_layer_norm_on_few_and_many_tokens(shape):
     model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.LayerNorm(20), nn.Linear(20, 5)).eval()
     assert_agrees(compiled(model, shape), model, shape)
+
+
+class Sentence(nn.Module):
+    """The mean of words as sentence-transformers writes it, or as the zoo does, then unit length."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.linear = way, nn.Linear(8, 12)
+
+    def forward(self, x, present):
+        x = self.linear(x)
+        if self.way == "expanded":
+            words = present.unsqueeze(-1).expand(x.size()).float()
+            mean = torch.sum(x * words, 1) / torch.clamp(words.sum(1), min=1e-9)
+        else:
+            words = present.unsqueeze(-1).to(x.dtype)
+            mean = (words * x).sum(1) / words.sum(1).clamp(min=1e-9)
+        return F.normalize(mean, dim=1)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("way", ["expanded", "repeated"])
+def test_sentence_vectors_are_native(way, batch):
+    model, inputs = Sentence(way), (torch.randn(batch, LENGTH, 8), presence(batch))
+    engine = openwork.compile(model, inputs, threads=2, tune="off")
+    assert not left_to_torch(engine)
+    torch.testing.assert_close(engine(*inputs), model(*inputs), rtol=1e-4, atol=1e-4)
+
+
+class OddSentence(nn.Module):
+    """The flags of one sentence, the count of another: no mean of words."""
+
+    def forward(self, x, a, b):
+        return (x * a.unsqueeze(-1).float()).sum(1) / b.unsqueeze(-1).float().sum(1).clamp(min=1e-9)
+
+
+def test_other_quotients_are_left_alone():
+    inputs = torch.randn(1, LENGTH, 8), presence(1), torch.ones(1, LENGTH, dtype=torch.int64)
+    engine = openwork.compile(OddSentence(), inputs, threads=1, tune="off")
+    torch.testing.assert_close(engine(*inputs), OddSentence()(*inputs), rtol=1e-4, atol=1e-4)

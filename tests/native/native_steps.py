@@ -353,6 +353,28 @@ def constant(seed: int = 0, batch: int = 2, channels: int = 3, length: int = 6) 
     )
 
 
+def word_mean(seed: int = 0, batch: int = 2, length: int = 21, channels: int = 5, least: float = 1e-9) -> Case:
+    """Mean over the tokens that flags name."""
+    rng = np.random.default_rng(seed)
+    stride = length + 3
+    arguments = {
+        "x": i32(rng.permutation(channels) * batch * stride), "batch": batch, "length": length, "stride": stride,
+        "flags": 0, "y": channels * batch * stride, "y_stride": channels + 1, "least": least,
+    }  # fmt: skip
+    flags = rng.integers(0, 2, batch * length).astype(np.int32).view(np.float32)
+    return Case("word_mean", arguments, f32(channels * batch * stride + batch * (channels + 1), rng), [flags])
+
+
+def unit(seed: int = 0, batch: int = 2, features: int = 37, least: float = 1e-12) -> Case:
+    """Vectors divided by their length."""
+    rng = np.random.default_rng(seed)
+    stride, y = features + 2, batch * (features + 2)
+    arguments = {
+        "batch": batch, "features": features, "x": 0, "x_stride": stride, "y": y, "y_stride": stride, "least": least,
+    }  # fmt: skip
+    return Case("unit", arguments, f32(2 * y, rng))
+
+
 def every_case() -> dict[str, Case]:
     """One valid step of each family."""
     return {
@@ -368,4 +390,6 @@ def every_case() -> dict[str, Case]:
         "layer_norm": layer_norm(),
         "embedding": embedding(),
         "constant": constant(),
+        "word_mean": word_mean(),
+        "unit": unit(),
     }

@@ -137,3 +137,34 @@ def test_a_constant_is_there_before_the_first_run(isa):
     case.add(program)
     found = planes(program.arena(), case, "out", 2, 6, 7)
     np.testing.assert_array_equal(found.numpy(), np.stack([case.arguments["value"].reshape(3, 6)] * 2))
+
+
+@every_isa
+@many
+@given(seed=seeds, batch=st.integers(1, 3), length=st.integers(1, 600), channels=st.integers(1, 9))
+def test_word_mean(isa, seed, batch, length, channels):
+    case = steps.word_mean(seed, batch, length, channels)
+    a = case.arguments
+    x = planes(case.arena, case, "x", batch, length, a["stride"])
+    flags = torch.tensor(case.buffers[0].view(np.int32)).reshape(batch, 1, length).float()
+    wanted = (x * flags).sum(2) / flags.sum(2).clamp(min=a["least"])
+    found = case.run(isa)[a["y"] :][: batch * a["y_stride"]].reshape(batch, -1)[:, :channels]
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_of_no_words_is_zero():
+    case = steps.word_mean()
+    case.buffers[0][:] = 0
+    a = case.arguments
+    assert not case.run("auto")[a["y"] :][:5].any()
+
+
+@every_isa
+@many
+@given(seed=seeds, batch=st.integers(1, 3), features=st.integers(1, 300), least=st.sampled_from([1e-12, 100.0]))
+def test_unit(isa, seed, batch, features, least):
+    case = steps.unit(seed, batch, features, least)
+    a = case.arguments
+    x = torch.tensor(case.arena[: a["y"]]).reshape(batch, -1)[:, :features]
+    found = case.run(isa)[a["y"] :].reshape(batch, -1)[:, :features]
+    np.testing.assert_allclose(found, torch.nn.functional.normalize(x, dim=1, eps=least).numpy(), rtol=1e-5)

@@ -208,6 +208,26 @@ EMBEDDING = [
     ("output plane lies outside", {"stride": 2**29}),
     ("one row for each position", {"added": ONE_FLOAT}),
 ]
+WORD_MEAN = [
+    ("batch", {"batch": 0}),
+    ("at least one token", {"length": 0}),
+    ("stride is out of range", {"stride": -1}),
+    ("at least one plane", {"x": i32()}),
+    ("input plane lies outside", {"x": i32(0, HUGE)}),
+    ("output lies outside", {"y": 2**29}),
+    ("output lies outside", {"y": -1}),
+    ("output's stride", {"y_stride": -1}),
+    ("unknown buffer", {"flags": 1}),
+    ("flags lie outside", {"batch": 3, "stride": 0, "y_stride": 0}),
+]
+UNIT = [
+    ("batch", {"batch": 0}),
+    ("at least one feature", {"features": 0}),
+    ("input lies outside", {"x": 2**29}),
+    ("output lies outside", {"y": 2**29}),
+    ("input's stride", {"x_stride": -1}),
+    ("output's stride", {"y_stride": -1}),
+]
 CONSTANT = [
     ("batch", {"batch": 0}),
     ("stride is out of range", {"stride": -1}),
@@ -221,6 +241,8 @@ BAD = [
     *((steps.layer_norm, *bad) for bad in LAYER_NORM),
     *((steps.embedding, *bad) for bad in EMBEDDING),
     *((steps.constant, *bad) for bad in CONSTANT),
+    *((steps.word_mean, *bad) for bad in WORD_MEAN),
+    *((steps.unit, *bad) for bad in UNIT),
     *((steps.taps, *bad) for bad in TAPS),
     *((lambda: steps.taps(counts=(5, 5, 5)).changed(dense=True, columns=5), *bad) for bad in DENSE),
     *((steps.taps, "out of range", {"out": stretches}) for stretches in LYING),

@@ -20,9 +20,9 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ..errors import CaptureError, ModelError
 from ..formats.program import DTYPES
 from .graph import Array, Graph, Node, verify
-from .operators import Unsupported, capture_rule
+from .operators import Unsupported, capture_rules
 
-TAKES_INTEGERS = frozenset({"embedding", "attention"})
+TAKES_INTEGERS = frozenset({"embedding", "attention", "word_mean"})
 """Operators whose native form reads whole numbers; before all others such an input stays with PyTorch."""
 
 
@@ -115,16 +115,15 @@ class _Converter:
     def _call(self, node: fx.Node) -> None:
         if self._fold(node):
             return
-        rule = capture_rule(str(node.target))
-        if rule is not None and self._is_plain(node):
+        for rule in capture_rules(str(node.target)) if self._is_plain(node) else ():
             try:
                 made = rule(self, node)
             except Unsupported:
-                made = None
+                continue
             if isinstance(made, str):
                 self.aliases[node.name] = made
                 return
-            if made is not None and (made.op in TAKES_INTEGERS or self.integers.isdisjoint(made.inputs)):
+            if made.op in TAKES_INTEGERS or self.integers.isdisjoint(made.inputs):
                 self.nodes.append(made)
                 return
         self.nodes.append(self._fallback(node))

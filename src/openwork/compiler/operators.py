@@ -3,7 +3,7 @@
 A file offers one family of operators, in three kinds of rules:
 
 - `@captures("aten.conv2d.default")`: from a PyTorch operator, by its full name, to the node to add or to the name of a
-  value that already is the result. Where a rule raises `Unsupported`, PyTorch runs the operator.
+  value that already is the result. Where every rule raises `Unsupported`, PyTorch runs the operator.
 - `@implies("conv")`: the shape that a node's inputs imply, which `verify` compares with the one it has; None: any.
 - `@lowers("conv")`: where a node's value lies, and the steps that make it. `clamps=True`: they also do the fused clamp.
 """
@@ -24,15 +24,26 @@ CaptureRule = Callable[[Any, fx.Node], Node | str]
 ShapeRule = Callable[[Node, list[Shape], Graph], Shape | None]
 LoweringRule = Callable[[Lowering, Node], None]
 
-_captures: dict[str, CaptureRule] = {}
+_captures: dict[str, list[CaptureRule]] = {}
 _shapes: dict[str, ShapeRule] = {}
 _lowerings: dict[str, LoweringRule] = {}
 _clamping: set[str] = set()
 
 
-def captures(*targets: str) -> Callable[[CaptureRule], CaptureRule]:
-    """Register a capture rule for PyTorch operators such as 'aten.conv2d.default'."""
-    return lambda rule: _register(_captures, targets, rule)
+def captures(*targets: str, pattern: bool = False) -> Callable[[CaptureRule], CaptureRule]:
+    """Register a capture rule for PyTorch operators such as 'aten.conv2d.default'.
+
+    An operator may have several rules. Those of a `pattern`, which knows what several operators mean together, are
+    tried before those of the operator alone.
+    """
+
+    def register(rule: CaptureRule) -> CaptureRule:
+        for target in targets:
+            rules = _captures.setdefault(target, [])
+            rules.insert(0 if pattern else len(rules), rule)
+        return rule
+
+    return register
 
 
 def implies(*ops: str) -> Callable[[ShapeRule], ShapeRule]:
@@ -60,10 +71,10 @@ def _load() -> None:
         plugins.module("compiler.ops", name)
 
 
-def capture_rule(target: str) -> CaptureRule | None:
-    """The rule for a PyTorch operator, if it has a native form."""
+def capture_rules(target: str) -> Sequence[CaptureRule]:
+    """The rules for a PyTorch operator, in the order in which to try them; none if it has no native form."""
     _load()
-    return _captures.get(target)
+    return _captures.get(target, ())
 
 
 def shape_rule(op: str) -> ShapeRule | None:
