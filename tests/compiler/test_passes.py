@@ -42,9 +42,17 @@ def graph(*nodes, returns=None, kernel=1):
     constants = {}
     shapes = {n.name: n.shape for n in nodes}
     for n in nodes:
-        if n.constants:
+        if n.op in ("embedding", "constant"):
+            (role,) = n.constants
+            shape = (5, n.shape[-1]) if role == "table" else (1, *n.shape[1:])
+            constants[n.constants[role]] = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        elif n.op == "linear":
+            shape = (n.shape[-1], shapes[n.inputs[0]][-1])
+            constants[f"{n.name}.weight"] = np.arange(2, 2 + np.prod(shape), dtype=np.float32).reshape(shape)
+            constants[f"{n.name}.bias"] = 10 * np.arange(1, 1 + n.shape[-1], dtype=np.float32)
+        elif n.constants:
             out, into = n.shape[1], shapes[n.inputs[0]][1]
-            shape = {"conv": (out, into, kernel, kernel), "linear": (out, into), "scale": (out,)}[n.op]
+            shape = {"conv": (out, into, kernel, kernel), "scale": (out,)}[n.op]
             constants[f"{n.name}.weight"] = np.arange(2, 2 + np.prod(shape), dtype=np.float32).reshape(shape)
             constants[f"{n.name}.bias"] = 10 * np.arange(1, 1 + out, dtype=np.float32)
     return verify(Graph(tuple(nodes), tuple((returns or nodes[-1].name).split()), constants), "building")
@@ -62,7 +70,92 @@ def after(name, g):
     return verify(plugins.module("compiler.passes", name).run(g), name)
 
 
+WORDS = (1, 9, 4)
+
+
+def words(name, op, inputs="", constants=(), shape=WORDS, **attrs):
+    return node(name, op, inputs, shape, constants, **attrs)
+
+
 GOLDEN = [
+    (
+        "fold_embedding",
+        "rows that are added to an embedding come along with it, one after the other",
+        lambda: graph(
+            x((1, 9)),
+            words("e", "embedding", "x", ["table"]),
+            words("p", "constant", "", ["value"]),
+            words("q", "constant", "", ["value"]),
+            words("a", "add", "e p"),
+            words("b", "add", "q a"),
+        ),
+        """
+        x: 1x9 = input()
+        b: 1x9x4 = embedding(x) added=%b.added table=%e.table
+        return b
+        """,
+    ),
+    (
+        "fold_embedding",
+        "an embedding that others read, a clamp, and two embeddings stay",
+        lambda: graph(
+            x((1, 9)),
+            words("e", "embedding", "x", ["table"]),
+            words("f", "embedding", "x", ["table"]),
+            words("p", "constant", "", ["value"]),
+            words("a", "add", "e p"),
+            words("b", "add", "f p", lo=0.0),
+            words("c", "add", "e f"),
+            returns="a b c",
+        ),
+        """
+        x: 1x9 = input()
+        e: 1x9x4 = embedding(x) table=%e.table
+        f: 1x9x4 = embedding(x) table=%f.table
+        p: 1x9x4 = constant() value=%p.value
+        a: 1x9x4 = add(e, p)
+        b: 1x9x4 = add(f, p) lo=0.0
+        c: 1x9x4 = add(e, f)
+        return a, b, c
+        """,
+    ),
+    (
+        "merge_linears",
+        "matrices on the same tokens are one, with different clamps they are not",
+        lambda: graph(
+            x(WORDS),
+            linear("q", "x", (1, 9, 3)),
+            linear("k", "x", (1, 9, 2)),
+            linear("r", "x", (1, 9, 2)).with_attrs(lo=0.0),
+            linear("o", "q", (1, 9, 2)),
+            returns="k r o",
+        ),
+        """
+        x: 1x9x4 = input()
+        q.merged: 1x9x5 = linear(x) bias=%q.merged.bias weight=%q.merged.weight
+        q: 1x9x3 = features(q.merged) first=0
+        k: 1x9x2 = features(q.merged) first=3
+        r: 1x9x2 = linear(x) lo=0.0 bias=%r.bias weight=%r.weight
+        o: 1x9x2 = linear(q) bias=%o.bias weight=%o.weight
+        return k, r, o
+        """,
+    ),
+    (
+        "merge_linears",
+        "few tokens are rows, and stay apart",
+        lambda: graph(
+            x((1, 3, 4)),
+            linear("q", "x", (1, 3, 3)),
+            linear("k", "x", (1, 3, 2)),
+            returns="q k",
+        ),
+        """
+        x: 1x3x4 = input()
+        q: 1x3x3 = linear(x) bias=%q.bias weight=%q.weight
+        k: 1x3x2 = linear(x) bias=%k.bias weight=%k.weight
+        return q, k
+        """,
+    ),
     (
         "fold_batch_norm",
         "conv and batch norm",
@@ -271,6 +364,23 @@ def test_folding_scales_rows_and_keeps_zeros():
     folded = after("fold_batch_norm", g)
     np.testing.assert_array_equal(folded.constant(folded["b"], "weight").reshape(2, 2), [[2 * 2, 3 * 2], [0, 5 * 3]])
     np.testing.assert_array_equal(folded.constant(folded["b"], "bias"), [10 * 2 + 10, 20 * 3 + 20])
+
+
+def test_merged_matrices_and_added_rows_hold_the_values():
+    pair = graph(x(WORDS), linear("q", "x", (1, 9, 3)), linear("k", "x", (1, 9, 2)), returns="q k")
+    merged = plugins.module("compiler.passes", "merge_linears").run(pair)
+    for role in ("weight", "bias"):
+        wanted = np.concatenate([pair.constants[f"{n}.{role}"] for n in "qk"])
+        np.testing.assert_array_equal(merged.constants[f"q.merged.{role}"], wanted)
+    both = graph(
+        x((1, 9)),
+        words("e", "embedding", "x", ["table"]),
+        words("p", "constant", "", ["value"]),
+        words("a", "add", "e p"),
+        words("b", "add", "a p"),
+    )
+    folded = plugins.module("compiler.passes", "fold_embedding").run(both)
+    np.testing.assert_array_equal(folded.constants["b.added"], 2 * both.constants["p.value"][0])
 
 
 def test_all_passes_make_one_node_of_a_residual_block():

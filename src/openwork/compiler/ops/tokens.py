@@ -1,9 +1,10 @@
-"""From images to tokens, from tokens to one of them.
+"""From images to tokens, from tokens to one of them, or to some of their features.
 
 | op | inputs | attributes | constants |
 | --- | --- | --- | --- |
 | tokens | x [N, C, H, W] | | |
 | token | x [N, S, C] | index | |
+| features | x [N, S, *], as many as the shape says | first | |
 | join | x, ... [N, S, C], one after the other | | |
 """
 
@@ -104,3 +105,27 @@ def lower_join(low: Lowering, node: Node) -> None:
         low.copy(view, target, size=(1, view.w), at=(0, begin))
         begin += view.w
     low.values[node.name] = target
+
+
+@implies("features")
+def features_shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
+    n, s, width = shapes[0]
+    return n, s, min(node.shape[2], width - node["first"])
+
+
+@lowers("features")
+def lower_features(low: Lowering, node: Node) -> None:
+    """A list of some of the same planes: nothing moves."""
+    view = low.planes(node.inputs[0])
+    chosen = view.channels[node["first"] : node["first"] + node.shape[2]]
+    low.values[node.name] = PlaneView(view.grid, view.h, view.w, chosen)
+
+
+@captures("aten.slice.Tensor", "<built-in function getitem>")
+def capture_features(c: Converter, node: fx.Node) -> Node:
+    """A piece of tokens that was split off along the features."""
+    require(rank(node) == 3)
+    piece = _walk.part(node)
+    require(piece.tokens is not _walk.skip(node))
+    computed(c, piece.tokens)
+    return c.make(node, "features", [piece.tokens], {"first": piece.first})
