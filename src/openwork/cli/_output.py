@@ -10,10 +10,13 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from rich.console import Console, RenderableType
+
+from ..errors import OpenworkNotice
 
 _results: IO[str] | None = None
 
@@ -65,6 +68,16 @@ def fail(message: str, as_json: bool, code: int) -> int:
     if as_json:
         show({"error": line}, line, True)
     return code
+
+
+def notice(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Print a warning on stderr: ours in one line without the place in the source, others as Python does."""
+    if issubclass(category, OpenworkNotice):
+        print(f"notice: {' '.join(str(message).split())}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def progress_console() -> Console:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__, plugins
-from ..errors import OpenworkError
+from ..errors import OpenworkError, OpenworkNotice
 from . import _output
 
 MISTAKE = 2
@@ -66,6 +66,8 @@ def run(argv: list[str]) -> int:
         if not sys.warnoptions:
             # Deprecations inside torch's exporter are nothing that the user could mend.
             warnings.simplefilter("ignore")
+            warnings.simplefilter("always", OpenworkNotice)
+        warnings.showwarning = _output.notice
         try:
             returned = build_app()(argv, prog_name="openwork", standalone_mode=False)
         except OpenworkError as error:

@@ -1,7 +1,6 @@
 """`openwork.compile`: capture, optimize, lower, tune, check against PyTorch, and hand over an engine."""
 
 import math
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..engine.engine import Engine, checked_threads
+from ..engine.machine import processor
 from ..engine.native import checked_isa
 from ..errors import CompileError, UsageError
 from ..formats.artifact import Artifact, plain_json
@@ -119,7 +119,7 @@ def compile_graph(
     facts = {
         **facts,
         "torch": torch.__version__,
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": processor(),
         "tuned": {"effort": settings.tune, "threads": threads},
     }
     if any_length:

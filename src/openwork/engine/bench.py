@@ -15,6 +15,7 @@ import numpy as np
 from .. import plugins
 from ..errors import EngineError, UsageError
 from .bench_result import BenchResult, Side
+from .machine import machine
 from .peers.base import Peer, Run
 from .timing import Progress, measure, ratio_interval
 
@@ -228,16 +229,6 @@ def _sides(
             )
         )
     return tuple(sides)
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and system of this machine."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
-        processor = next((value.strip() for key, _, value in lines if key.strip() == "model name"), processor)
-    return {"processor": processor, "cores": os.cpu_count() or 1, "system": platform.platform()}
 
 
 def _versions(peers: Sequence[Peer]) -> dict[str, str]:

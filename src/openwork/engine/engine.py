@@ -2,33 +2,42 @@
 
 import os
 import statistics
-import threading
 import time
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import EngineError
+from ..errors import EngineError, OpenworkNotice
 from ..formats import artifact as files
 from ..formats.artifact import Artifact
 from ..formats.program import Array, TensorSpec, TorchCall, torch_calls
 from .buffers import allocate, checked, filled, seen_natively
 from .explain import Explanation
+from .forks import ForkSafeLock
 from .lengths import cut, padded
+from .machine import cores, notices, other_processor, processor
 from .native import build
+from .retune import retune
 
 MAX_THREADS = 1024
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None, isa: str = "auto") -> "Engine":
+def load(
+    path: str | os.PathLike[str], threads: int | None = None, isa: str = "auto", *, retune: bool = False
+) -> "Engine":
     """Load an artifact file.
+
+    A file that was tuned on another processor runs here with the same results, and an `OpenworkNotice` says so.
 
     Args:
         path: a file written by `Engine.save`.
         threads: how many threads one inference may use; default: the cores this process may run on.
         isa: instruction set to use, for tests and comparisons; default: the best that this CPU has.
+        retune: fit it to this machine and these threads first, as `Engine.retune` does.
 
     Raises:
         ArtifactError: the file is missing, cut off, damaged, or of another version.
@@ -38,18 +47,18 @@ def load(path: str | os.PathLike[str], threads: int | None = None, isa: str = "a
         >>> engine = openwork.load("lenet5.openwork")           # doctest: +SKIP
         >>> engine(numpy.zeros((1, 1, 28, 28), "float32"))       # doctest: +SKIP
     """
-    return Engine(files.load(Path(path)), threads, isa)
-
-
-def default_threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    engine = Engine(files.load(Path(path)), threads, isa)
+    if retune:
+        return engine.retune()
+    if text := other_processor(engine.provenance):
+        warnings.warn(f"{path} was {text}", OpenworkNotice, stacklevel=2)
+    return engine
 
 
 def checked_threads(threads: int | None) -> int:
     """`threads`, or all cores for None; `EngineError` unless it is a number that an engine can use."""
     if threads is None:
-        return default_threads()
+        return cores()
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         raise EngineError(f"threads={threads!r} is not a whole number in 1..{MAX_THREADS}")
     return threads
@@ -62,7 +71,7 @@ class Engine:
         self.artifact = artifact
         self._spec = artifact.program
         self._native = build(self._spec, checked_threads(threads), isa)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._all_floats = all(e.dtype == "float32" for e in artifact.program.externals)
         self._torch: Any = None
         if torch_calls(self._spec):
@@ -96,6 +105,11 @@ class Engine:
     def isa(self) -> str:
         """Instruction set of the kernels in use."""
         return str(self._native.isa)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is different here from where the artifact was tuned, and other reasons why it may not be at its best."""
+        return tuple(notices(self.provenance, self.isa, self.threads))
 
     @property
     def nbytes(self) -> int:
@@ -191,6 +205,29 @@ class Engine:
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write the artifact, whole or not at all; returns its bytes."""
         return files.save(self.artifact, Path(path))
+
+    def retune(self) -> "Engine":
+        """Time the tiles and thread splits of every layer on this machine, keep the fastest, and return the engine.
+
+        For an artifact that comes from another processor, or runs with other threads than it was tuned for. Results
+        stay the same. How weights are packed stays too; that takes the model: `openwork.compile`. `save` keeps it.
+        """
+        with self._lock:
+            found = retune(self._spec, self._native)
+            steps, layers = list(self._spec.steps), [dict(layer) for layer in self.artifact.layers]
+            for at, new in found.items():
+                steps[at] = new.step
+                if at < len(layers):
+                    layers[at] |= {"tried": list(new.tried), "why": f"{layers[at].get('why', '')}; retuned"}
+            facts = {
+                **self.provenance,
+                "cpu": processor(),
+                "isa": self.isa,
+                "tuned": {"effort": "retuned", "threads": self.threads},
+            }
+            self._spec = replace(self._spec, steps=tuple(steps))
+            self.artifact = Artifact(self._spec, tuple(layers), facts)
+        return self
 
     def time(self, repeats: int = 100, warmup: int = 10) -> list[float]:
         """Seconds of each of `repeats` calls on zeros, after `warmup` calls."""

@@ -1,0 +1,124 @@
+"""NaN and infinity pass through every native operator as they do in PyTorch, and leave nothing behind."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small_models import Calls, compiled, left_to_torch
+from torch import nn
+
+from openwork.compiler import operators
+from openwork.compiler.capture import capture
+from openwork.compiler.optimize import optimize
+from openwork.engine import _native
+from openwork.engine.engine import Engine
+
+IMAGE, ROWS, WORDS = (2, 8, 7, 5), (3, 12), (2, 6, 12)
+
+
+def norm():
+    layer = nn.BatchNorm2d(8)
+    layer.running_mean.uniform_(-1, 1)
+    layer.running_var.uniform_(0.5, 2)
+    return layer
+
+
+class Attends(nn.Module):
+    def __init__(self, causal):
+        super().__init__()
+        self.causal = causal
+        self.q, self.k, self.v = nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 12)
+
+    def forward(self, x):
+        heads = (f(x).unflatten(-1, (3, 4)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        return F.scaled_dot_product_attention(*heads, is_causal=self.causal).transpose(1, 2).flatten(2)
+
+
+CASES = {
+    "conv 3x3": (lambda: nn.Conv2d(8, 6, 3, padding=1), IMAGE),
+    "conv 1x1": (lambda: nn.Conv2d(8, 16, 1), IMAGE),
+    "conv, strided": (lambda: nn.Conv2d(8, 9, 3, 2, 1), IMAGE),
+    "conv, grouped": (lambda: nn.Conv2d(8, 8, 3, padding=1, groups=4), IMAGE),
+    "conv, depthwise": (lambda: nn.Conv2d(8, 8, 3, padding=1, groups=8), IMAGE),
+    "conv, dilated": (lambda: nn.Conv2d(8, 4, 3, padding=2, dilation=2), IMAGE),
+    "conv + relu": (lambda: nn.Sequential(nn.Conv2d(8, 6, 3, padding=1), nn.ReLU()), IMAGE),
+    "conv + add + relu6": (
+        lambda: Calls(lambda own, x: F.relu6(own[0](x) + x), nn.Conv2d(8, 8, 3, padding=1)),
+        IMAGE,
+    ),
+    "linear": (lambda: nn.Linear(12, 20), ROWS),
+    "linear + clamp": (lambda: nn.Sequential(nn.Linear(12, 70), nn.Hardtanh()), ROWS),
+    "linear over words": (lambda: nn.Linear(12, 20), WORDS),
+    "scale": (lambda: nn.Sequential(nn.MaxPool2d(2), norm()), IMAGE),
+    "clamp": (lambda: nn.Sequential(nn.MaxPool2d(1), nn.ReLU6()), IMAGE),
+    "add": (lambda: Calls(lambda own, x: x + x.relu()), IMAGE),
+    "max pool": (lambda: nn.MaxPool2d(3, 2, 1), IMAGE),
+    "average pool": (lambda: nn.AvgPool2d(3, 2, 1), IMAGE),
+    "mean": (lambda: nn.AdaptiveAvgPool2d(1), IMAGE),
+    "concat, slice": (lambda: Calls(lambda own, x: torch.cat([x[:, 2:7], x[:, :, :]], 1)), IMAGE),
+    "strided slice": (lambda: Calls(lambda own, x: x[:, :, ::2, ::2]), IMAGE),
+    "pad": (lambda: Calls(lambda own, x: F.pad(x, (1, 2, 0, 1))), IMAGE),
+    "flatten": (lambda: nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 9)), IMAGE),
+    "layer norm": (lambda: nn.LayerNorm(12), WORDS),
+    "attention": (lambda: Attends(False), WORDS),
+    "attention, causal": (lambda: Attends(True), WORDS),
+    "tokens, join": (
+        lambda: Calls(
+            lambda own, x: (lambda y: torch.cat([own[1](y), y], 1)[:, 0])(own[0](x).flatten(2).transpose(1, 2)),
+            nn.Conv2d(8, 12, 1),
+            nn.Linear(12, 12),
+        ),
+        IMAGE,
+    ),
+}
+NO_FLOATS_GO_IN = {"input", "torch", "constant", "embedding"}
+VALUES = [np.nan], [np.inf], [-np.inf], [np.nan, np.inf, -np.inf]
+
+
+def spoiled(shape, values, seed):
+    """Random numbers with a few of `values` among them."""
+    random = np.random.default_rng(seed)
+    x = random.standard_normal(shape).astype(np.float32)
+    places = random.choice(x.size, 3, replace=False)
+    x.reshape(-1)[places] = random.choice(values, 3)
+    return torch.from_numpy(x)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_as_in_pytorch(name):
+    build, shape = CASES[name]
+    torch.manual_seed(0)
+    model = build().eval()
+    artifact = compiled(model, shape).artifact
+    for isa in _native.isas():
+        engine = Engine(artifact, 1, isa)
+        assert not left_to_torch(engine)
+        clean = spoiled(shape, [0.0], 9)
+        before = engine(clean)
+        for values in VALUES:
+            for seed in range(3):
+                x = spoiled(shape, values, seed)
+                with torch.no_grad():
+                    wanted = model(x)
+                torch.testing.assert_close(engine(x), wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
+        assert torch.equal(engine(clean), before), "a run leaves nothing behind for the next"
+
+
+def test_every_native_operator_is_among_the_cases():
+    operators.shape_rule("conv")  # loads the folder
+    seen = set()
+    for build, shape in CASES.values():
+        seen |= {node.op for node in optimize(capture(build().eval(), (torch.randn(shape),)))}
+    missing = set(operators._lowerings) - seen - NO_FLOATS_GO_IN
+    assert not missing, f"add a case for {', '.join(sorted(missing))}"
+
+
+def test_under_a_zero_weight_it_is_not_seen():
+    """Zero weights are not computed; PyTorch would multiply them."""
+    model = nn.Linear(12, 20)
+    model.weight.data[:, 3] = 0
+    model.weight.data[:, 4:].fill_(1)
+    engine = compiled(model, ROWS)
+    x = torch.zeros(ROWS)
+    x[0, 3] = float("nan")
+    assert model(x)[0].isnan().all() and not engine(x).isnan().any()
