@@ -129,8 +129,8 @@ def test_a_cut_artifact(mistake: Mistake, tmp_path: Path, artifact: Path) -> Non
 
 @pytest.mark.parametrize(
     ("array", "said"),
-    [(np.zeros((1, 3, 8, 8)), ["(1, 3, 8, 8)"]), (np.zeros((0, 1, 8, 8)), ["(0, 1, 8, 8)"]), (None, ["not a .npy"])],
-    ids=["shape", "empty", "no array"],
+    [(np.zeros((1, 3, 8, 8)), ["(1, 3, 8, 8)"]), (np.zeros((0, 2, 8, 8)), ["(0, 2, 8, 8)"]), (None, ["not a .npy"])],
+    ids=["shape", "empty and of another shape", "no array"],
 )
 def test_wrong_inputs(
     mistake: Mistake, tmp_path: Path, artifact: Path, array: np.ndarray | None, said: list[str]
