@@ -15,6 +15,10 @@ using openwork::Rows;
 using openwork::Taps;
 using openwork::Window;
 
+// Weights are read once, from far away: they are asked for this many floats before their use, across the ends of blocks. The
+// hardware's own prefetcher stops at every page.
+constexpr int kWeightsAhead = 1024;
+
 constexpr uint32_t kAllLanes = kLanes == 32 ? ~0u : (1u << kLanes) - 1;
 
 // Register block of MB rows that share their taps x NV vectors of positions: each loaded x serves MB rows, each broadcast
@@ -41,6 +45,7 @@ void taps_f32(const Taps& t, int64_t q, int block_begin, int block_end) {
     const int32_t* const offset_end = offset_begin + (t.start[b + 1] - t.start[b]);
     for (const int32_t* offset = offset_begin; offset != offset_end; offset++, w += MB) {
       const float* x = x_tile + *offset;
+      __builtin_prefetch(w + kWeightsAhead, 0, 2);
       vec xs[NV];
 #pragma GCC unroll 16
       for (int v = 0; v < NV; v++) xs[v] = load(x + v * kLanes);

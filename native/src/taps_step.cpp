@@ -54,13 +54,17 @@ class TapsStep final : public Step {
     const auto& family = kernels.taps[std::countr_zero(static_cast<unsigned>(mb_))];
     const int widest = fitting(kernels);
     const int64_t vectors = static_cast<int64_t>(inside_.size()) * (kUnit / kernels.lanes);
-    const int64_t tiles = (vectors + widest - 1) / widest;
     const int rows = chunk / tile_chunks_, part = chunk % tile_chunks_;
     const int block_begin = row_cut_[static_cast<size_t>(rows)], block_end = row_cut_[static_cast<size_t>(rows) + 1];
-    // Tiles differ by at most one vector: a short last tile would waste most of its broadcasts.
-    for (int64_t t = tiles * part / tile_chunks_; t < tiles * (part + 1) / tile_chunks_; t++) {
-      const int64_t begin = vectors * t / tiles, end = vectors * (t + 1) / tiles;
-      family[end - begin - 1](taps, begin * kernels.lanes, block_begin, block_end);
+    // Tiles of a chunk differ by at most one vector: a short last tile would waste most of its broadcasts.
+    const int64_t first = vectors * part / tile_chunks_, count = vectors * (part + 1) / tile_chunks_ - first;
+    const int64_t tiles = (count + widest - 1) / widest;
+    for (int group = block_begin, next; group < block_end; group = next) {
+      next = group_end(group, block_end);
+      for (int64_t t = 0; t < tiles; t++) {
+        const int64_t begin = first + count * t / tiles, end = first + count * (t + 1) / tiles;
+        family[end - begin - 1](taps, begin * kernels.lanes, group, next);
+      }
     }
   }
 
@@ -100,6 +104,15 @@ class TapsStep final : public Step {
     int vectors = vectors_;
     while (vectors > 1 && !family[vectors - 1]) vectors--;
     return vectors;
+  }
+
+  // The blocks from `begin` on whose values stay in the L2 cache while tile after tile walks them.
+  int group_end(int begin, int end) const {
+    constexpr int64_t kGroupBytes = 128 << 10;
+    const int64_t first = start_[static_cast<size_t>(begin)];
+    int next = begin + 1;
+    while (next < end && (start_[static_cast<size_t>(next) + 1] - first) * mb_ * int64_t{sizeof(float)} <= kGroupBytes) next++;
+    return next;
   }
 
   // Cuts the row blocks into ranges of nearly equal work, so that uneven filters balance.
