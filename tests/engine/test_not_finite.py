@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from small_models import Calls, compiled, left_to_torch
 from torch import nn
 
+import openwork
 from openwork.compiler import operators
 from openwork.compiler.capture import capture
 from openwork.compiler.optimize import optimize
@@ -32,6 +33,11 @@ class Attends(nn.Module):
     def forward(self, x):
         heads = (f(x).unflatten(-1, (3, 4)).transpose(1, 2) for f in (self.q, self.k, self.v))
         return F.scaled_dot_product_attention(*heads, is_causal=self.causal).transpose(1, 2).flatten(2)
+
+
+def mean_of_words(own, x, flags):
+    words = flags.unsqueeze(-1).to(x.dtype)
+    return (own[0](x) * words).sum(1) / words.sum(1).clamp(min=1e-9)
 
 
 CASES = {
@@ -62,6 +68,8 @@ CASES = {
     "layer norm": (lambda: nn.LayerNorm(12), WORDS),
     "attention": (lambda: Attends(False), WORDS),
     "attention, causal": (lambda: Attends(True), WORDS),
+    "unit length": (lambda: Calls(lambda own, x: F.normalize(own[0](x), dim=1), nn.Linear(12, 8)), ROWS),
+    "mean of words": (lambda: Calls(mean_of_words, nn.Linear(12, 8)), WORDS),
     "tokens, join": (
         lambda: Calls(
             lambda own, x: (lambda y: torch.cat([own[1](y), y], 1)[:, 0])(own[0](x).flatten(2).transpose(1, 2)),
@@ -71,6 +79,8 @@ CASES = {
         IMAGE,
     ),
 }
+FLAGS = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+OTHER_INPUTS = {"mean of words": (FLAGS,)}
 NO_FLOATS_GO_IN = {"input", "torch", "constant", "embedding"}
 VALUES = [np.nan], [np.inf], [-np.inf], [np.nan, np.inf, -np.inf]
 
@@ -89,26 +99,29 @@ def test_as_in_pytorch(name):
     build, shape = CASES[name]
     torch.manual_seed(0)
     model = build().eval()
-    artifact = compiled(model, shape).artifact
+    others = OTHER_INPUTS.get(name, ())
+    example = torch.randn(shape), *others
+    artifact = openwork.compile(model, example, threads=1, tune="off").artifact
     for isa in _native.isas():
         engine = Engine(artifact, 1, isa)
         assert not left_to_torch(engine)
         clean = spoiled(shape, [0.0], 9)
-        before = engine(clean)
+        before = engine(clean, *others)
         for values in VALUES:
             for seed in range(3):
                 x = spoiled(shape, values, seed)
                 with torch.no_grad():
-                    wanted = model(x)
-                torch.testing.assert_close(engine(x), wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
-        assert torch.equal(engine(clean), before), "a run leaves nothing behind for the next"
+                    wanted = model(x, *others)
+                torch.testing.assert_close(engine(x, *others), wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
+        assert torch.equal(engine(clean, *others), before), "a run leaves nothing behind for the next"
 
 
 def test_every_native_operator_is_among_the_cases():
     operators.shape_rule("conv")  # loads the folder
     seen = set()
-    for build, shape in CASES.values():
-        seen |= {node.op for node in optimize(capture(build().eval(), (torch.randn(shape),)))}
+    for name, (build, shape) in CASES.items():
+        example = torch.randn(shape), *OTHER_INPUTS.get(name, ())
+        seen |= {node.op for node in optimize(capture(build().eval(), example))}
     missing = set(operators._lowerings) - seen - NO_FLOATS_GO_IN
     assert not missing, f"add a case for {', '.join(sorted(missing))}"
 
