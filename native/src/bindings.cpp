@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "cpu.hpp"
 #include "program.hpp"
 
 namespace nb = nanobind;
@@ -57,6 +58,7 @@ NB_MODULE(_native, m) {
     for (const Kernels* k : available_kernels()) names.emplace_back(k->name);
     return names;
   }, "Instruction sets that run here, best first; 'reference' is the naive one.");
+  m.def("cpu_features", [] { return cpu_features(); }, "Extensions of the CPU's instruction set, by Linux's names.");
   m.def("lanes", [](const std::string& isa) {
     for (const Kernels* k : available_kernels())
       if (isa == k->name) return k->lanes;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace openwork {
 
@@ -111,6 +112,11 @@ const Kernels& base_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+#elif defined(__aarch64__)
+const Kernels& neon_kernels();
 #endif
+
+// Instruction sets that this machine can run, best first; "reference" is always last.
+std::vector<const Kernels*> available_kernels();
 
 }  // namespace openwork

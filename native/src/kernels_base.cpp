@@ -1,4 +1,4 @@
-// Portable baseline (SSE2, NEON): 16 or more registers of 4 floats.
+// Portable baseline: 16 registers of 4 floats, as SSE2 has them.
 #define OW_LANES 4
 #define OW_ACCUMULATORS 12
 #include "kernels.inl"

@@ -46,21 +46,6 @@ const Kernels& find_kernels(const std::string& isa) {
 
 }  // namespace
 
-std::vector<const Kernels*> available_kernels() {
-  std::vector<const Kernels*> found;
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    found.push_back(&avx512_kernels());
-  if (avx2) found.push_back(&avx2_kernels());
-#endif
-  found.push_back(&base_kernels());
-  found.push_back(&reference_kernels());
-  return found;
-}
-
 void Program::Unmap::operator()(float* p) const { munmap(p, bytes); }
 
 Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa)

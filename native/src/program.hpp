@@ -16,9 +16,6 @@
 
 namespace openwork {
 
-// Instruction sets that this machine can run, best first; "reference" is always last.
-std::vector<const Kernels*> available_kernels();
-
 class Program {
  public:
   // isa: a name from available_kernels(), or "auto" for the best.

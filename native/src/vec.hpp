@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if !defined(OW_LANES)
@@ -25,12 +27,15 @@ inline vec load(const float* p) { return *reinterpret_cast<const vec_unaligned*>
 inline void store(float* p, vec v) { *reinterpret_cast<vec_unaligned*>(p) = v; }
 inline vec splat(float s) { return s - vec{}; }  // subtracting +0 is exact, so no instruction is left of it
 
-// Clamp that lets NaN through, as PyTorch's relu does: x86 max/min return their second operand when either is NaN.
+// Clamp that lets NaN through, as PyTorch's relu does: x86 max/min return their second operand when either is NaN, those
+// of NEON return NaN.
 inline vec clamp(vec v, vec lo, vec hi) {
 #if OW_LANES == 16 && defined(__AVX512F__)
   return (vec)_mm512_min_ps((__m512)hi, _mm512_max_ps((__m512)lo, (__m512)v));
 #elif OW_LANES == 8 && defined(__AVX__)
   return (vec)_mm256_min_ps((__m256)hi, _mm256_max_ps((__m256)lo, (__m256)v));
+#elif OW_LANES == 4 && defined(__aarch64__)
+  return (vec)vminq_f32((float32x4_t)hi, vmaxq_f32((float32x4_t)lo, (float32x4_t)v));
 #else
   v = v < lo ? lo : v;
   return v > hi ? hi : v;
@@ -41,6 +46,9 @@ inline vec clamp(vec v, vec lo, vec hi) {
 inline vec keep(vec v, uint32_t bits) {
 #if OW_LANES == 16 && defined(__AVX512F__)
   return (vec)_mm512_maskz_mov_ps((__mmask16)bits, (__m512)v);
+#elif OW_LANES == 4 && defined(__aarch64__)
+  const uint32x4_t lane = {1, 2, 4, 8};
+  return (vec)vandq_u32((uint32x4_t)v, vtstq_u32(vdupq_n_u32(bits), lane));
 #else
   ivec lane;
   for (int i = 0; i < kLanes; i++) lane[i] = 1 << i;
