@@ -29,6 +29,7 @@ help:
 	@echo "make test    lint, types and all tests but the slow ones"
 	@echo "make slow    the slow tests"
 	@echo "make lint    ruff and mypy"
+	@echo "make arm     the native library for aarch64: cross-compiled and tested on an emulated CPU"
 	@echo "make bench   single layers and whole models beside PyTorch, ONNX Runtime and OpenVINO"
 	@echo "make docs    write the generated pages of docs/ and execute the code in all of them"
 	@echo "make venv    $(VENV) with everything for development"
@@ -45,6 +46,14 @@ test: lint
 .PHONY: slow
 slow: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -m slow
+
+.PHONY: arm
+arm: $(VENV)/.dev
+	@command -v qemu-aarch64 >/dev/null || { \
+	  echo "make arm needs an emulator of aarch64 and a C library for it. Install them, then repeat the command:" >&2; \
+	  echo "  Debian, Ubuntu:  sudo apt install qemu-user libc6-arm64-cross" >&2; \
+	  exit 1; }
+	@$(BIN)/python -m pytest -q tests/native/test_aarch64.py
 
 .PHONY: lint
 lint: $(VENV)/.dev

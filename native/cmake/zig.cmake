@@ -10,9 +10,10 @@ if(NOT OPENWORK_ZIG)
   set(OPENWORK_ZIG ${folder}/zig CACHE FILEPATH "zig program")
 endif()
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES OPENWORK_TARGET OPENWORK_ZIG)
-
 set(CMAKE_SYSTEM_NAME Linux)
 string(REGEX MATCH "^[^-]+" CMAKE_SYSTEM_PROCESSOR ${OPENWORK_TARGET})
-# Without a target zig would compile for the CPU it runs on.
-set(CMAKE_C_COMPILER ${OPENWORK_ZIG} cc -target ${OPENWORK_TARGET})
-set(CMAKE_CXX_COMPILER ${OPENWORK_ZIG} c++ -target ${OPENWORK_TARGET})
+# Without a target zig would compile for the CPU it runs on; without a level of optimisation (the build's own comes later and
+# wins) it would link its sanitizer, which costs CMake's first look at the compiler a quarter of a minute.
+set(compile_for -target ${OPENWORK_TARGET} -O2)
+set(CMAKE_C_COMPILER ${OPENWORK_ZIG} cc ${compile_for})
+set(CMAKE_CXX_COMPILER ${OPENWORK_ZIG} c++ ${compile_for})

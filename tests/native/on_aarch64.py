@@ -3,6 +3,7 @@
 OPENWORK_REMOTE is the command that starts `openwork_remote` there.
 """
 
+import atexit
 import os
 import shlex
 import sys
@@ -13,6 +14,7 @@ import openwork.engine
 from openwork.engine import _native as here
 
 there = remote.module(shlex.split(os.environ["OPENWORK_REMOTE"]), here)
+atexit.register(there.connection.close)
 sys.modules["openwork.engine._native"] = openwork.engine._native = there
 
 

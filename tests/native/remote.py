@@ -6,6 +6,7 @@ Tests that import the native library get this in its place when they run for ano
 import json
 import struct
 import subprocess
+import threading
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -21,10 +22,11 @@ class Gone(Exception):
 
 
 class Connection:
-    """One process that answers; calls are serialized by whoever calls."""
+    """One process that answers one call after another."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.lock = threading.RLock()
 
     def ask(self, call: str, arrays: Sequence[tuple[str, np.ndarray]] = (), **fields: Any) -> bytes:
         """The answer's bytes; an exception of the library is raised here as Python's own."""
@@ -32,15 +34,21 @@ class Connection:
         text = json.dumps({"call": call, **fields}).encode()
         data = b"".join(array.tobytes() for _, array in arrays)
         try:
-            self.process.stdin.write(struct.pack("<QQ", len(text), len(data)) + text + data)
-            self.process.stdin.flush()
-            kind, length = struct.unpack("<QQ", self._read(16))
-            answer = self._read(length)
+            with self.lock:
+                self.process.stdin.write(struct.pack("<QQ", len(text), len(data)) + text + data)
+                self.process.stdin.flush()
+                kind, length = struct.unpack("<QQ", self._read(16))
+                answer = self._read(length)
         except (BrokenPipeError, EOFError) as error:
             raise Gone(f"exit code {self.process.wait()} after {call} {str(fields)[:2000]}") from error
         if kind:
             raise ERRORS[kind](answer.decode())
         return answer
+
+    def close(self) -> None:
+        """End the process; to be called when it has nothing more to answer."""
+        self.process.kill()
+        self.process.communicate()
 
     def text(self, call: str, **fields: Any) -> str:
         return self.ask(call, **fields).decode()
@@ -118,13 +126,13 @@ class Program:
         return np.frombuffer(self._synced(call, self._checked(buffers), **fields), np.float64)
 
     def _synced(self, call: str, arrays: list[tuple[str, np.ndarray]], **fields: Any) -> bytes:
-        if self._mirror is not None:
-            self.connection.ask("put_arena", [("arena", self._mirror)], program=self.id)
-        try:
+        if self._mirror is None:
             return self.connection.ask(call, arrays, program=self.id, **fields)
-        finally:
-            if self._mirror is not None and self.connection.process.poll() is None:
-                self._mirror[:] = np.frombuffer(self.connection.ask("arena", program=self.id), np.float32)
+        with self.connection.lock:
+            self.connection.ask("put_arena", [("arena", self._mirror)], program=self.id)
+            answer = self.connection.ask(call, arrays, program=self.id, **fields)
+            self._mirror[:] = np.frombuffer(self.connection.ask("arena", program=self.id), np.float32)
+        return answer
 
 
 def module(command: Sequence[str], constants: ModuleType) -> ModuleType:

@@ -120,7 +120,8 @@ def _native() -> Finding:
             f"cannot be loaded: {error}",
             "build it: pip install -e . (needs a C++ compiler)",
         )
-    return Finding("native library", "ok", f"instruction sets usable here, best first: {', '.join(library.isas())}")
+    found = f"kernels that run here, best first: {', '.join(library.isas())}"
+    return Finding("native library", "ok", f"{found}; the CPU offers {', '.join(library.cpu_features()) or 'no more'}")
 
 
 def _peers() -> Iterator[Finding]:

@@ -1,0 +1,129 @@
+"""The native library on aarch64: cross-compiled, and put through the tests of this folder on an emulated CPU.
+
+Says whether results are right. It says nothing about speed: an emulator has none of its own.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cross
+import numpy as np
+import pytest
+import remote
+import torch
+from torch import nn
+
+import openwork
+from openwork.engine import _native
+
+HERE = Path(__file__).parent
+TESTS = HERE.parent
+
+
+@pytest.fixture(scope="module")
+def program():
+    cross.emulated(Path())  # skips before anything is built
+    return cross.build("aarch64", "openwork_remote") / "openwork_remote"
+
+
+@pytest.fixture
+def there(program):
+    """The native library on the emulated machine."""
+    native = remote.module(cross.emulated(program), _native)
+    yield native
+    native.connection.close()
+
+
+def on_aarch64(program, *arguments):
+    """Runs Python with the library on the emulated machine in the place of the one here; returns what it printed."""
+    environment = {
+        **cross.environment(),
+        "OPENWORK_REMOTE": shlex.join(cross.emulated(program)),
+        "PYTHONPATH": os.pathsep.join(map(str, (HERE, *sys.path))),
+    }
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=cross.ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def passed(program, *tests):
+    """How many tests passed there."""
+    said = on_aarch64(program, "-m", "pytest", "-q", "-p", "on_aarch64", "-m", "not slow", *tests)
+    return int(re.search(r"(\d+) passed", said)[1])
+
+
+@pytest.mark.slow  # zig makes itself a C++ library for each CPU that CMake looks at: a minute, once
+def test_clang_compiles_the_library_for_x86_without_a_warning():
+    cross.build("x86_64", "openwork_objects")
+
+
+def test_kernels_and_checks(program):
+    crashes = f"{HERE}/test_validation.py::test_random_arguments_never_crash"  # starts a process of its own: see below
+    assert passed(program, f"{HERE}/test_kernels.py", f"{HERE}/test_validation.py", "--deselect", crashes) > 200
+
+
+def test_random_arguments_never_crash(program):
+    script = f"import on_aarch64, runpy, sys; sys.argv[1:] = ['1000']; runpy.run_path({str(HERE / 'fuzz_steps.py')!r})"
+    refused, ran = map(int, on_aarch64(program, "-c", script).split()[-2:])
+    assert refused > 500 and ran > 50
+
+
+@pytest.mark.slow
+def test_engine_and_every_operator_of_the_compiler(program):
+    assert passed(program, f"{TESTS}/engine/test_engine.py", f"{TESTS}/compiler") > 200
+
+
+def test_instruction_sets_are_those_that_the_cpu_has(program, there):
+    assert there.isas() == ["neon", "base", "reference"]
+    assert there.widest_tile("neon", 4) == 6 > there.widest_tile("base", 4)
+    features = {}
+    for cpu in ("cortex-a53", "cortex-a76", "max"):
+        native = remote.module(cross.emulated(program, cpu), _native)
+        features[cpu] = native.cpu_features()
+        native.connection.close()
+    assert features["cortex-a53"] == ["asimd"]
+    assert features["cortex-a76"] == ["asimd", "asimddp"]
+    assert features["max"] == ["asimd", "asimddp", "i8mm", "bf16"]
+
+
+def test_a_death_at_the_other_end_is_seen(there):
+    there.connection.process.kill()
+    with pytest.raises(remote.Gone, match="exit code -9 after isas"):
+        there.isas()
+
+
+class Net(nn.Module):
+    """Every family of kernels: taps of three shapes, both poolings, a residual addition, a mean, rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.depthwise = nn.Conv2d(16, 16, 3, 1, 1, groups=16)
+        self.pointwise = nn.Conv2d(16, 32, 1)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(self.stem(x).relu(), 3, 2, 1)
+        x = nn.functional.avg_pool2d(self.pointwise(x + self.depthwise(x)).clamp(0, 6), 2, 1)
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("isa", ["neon", "base", "reference"])
+def test_an_artifact_tuned_on_x86_gives_the_same(there, isa, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model, x = Net().eval(), torch.randn(3, 3, 21, 30)
+    with torch.no_grad():
+        model.stem.weight[torch.rand_like(model.stem.weight) < 0.8] = 0
+        wanted = model(x).numpy()
+    engine = openwork.compile(model, (x,), threads=2, tune="fast")
+    engine.save(tmp_path / "net.openwork")
+    monkeypatch.setattr("openwork.engine.native._native", there)
+    for threads in (1, 3):
+        loaded = openwork.load(tmp_path / "net.openwork", threads=threads, isa=isa)
+        assert loaded.isa == isa and {s.op for s in loaded._spec.steps} >= {"taps", "rows", "pool", "mean"}
+        np.testing.assert_allclose(loaded(x.numpy()), wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
