@@ -59,34 +59,16 @@ NB_MODULE(_native, m) {
     return names;
   }, "Instruction sets that run here, best first; 'reference' is the naive one.");
   m.def("cpu_features", [] { return cpu_features(); }, "Extensions of the CPU's instruction set, by Linux's names.");
-  m.def("lanes", [](const std::string& isa) {
-    for (const Kernels* k : available_kernels())
-      if (isa == k->name) return k->lanes;
-    throw std::invalid_argument("unknown instruction set");
-  }, "isa"_a, "Floats in a vector of an instruction set.");
-  m.def("widest_tile", [](const std::string& isa, int mb) {
-    for (const Kernels* k : available_kernels())
-      if (isa == k->name) {
-        int widest = 0;
-        const int family = mb == 1 ? 0 : mb == 2 ? 1 : mb == 4 ? 2 : 3;
-        for (int v = 0; v < kMaxVectors; v++)
-          if (k->taps[family][v]) widest = v + 1;
-        return widest;
-      }
-    throw std::invalid_argument("unknown instruction set");
-  }, "isa"_a, "mb"_a, "Vectors of positions in the widest register block of mb rows.");
+  m.def("lanes", [](const std::string& isa) { return kernels_named(isa).lanes; }, "isa"_a, "Floats in a vector of an instruction set.");
+  m.def("widest_tile", [](const std::string& isa, int mb) { return widest_tile(kernels_named(isa), mb); }, "isa"_a, "mb"_a,
+        "Vectors of positions in the widest register block of mb rows.");
   m.def("map", [](const std::string& isa, const std::string& function, const Buffer& values) {
-    for (const Kernels* k : available_kernels())
-      for (size_t f = 0; f < std::size(kFunctions); f++)
-        if (isa == k->name && function == kFunctions[f]) return k->map(static_cast<Function>(f), values.data(), values.data(), static_cast<int64_t>(values.size()));
-    throw std::invalid_argument("unknown instruction set or function");
+    kernels_named(isa).map(function_named(function), values.data(), values.data(), static_cast<int64_t>(values.size()));
   }, "isa"_a, "function"_a, "values"_a.noconvert(), "Apply a function of vec_math.hpp in place, for tests.");
   m.attr("FUNCTIONS") = std::vector<std::string>(std::begin(kFunctions), std::end(kFunctions));
   m.def("fma_peak", [](const std::string& isa) {
     nb::gil_scoped_release release;
-    for (const Kernels* k : available_kernels())
-      if (isa == k->name) return fma_peak(*k);
-    return 0.0;
+    return fma_peak(kernels_named(isa));
   }, "isa"_a, "Measured multiply-add peak of one core, floating-point operations a second.");
   m.attr("UNIT") = kUnit;
   m.attr("MAX_SAMPLES") = kMaxSamples;

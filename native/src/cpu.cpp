@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels.hpp"
-
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -47,20 +45,6 @@ const std::vector<std::string>& cpu_features() {
 bool cpu_has(const char* feature) {
   const auto& all = cpu_features();
   return std::find(all.begin(), all.end(), feature) != all.end();
-}
-
-std::vector<const Kernels*> available_kernels() {
-  std::vector<const Kernels*> found;
-#if defined(__x86_64__)
-  const bool avx2 = cpu_has("avx2") && cpu_has("fma");
-  if (avx2 && cpu_has("avx512f") && cpu_has("avx512dq") && cpu_has("avx512bw") && cpu_has("avx512vl")) found.push_back(&avx512_kernels());
-  if (avx2) found.push_back(&avx2_kernels());
-#elif defined(__aarch64__)
-  found.push_back(&neon_kernels());
-#endif
-  found.push_back(&base_kernels());
-  found.push_back(&reference_kernels());
-  return found;
 }
 
 }  // namespace openwork

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace openwork {
@@ -118,5 +119,11 @@ const Kernels& neon_kernels();
 
 // Instruction sets that this machine can run, best first; "reference" is always last.
 std::vector<const Kernels*> available_kernels();
+// One of them by its name, the best for "auto"; throws std::invalid_argument naming those there are.
+const Kernels& kernels_named(const std::string& isa);
+// Throws std::invalid_argument for a name that is not in kFunctions.
+Function function_named(const std::string& name);
+// Vectors of positions in the widest register block of mb rows.
+int widest_tile(const Kernels& kernels, int mb);
 
 }  // namespace openwork

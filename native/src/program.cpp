@@ -34,22 +34,12 @@ std::pair<float*, size_t> allocate_arena(int64_t floats) {
   return {reinterpret_cast<float*>(begin + skip), rounded};
 }
 
-const Kernels& find_kernels(const std::string& isa) {
-  const auto all = available_kernels();
-  if (isa == "auto") return *all.front();
-  for (const Kernels* k : all)
-    if (isa == k->name) return *k;
-  std::string known;
-  for (const Kernels* k : all) known += std::string(known.empty() ? "" : ", ") + k->name;
-  throw std::invalid_argument("instruction set '" + isa + "' is not available on this machine; available: " + known);
-}
-
 }  // namespace
 
 void Program::Unmap::operator()(float* p) const { munmap(p, bytes); }
 
 Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa)
-    : arena_floats_(arena_floats), external_floats_(std::move(externals)), threads_(threads), kernels_(&find_kernels(isa)) {
+    : arena_floats_(arena_floats), external_floats_(std::move(externals)), threads_(threads), kernels_(&kernels_named(isa)) {
   require(arena_floats >= 1 && arena_floats < (int64_t{1} << 31), "the arena must hold 1 to 2^31 - 1 floats");
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
   for (int64_t floats : external_floats_) require_size(floats, 1, "an external buffer's size is out of range");

@@ -29,12 +29,6 @@ void answer(uint64_t kind, const void* data, uint64_t bytes) {
 std::string bytes_of(std::span<const float> items) { return {reinterpret_cast<const char*>(items.data()), items.size_bytes()}; }
 std::string bytes_of(std::span<const double> items) { return {reinterpret_cast<const char*>(items.data()), items.size_bytes()}; }
 
-const Kernels& kernels_named(const std::string& isa) {
-  for (const Kernels* k : available_kernels())
-    if (isa == k->name) return *k;
-  throw std::invalid_argument("unknown instruction set");
-}
-
 std::pair<Type, size_t> type_named(const std::string& name) {
   if (name == "float32") return {Type::f32, 4};
   if (name == "int32") return {Type::i32, 4};
@@ -124,12 +118,10 @@ class Server {
     return std::to_string(last_);
   }
 
-  static std::string widest_tile(const Call& call) {
-    const int mb = call.small("mb"), family = mb == 1 ? 0 : mb == 2 ? 1 : mb == 4 ? 2 : 3;
-    int widest = 0;
-    for (int v = 0; v < kMaxVectors; v++)
-      if (kernels_named(call.string("isa")).taps[family][v]) widest = v + 1;
-    return std::to_string(widest);
+  static std::string map(const Call& call) {
+    const std::span<float> values(call.buffers().at(0), call.order.at(0).size);
+    kernels_named(call.string("isa")).map(function_named(call.string("function")), values.data(), values.data(), static_cast<int64_t>(values.size()));
+    return bytes_of(values);
   }
 
   static std::string isas() {
@@ -150,7 +142,8 @@ class Server {
       {"isas", [](const Call&) { return isas(); }},
       {"cpu_features", [](const Call&) { return features(); }},
       {"lanes", [](const Call& c) { return std::to_string(kernels_named(c.string("isa")).lanes); }},
-      {"widest_tile", widest_tile},
+      {"widest_tile", [](const Call& c) { return std::to_string(widest_tile(kernels_named(c.string("isa")), c.small("mb"))); }},
+      {"map", map},
       {"fma_peak", [](const Call& c) { return std::to_string(fma_peak(kernels_named(c.string("isa")))); }},
       {"program", [this](const Call& c) { return make_program(c); }},
       {"forget", [this](const Call& c) { return std::to_string(programs_.erase(c.integer("program"))); }},

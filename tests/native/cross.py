@@ -24,7 +24,11 @@ def build(cpu: str, goal: str) -> Path:
     (folder,) = found.submodule_search_locations
     into = ROOT / "build" / f"clang-{cpu}"
     configure = ["cmake", "-S", "native", "-B", into, "-G", "Ninja", "--toolchain", "cmake/zig.cmake"]
-    options = [f"-DOPENWORK_TARGET={cpu}-linux-gnu", f"-DOPENWORK_ZIG={folder}/zig", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"]
+    options = [
+        f"-DOPENWORK_TARGET={cpu}-linux-gnu",
+        f"-DOPENWORK_ZIG={folder}/zig",
+        "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
+    ]
     for command in ([*configure, *options], ["cmake", "--build", into, "--target", goal]):
         done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
         assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-2000:]}"

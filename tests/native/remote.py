@@ -97,7 +97,7 @@ class Program:
         return added
 
     def run(self, begin: int, end: int, buffers: list[np.ndarray]) -> None:
-        changed = np.frombuffer(self._synced("run", self._checked(buffers), begin=begin, end=end), np.float32)
+        changed = np.frombuffer(self._synced("run", checked(buffers), begin=begin, end=end), np.float32)
         for buffer, part in zip(buffers, np.split(changed, np.cumsum(self._sizes)[:-1]), strict=False):
             buffer[...] = part.reshape(buffer.shape)
 
@@ -116,14 +116,8 @@ class Program:
             self._mirror = np.frombuffer(self.connection.ask("arena", program=self.id), np.float32).copy()
         return self._mirror
 
-    def _checked(self, buffers: list[np.ndarray]) -> list[tuple[str, np.ndarray]]:
-        for b in buffers:
-            if not isinstance(b, np.ndarray) or b.dtype != np.float32 or not b.flags.c_contiguous or not b.flags.writeable:
-                raise TypeError("a buffer is a contiguous, writable array of float32")
-        return [(str(i), b) for i, b in enumerate(buffers)]
-
     def _seconds(self, call: str, buffers: list[np.ndarray], **fields: Any) -> np.ndarray:
-        return np.frombuffer(self._synced(call, self._checked(buffers), **fields), np.float64)
+        return np.frombuffer(self._synced(call, checked(buffers), **fields), np.float64)
 
     def _synced(self, call: str, arrays: list[tuple[str, np.ndarray]], **fields: Any) -> bytes:
         if self._mirror is None:
@@ -135,16 +129,30 @@ class Program:
         return answer
 
 
-def module(command: Sequence[str], constants: ModuleType) -> ModuleType:
-    """A stand-in for `_native` whose calls are answered by a process; `constants` is the real one."""
+def module(command: Sequence[str], here: ModuleType) -> ModuleType:
+    """A stand-in for `_native`, whose constants it has; its calls are answered by a process."""
     connection = Connection(command)
-    found = ModuleType("openwork.engine._native")
+    found = ModuleType(here.__name__)
+    vars(found).update({name: value for name, value in vars(here).items() if name.isupper()})
     found.connection = connection
-    found.UNIT, found.MAX_SAMPLES = constants.UNIT, constants.MAX_SAMPLES
     found.Program = type("Program", (Program,), {"connection": connection})
     found.isas = lambda: connection.text("isas").split()
     found.cpu_features = lambda: connection.text("cpu_features").split()
     found.lanes = lambda isa: int(connection.text("lanes", isa=isa))
     found.widest_tile = lambda isa, mb: int(connection.text("widest_tile", isa=isa, mb=mb))
     found.fma_peak = lambda isa: float(connection.text("fma_peak", isa=isa))
+
+    def apply(isa: str, function: str, values: np.ndarray) -> None:
+        answer = connection.ask("map", checked([values]), isa=isa, function=function)
+        values[...] = np.frombuffer(answer, np.float32).reshape(values.shape)
+
+    found.map = apply
     return found
+
+
+def checked(buffers: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    """Buffers by their numbers; TypeError for what the real module does not take either."""
+    for b in buffers:
+        if not isinstance(b, np.ndarray) or b.dtype != np.float32 or not b.flags.carray:
+            raise TypeError("a buffer is a contiguous, writable array of float32")
+    return [(str(i), b) for i, b in enumerate(buffers)]
