@@ -65,6 +65,44 @@ def presence(batch: int) -> torch.Tensor:
     return present
 
 
+class SpelledOut(Block):
+    """Attention operator by operator, as models write it that do not call PyTorch's."""
+
+    def forward(self, x, present=None):
+        q, k, v = self.split(x)
+        scores = q @ k.transpose(-1, -2)
+        scores = scores * q.shape[-1] ** -0.5 if self.mask == "none" else scores / q.shape[-1] ** 0.5
+        if self.mask != "none":
+            scores = scores + self.masked(x, present)["attn_mask"]
+        y = F.dropout(F.softmax(scores, dim=-1), 0.1, self.training) @ v
+        return self.norm(self.out(y.transpose(1, 2).reshape(x.shape)))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("mask", ["none", "added", "bias"])
+def test_attention_that_is_spelled_out_is_native(mask, batch):
+    model, x = SpelledOut("split", mask).eval(), torch.randn(batch, LENGTH, WIDTH)
+    inputs = (x, presence(batch)) if mask == "added" else (x,)
+    engine = openwork.compile(model, inputs, threads=1, tune="off")
+    assert not left_to_torch(engine)
+    torch.testing.assert_close(engine(*inputs), model(*inputs), rtol=1e-4, atol=1e-4)
+
+
+class Quotient(nn.Module):
+    """Scores divided by a tensor: not the attention that is known."""
+
+    def forward(self, x):
+        h = x.view(1, 8, 2, 4).transpose(1, 2)
+        return torch.softmax(h @ h.transpose(-1, -2) / x.abs().sum(), -1) @ h
+
+
+def test_another_attention_is_left_to_pytorch():
+    x = torch.randn(1, 8, 8)
+    engine = openwork.compile(Quotient(), x, threads=1, tune="off")
+    assert left_to_torch(engine)
+    torch.testing.assert_close(engine(x), Quotient()(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("way", ["chunks", "split", "slices", "stacked", "selected"])
 def test_every_way_to_write_attention_is_native(way, batch):

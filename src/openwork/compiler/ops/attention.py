@@ -30,23 +30,53 @@ _PROBES = 6
 def capture(c: Converter, node: fx.Node) -> Node:
     q, k, v, mask, dropout, causal, scale, grouped = arguments(node, None, None, None, None, 0.0, False, None, False)
     require(not dropout and not grouped and len(shape_of(q)) == 4)
+    return _attention(c, node, q, k, v, mask, bool(causal), None if scale is None else float(scale))
+
+
+@captures("aten.matmul.default", pattern=True)
+def capture_spelled_out(c: Converter, node: fx.Node) -> Node:
+    """softmax(scale (q k^T) + mask) v, operator by operator."""
+    weights, v = arguments(node, None, None)
+    weights = _walk.skip(weights)
+    require(_walk.target(weights) == "aten.softmax.int")
+    scores, axis, dtype = arguments(weights, None, None, None)
+    require(axis in (-1, 3) and dtype in (None, torch.float32) and len(shape_of(scores)) == 4)
+    scores, mask, scale = _walk.skip(scores), None, 1.0
+    if _walk.target(scores) == "aten.add.Tensor":
+        scores, mask, alpha = arguments(scores, None, None, 1)
+        require(alpha == 1)
+        scores = _walk.skip(scores)
+    while (operator := _walk.target(scores)) in ("aten.mul.Tensor", "aten.div.Tensor"):
+        scores, factor = arguments(scores, None, None)
+        require(isinstance(factor, int | float) and factor != 0)
+        scale *= factor if operator == "aten.mul.Tensor" else 1 / factor
+        scores = _walk.skip(scores)
+    require(_walk.target(scores) == "aten.matmul.default")
+    q, turned = arguments(scores, None, None)
+    k = _walk.permuted(turned, (0, 1, 3, 2))
+    require(k is not None)
+    return _attention(c, node, q, k, v, mask, False, scale)  # type: ignore[arg-type]
+
+
+def _attention(
+    c: Converter, node: fx.Node, q: fx.Node, k: fx.Node, v: fx.Node, mask: Any, causal: bool, scale: float | None
+) -> Node:
     (n, h, queries, d), keys = shape_of(q), shape_of(k)[2]
     require(shape_of(k) == (n, h, keys, d) and shape_of(v) == (n, h, keys, d) and d <= 256)
     parts = [_walk.heads(x)[0] for x in (q, k, v)]
     computed(c, *(p.tokens for p in parts))
-    flags, attrs, constants = _masked(c, mask, bool(causal), (n, h, queries, keys))
+    flags, attrs, constants = _masked(c, mask, causal, (n, h, queries, keys))
     attrs |= {
         "heads": h,
         "size": d,
-        "scale": 1 / math.sqrt(d) if scale is None else float(scale),
+        "scale": 1 / math.sqrt(d) if scale is None else scale,
         "first": tuple(p.first for p in parts),
     }
     # The value lies as tokens. Who wants [N, H, S, D] gets it from PyTorch; nearly always the heads are joined again.
     joined = c.make(node, "attention", [*(p.tokens for p in parts), *flags], attrs, **constants)
     joined = Node(tokens_name(node), *_rest(joined, (n, queries, h * d)))
-    split = Node(
-        f"{node.name}.split", "torch", (joined.name,), (n, queries, h, d), _view(joined.name, [n, queries, h, d])
-    )
+    apart = (n, queries, h, d)
+    split = Node(f"{node.name}.split", "torch", (joined.name,), apart, _view(joined.name, list(apart)))
     c.nodes += [joined, split]
     args = {"target": "aten.transpose.int", "args": [{"value": split.name}, 1, 2], "kwargs": {"dict": {}}}
     return Node(node.name, "torch", (split.name,), (n, h, queries, d), args)
@@ -69,7 +99,7 @@ def joined_heads(c: Converter, node: fx.Node) -> str | None:
     """The name of the tokens that a reshape joins from an attention's heads, if it does."""
     before = _walk.reshaped(node)
     attention = _walk.permuted(before, (0, 2, 1, 3)) if before is not None else None
-    if attention is None or _walk.target(attention) != "aten.scaled_dot_product_attention.default":
+    if attention is None:
         return None
     name = tokens_name(attention)
     return next((n.name for n in c.nodes if n.name == name and n.shape == shape_of(node)), None)
