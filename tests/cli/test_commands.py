@@ -146,13 +146,42 @@ def test_report_can_be_written_again(home: Path, artifact: Path) -> None:
     assert "Left dense by the recipe" in (home / "page.html").read_text()
 
 
+@pytest.fixture
+def three_pairs(tmp_path: Path) -> str:
+    """A data root with the STS benchmark, three pairs short."""
+    table = "sentence1\tsentence2\tscore\nA man sings.\tA person sings.\t4.5\nA man sings.\tRain falls.\t0\n"
+    (tmp_path / "stsb").mkdir()
+    for name in ("train", "dev", "test"):
+        (tmp_path / "stsb" / f"{name}.tsv").write_text(table + "A cat sleeps.\tA dog sleeps.\t2\n")
+    return str(tmp_path)
+
+
+def test_run_on_sentences_needs_a_sentence_encoder(home: Path, artifact: Path, three_pairs: str) -> None:
+    done = run("run", artifact, "--data", "stsb", cwd=home, OPENWORK_DATA=three_pairs)
+    assert done.code == 2 and "mine.py:model" in done.err and "has no tokenizer; use a sentence encoder" in done.err
+
+
+@pytest.mark.slow
+def test_run_on_sentences_measures_the_correlation_with_people(home: Path, three_pairs: str) -> None:
+    arguments = ("minilm", "-o", "minilm.openwork", "--length", 16, "--batch", 2, "--tune", "off", "--threads", 1)
+    assert run("compile", *arguments, cwd=home).code == 0
+    arguments = ("minilm.openwork", "--data", "stsb", "--json")
+    document = run("run", *arguments, cwd=home, OPENWORK_DATA=three_pairs).document
+    assert document == {"data": "stsb", "spearman": pytest.approx(1), "examples": 3}
+    text = run("run", *arguments[:-1], cwd=home, OPENWORK_DATA=three_pairs).out
+    assert text == "Spearman correlation on stsb: 1.0000 over 3 test pairs\n"
+
+
 def test_data_lists_what_is_here(tmp_path: Path) -> None:
     (tmp_path / "data" / "mnist").mkdir(parents=True)
     (tmp_path / "data" / "mnist" / "file").touch()
     (tmp_path / "data" / "cifar10").mkdir()
+    (tmp_path / "data" / "glue" / "stsb").mkdir(parents=True)
+    (tmp_path / "data" / "glue" / "stsb" / "test.tsv").touch()
     listed = run("data", "list", "--json", cwd=tmp_path, OPENWORK_DATA=str(tmp_path / "data")).document
     there = {row["name"]: row["there"] for row in listed["data"]}
     assert there["digits"] and there["mnist"]
+    assert there["stsb"], "a set may lie in the folder of its collection"
     assert not there["cifar10"] and not there["weights"], "an empty or absent folder is not data"
     text = run("data", "list", cwd=tmp_path, OPENWORK_DATA=str(tmp_path / "data")).out
     assert "openwork data get cifar10" in text

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from openwork import plugins
 from openwork.data import _download
 from openwork.data._download import SOURCES, Remote, Source, download, get, to_safetensors, untar
 from openwork.errors import DataError, UsageError
@@ -157,6 +158,19 @@ def test_unknown_names_and_unwritable_folders_are_named(tmp_path):
     (tmp_path / "mnist").write_text("a file where the folder should be")
     with pytest.raises(DataError, match=r"mnist: cannot write to .*mnist: File exists; free space"):
         get("mnist", tmp_path)
+
+
+def test_a_set_that_people_fetch_themselves_is_found_or_explained(tmp_path):
+    with pytest.raises(DataError, match=r"stsb is not fetched by openwork; in .*stsb, put train.tsv, dev.tsv"):
+        get("stsb", tmp_path)
+    (tmp_path / "glue/stsb").mkdir(parents=True)
+    (tmp_path / "glue/stsb/test.tsv").touch()
+    assert get("stsb", tmp_path) == tmp_path / "glue/stsb"
+
+
+def test_every_set_can_be_fetched_or_says_how_to_get_it():
+    by_hand = {name for name in plugins.names("data") if hasattr(plugins.module("data", name), "BY_HAND")}
+    assert by_hand.isdisjoint(SOURCES) and by_hand | SOURCES.keys() | {"digits"} >= set(plugins.names("data"))
 
 
 def test_what_get_makes_is_what_the_loaders_want():

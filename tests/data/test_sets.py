@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from openwork import data, plugins
-from openwork.data import cifar10, digits
+from openwork.data import SentencePairs, cifar10, digits
 from openwork.data._idx import load_idx
 from openwork.data.base import Data, data_root
 from openwork.errors import DataError, UsageError
@@ -143,14 +143,13 @@ def test_digits_are_whole_stratified_and_always_split_alike():
 
 @pytest.mark.parametrize("name", plugins.names("data"))
 def test_every_set_loads_or_says_how_to_get_it(name, tmp_path):
+    how = getattr(plugins.module("data", name), "BY_HAND", f"run `openwork data get {name}`")
     try:
-        found = data.resolve(name, root=tmp_path)
+        found = data.load(name, root=tmp_path)
     except DataError as error:
-        assert (
-            f"openwork data get {name}" in str(error) and "OPENWORK_DATA" in str(error) and str(tmp_path) in str(error)
-        )
+        assert how in str(error) and "OPENWORK_DATA" in str(error) and str(tmp_path) in str(error)
     else:
-        assert isinstance(found, Data) and found.name == name
+        assert isinstance(found, Data | SentencePairs) and found.name == name
 
 
 def test_the_data_root_is_the_variable_else_the_cache(monkeypatch):

@@ -1,14 +1,15 @@
-"""Accuracy of an engine on a data set's test split."""
+"""How well an engine does on a data set's test split: accuracy, or correlation with people's judgement."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EngineError
+from .. import plugins
+from ..errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from ..data.base import Data
+    from ..data import Data, SentencePairs
 
 
 BATCH = 100
@@ -35,3 +36,17 @@ def predictions(engine: Any, data: "Data") -> Iterator[tuple[np.ndarray, np.ndar
             )
         outputs = engine(x.numpy())
         yield outputs[0] if isinstance(outputs, tuple) else outputs, labels.numpy()
+
+
+def correlation(engine: Any, pairs: "SentencePairs") -> tuple[float, int]:
+    """Spearman's correlation of a sentence encoder's similarities with the scores, and the number of pairs."""
+    spec = engine.provenance.get("model")
+    known = isinstance(spec, str) and spec in plugins.names("models")
+    tokenizer = getattr(plugins.module("models", str(spec)), "tokenizer", None) if known else None
+    if tokenizer is None:
+        raise UsageError(
+            f"{pairs.name} holds sentences, and the artifact's model ({spec or 'not named'}) has no tokenizer; "
+            "use a sentence encoder of the zoo, such as minilm, or call pairs.spearman() in Python"
+        )
+    tokenize = tokenizer(engine.inputs[0].shape[1])
+    return pairs.spearman(lambda sentences: engine(*(x.numpy() for x in tokenize(sentences)))), len(pairs.test)

@@ -1,4 +1,4 @@
-"""`openwork run`: outputs of an artifact for an array, or its accuracy on a data set."""
+"""`openwork run`: outputs of an artifact for an array, or how well it does on a data set."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ import openwork
 
 from ..errors import UsageError
 from ..files import replacing
-from ._evaluate import accuracy
+from ._evaluate import accuracy, correlation
 from ._options import Artifact, Json, Threads
 from ._output import show
 
@@ -67,9 +67,17 @@ def _write(path: Path, outputs: tuple[np.ndarray, ...]) -> None:
 
 
 def _on_data(engine: Any, name: str, json: bool) -> None:
-    from ..data import resolve
+    from ..data import SentencePairs, load
 
-    data = resolve(name)
+    data = load(name)
+    if isinstance(data, SentencePairs):
+        value, pairs = correlation(engine, data)
+        show(
+            {"data": data.name, "spearman": value, "examples": pairs},
+            f"Spearman correlation on {data.name}: {value:.4f} over {pairs:,} test pairs",
+            json,
+        )
+        return
     share, examples = accuracy(engine, data)
     show(
         {"data": data.name, "accuracy": share, "examples": examples},

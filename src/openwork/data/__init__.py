@@ -5,14 +5,26 @@ from typing import Any
 
 from .. import plugins
 from ..errors import DataError
+from ._pairs import Pairs, SentencePairs
 from ._user import LoaderData, call_factory, is_file_spec
 from .base import ArrayData, Augment, Batch, Data, data_root
 
-__all__ = ["ArrayData", "Augment", "Batch", "Data", "LoaderData", "data_root", "resolve"]
+__all__ = [
+    "ArrayData",
+    "Augment",
+    "Batch",
+    "Data",
+    "LoaderData",
+    "Pairs",
+    "SentencePairs",
+    "data_root",
+    "load",
+    "resolve",
+]
 
 
 def resolve(spec: "str | Data | tuple[Any, Any]", **options: Any) -> Data:
-    """The data set that `spec` means.
+    """The set of labelled examples that `spec` means.
 
     Arguments:
         spec: a name ("cifar10"), the user's own factory ("path/to/file.py:factory", returns a `Data` or a pair
@@ -24,14 +36,27 @@ def resolve(spec: "str | Data | tuple[Any, Any]", **options: Any) -> Data:
         data = resolve("cifar10", holdout=5000)
         for images, labels in data.train_batches(128, seed=0, epoch=0): ...
     """
+    found = load(spec, **options)
+    if isinstance(found, SentencePairs):
+        raise DataError(f"{found.name} holds pairs of sentences, not examples with labels; choose another data set")
+    return found
+
+
+def load(spec: "str | Data | tuple[Any, Any]", **options: Any) -> Data | SentencePairs:
+    """The data set that `spec` means, of any kind; otherwise as `resolve`.
+
+    pairs = load("stsb")
+    """
     if not isinstance(spec, str):
         return _as_data(spec, "loaders")
     if is_file_spec(spec):
-        return _as_data(call_factory(spec, DataError, options), spec)
-    load = plugins.module("data", spec).load
-    if odd := options.keys() - inspect.signature(load).parameters.keys():
-        raise DataError(f"{spec} takes no such option: {', '.join(map(repr, sorted(odd)))}")
-    return _as_data(load(**options), spec)
+        found = call_factory(spec, DataError, options)
+    else:
+        function = plugins.module("data", spec).load
+        if odd := options.keys() - inspect.signature(function).parameters.keys():
+            raise DataError(f"{spec} takes no such option: {', '.join(map(repr, sorted(odd)))}")
+        found = function(**options)
+    return found if isinstance(found, SentencePairs) else _as_data(found, spec)
 
 
 def _as_data(found: Any, name: str) -> Data:

@@ -20,8 +20,8 @@ from typing import IO
 import torch
 from safetensors.torch import save_file
 
+from .. import plugins
 from ..errors import DataError, UsageError
-from ..plugins import unknown
 from .base import data_root
 
 Progress = Callable[[str, int, int | None], None]
@@ -153,12 +153,19 @@ def get(
         progress: called as (file, bytes done, bytes in all) while a file is fetched.
         sources: what can be fetched from where; default: `SOURCES`.
 
-    Raises `UsageError` for an unknown name; `DataError` when the server cannot be reached, a checksum is wrong, or the
-    disk cannot be written. An interrupted download goes on where it stopped when `get` is called again.
+    Raises `UsageError` for an unknown name; `DataError` for a set that people must fetch themselves, when the server
+    cannot be reached, a checksum is wrong, or the disk cannot be written. An interrupted download goes on where it
+    stopped when `get` is called again.
     """
     sources = SOURCES if sources is None else sources
+    if name not in sources and (by_hand := _by_hand(name)):
+        top = root or data_root()
+        for folder in (top / name, *top.glob(f"*/{name}")):  # a set may lie in the folder of its collection
+            if folder.is_dir() and any(folder.iterdir()):
+                return folder
+        raise DataError(f"{name} is not fetched by openwork; in {top / name}, {by_hand}")
     if name not in sources:
-        raise UsageError(unknown("data set to get", name, sorted(sources)))
+        raise UsageError(plugins.unknown("data set to get", name, sorted(sources)))
     source = sources[name]
     folder = (root or data_root()) / source.folder
     try:
@@ -169,6 +176,11 @@ def get(
         problem = f"cannot write to {folder}: {error.strerror or error}"
         raise DataError(f"{name}: {problem}; free space, or set OPENWORK_DATA to another folder") from error
     return folder
+
+
+def _by_hand(name: str) -> str:
+    """What people must do themselves to have a data set; empty for others."""
+    return getattr(plugins.module("data", name), "BY_HAND", "") if name in plugins.names("data") else ""
 
 
 def _get_file(remote: Remote, source: Source, folder: Path, progress: Progress | None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .base import ArrayData, data_root
+from .base import ArrayData, data_root, missing
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -75,11 +75,3 @@ def find(folder: Path, file: str, name: str) -> Path:
         if candidate.is_file():
             return candidate
     raise missing(folder, f"{file}.gz", name)
-
-
-def missing(folder: Path, file: str, name: str) -> DataError:
-    """What is missing, where it was looked for, and the two ways out."""
-    return DataError(
-        f"{name}: {file} is not in {folder}; run `openwork data get {name}`, "
-        f"or set OPENWORK_DATA to the folder that holds {folder.name}/"
-    )

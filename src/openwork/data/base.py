@@ -27,6 +27,14 @@ def data_root() -> Path:
     return Path(chosen).expanduser() if chosen else Path("~/.cache/openwork/data").expanduser()
 
 
+def missing(folder: Path, file: str, name: str, by_hand: str = "") -> DataError:
+    """What is missing, where it was looked for, and the two ways out; `by_hand`: how to get what is not fetched."""
+    return DataError(
+        f"{name}: {file} is not in {folder}; {by_hand or f'run `openwork data get {name}`'}, "
+        f"or set OPENWORK_DATA to the folder that holds {folder.name}/"
+    )
+
+
 def mixed_seed(*numbers: int) -> int:
     """One 63-bit seed out of several numbers; neighbouring inputs give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from ._idx import missing
-from .base import ArrayData, Augment, Data, data_root
+from .base import ArrayData, Augment, Data, data_root, missing
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # The figures that the customary CIFAR ResNets were trained with (they are ImageNet's); other figures cost accuracy.
