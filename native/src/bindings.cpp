@@ -2,6 +2,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -62,10 +63,14 @@ NB_MODULE(_native, m) {
   m.def("lanes", [](const std::string& isa) { return kernels_named(isa).lanes; }, "isa"_a, "Floats in a vector of an instruction set.");
   m.def("widest_tile", [](const std::string& isa, int mb) { return widest_tile(kernels_named(isa), mb); }, "isa"_a, "mb"_a,
         "Vectors of positions in the widest register block of mb rows.");
-  m.def("map", [](const std::string& isa, const std::string& function, const Buffer& values) {
-    kernels_named(isa).map(function_named(function), values.data(), values.data(), static_cast<int64_t>(values.size()));
-  }, "isa"_a, "function"_a, "values"_a.noconvert(), "Apply a function of vec_math.hpp in place, for tests.");
-  m.attr("FUNCTIONS") = std::vector<std::string>(std::begin(kFunctions), std::end(kFunctions));
+  m.def("activate", [](const std::string& isa, const std::string& name, const std::vector<float>& parameters, const Buffer& values) {
+    activate(kernels_named(isa), name, parameters, {values.data(), values.size()});
+  }, "isa"_a, "name"_a, "parameters"_a, "values"_a.noconvert(), "Apply an activation in place, for tests.");
+  m.attr("ACTIVATIONS") = [] {
+    std::map<std::string, size_t> parameters;
+    for (const auto& known : kActivations) parameters[known.name] = known.parameters;
+    return parameters;
+  }();
   m.def("fma_peak", [](const std::string& isa) {
     nb::gil_scoped_release release;
     return fma_peak(kernels_named(isa));

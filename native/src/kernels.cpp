@@ -1,6 +1,5 @@
 #include "kernels.hpp"
 
-#include <iterator>
 #include <stdexcept>
 
 #include "cpu.hpp"
@@ -31,10 +30,11 @@ const Kernels& kernels_named(const std::string& isa) {
   throw std::invalid_argument("instruction set '" + isa + "' is not available on this machine; available: " + known);
 }
 
-Function function_named(const std::string& name) {
-  for (size_t f = 0; f < std::size(kFunctions); f++)
-    if (name == kFunctions[f]) return static_cast<Function>(f);
-  throw std::invalid_argument("unknown function '" + name + "'");
+void activate(const Kernels& kernels, const std::string& name, std::span<const float> parameters, std::span<float> values) {
+  for (int f = 0; f < kActs; f++)
+    if (name == kActivations[f].name && parameters.size() == kActivations[f].parameters)
+      return kernels.activate[f]({values.data(), values.data(), static_cast<int64_t>(values.size()), nullptr, 0, parameters.data()});
+  throw std::invalid_argument("unknown activation '" + name + "', or wrong number of parameters");
 }
 
 int widest_tile(const Kernels& kernels, int mb) {

@@ -5,8 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
+
+#include "activations.hpp"
 
 namespace openwork {
 
@@ -80,9 +83,6 @@ struct Norm {
   const uint16_t* inside;  // [units]
 };
 
-enum class Function { exp, sigmoid, tanh, erf, gelu };
-constexpr const char* kFunctions[] = {"exp", "sigmoid", "tanh", "erf", "gelu"};  // as Function counts
-
 using TapsKernel = void (*)(const Taps&, int64_t q, int block_begin, int block_end);
 using RowsKernel = void (*)(const Rows&, int64_t sample, int panel_begin, int panel_end);
 
@@ -97,6 +97,8 @@ struct Kernels {
   TapsKernel taps[4][kMaxVectors];
   // rows[log2(width / 16)][samples - 1]
   RowsKernel rows[3][kMaxSamples];
+  ActivateKernel activate[kActs];
+  void (*scale)(const float* x, const float* weight, const float* bias, float* y, int64_t n);
   void (*max_pool)(const Window&);
   void (*sum_pool)(const Window&);
   void (*copy_row)(const float* x, int64_t step, float* y, int64_t n);
@@ -104,7 +106,6 @@ struct Kernels {
   float (*dot)(const float* x, const float* y, int64_t n);
   void (*attention)(const Attention& a, int64_t begin, int64_t count);  // at most kMaxQueries vectors of queries
   void (*layer_norm)(const Norm& n, int64_t unit_begin, int64_t unit_end);
-  void (*map)(Function function, const float* x, float* y, int64_t n);  // x and y may be the same
   double (*fma_peak)(int64_t iterations);  // returns flops done; time it to learn the peak
 };
 
@@ -121,8 +122,8 @@ const Kernels& neon_kernels();
 std::vector<const Kernels*> available_kernels();
 // One of them by its name, the best for "auto"; throws std::invalid_argument naming those there are.
 const Kernels& kernels_named(const std::string& isa);
-// Throws std::invalid_argument for a name that is not in kFunctions.
-Function function_named(const std::string& name);
+// Applies an activation in place; throws std::invalid_argument for a name that is not in kActivations.
+void activate(const Kernels& kernels, const std::string& name, std::span<const float> parameters, std::span<float> values);
 // Vectors of positions in the widest register block of mb rows.
 int widest_tile(const Kernels& kernels, int mb);
 

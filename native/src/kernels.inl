@@ -6,7 +6,6 @@
 
 #include "kernels.hpp"
 #include "vec.hpp"
-#include "vec_math.hpp"
 
 namespace {
 
@@ -20,6 +19,12 @@ using openwork::Window;
 constexpr int kWeightsAhead = 1024;
 
 constexpr uint32_t kAllLanes = kLanes == 32 ? ~0u : (1u << kLanes) - 1;
+
+}  // namespace
+
+#include "activations.inl"
+
+namespace {
 
 // Register block of MB rows that share their taps x NV vectors of positions: each loaded x serves MB rows, each broadcast
 // weight serves NV vectors. Blocks are the inner loop, so that the x panel of this tile stays in L1/L2 across them.
@@ -253,28 +258,6 @@ float dot(const float* x, const float* y, int64_t n) {
   return reduced([x, y]<class T>(T& acc, int64_t i) { acc += load_as<T>(x + i) * load_as<T>(y + i); }, n);
 }
 
-template <class F>
-void map_with(const F& f, const float* x, float* y, int64_t n) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, f(load(x + i)));
-  if (i == n) return;
-  float rest[kLanes] = {};
-  std::memcpy(rest, x + i, static_cast<size_t>(n - i) * sizeof(float));
-  store(rest, f(load(rest)));
-  std::memcpy(y + i, rest, static_cast<size_t>(n - i) * sizeof(float));
-}
-
-void map(openwork::Function function, const float* x, float* y, int64_t n) {
-  using openwork::Function;
-  switch (function) {
-    case Function::exp: return map_with([](vec v) { return exp(v); }, x, y, n);
-    case Function::sigmoid: return map_with([](vec v) { return sigmoid(v); }, x, y, n);
-    case Function::tanh: return map_with([](vec v) { return tanh(v); }, x, y, n);
-    case Function::erf: return map_with([](vec v) { return erf(v); }, x, y, n);
-    case Function::gelu: return map_with([](vec v) { return gelu(v); }, x, y, n);
-  }
-}
-
 double fma_peak(int64_t iterations) {
   vec acc[12];
   for (int i = 0; i < 12; i++) acc[i] = splat(static_cast<float>(i));
@@ -340,12 +323,13 @@ openwork::Kernels table(const char* name) {
   fill_rows<16>(k.rows[0]);
   fill_rows<32>(k.rows[1]);
   fill_rows<64>(k.rows[2]);
+  fill_activations(k.activate);
+  k.scale = scale;
   k.max_pool = pool<true>;
   k.sum_pool = pool<false>;
   k.copy_row = copy_row;
   k.sum = sum;
   k.dot = dot;
-  k.map = map;
   k.attention = attention;
   k.layer_norm = layer_norm;
   k.fma_peak = fma_peak;

@@ -108,17 +108,40 @@ void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
   }
 }
 
-void map(Function function, const float* x, float* y, int64_t n) {
-  for (int64_t i = 0; i < n; i++) {
-    const double v = x[i];
-    switch (function) {
-      case Function::exp: y[i] = static_cast<float>(std::exp(v)); break;
-      case Function::sigmoid: y[i] = static_cast<float>(1 / (1 + std::exp(-v))); break;
-      case Function::tanh: y[i] = static_cast<float>(std::tanh(v)); break;
-      case Function::erf: y[i] = static_cast<float>(std::erf(v)); break;
-      case Function::gelu: y[i] = static_cast<float>(0.5 * v * (1 + std::erf(v * 0.70710678118654752))); break;
-    }
+namespace act {
+
+double clamp(double x, const float* p) { return openwork::clamp(x, p[0], p[1]); }
+double leaky_relu(double x, const float* p) { return x > 0 ? x : x * p[0]; }
+double elu(double x, const float* p) { return x > 0 ? p[1] * x : double{p[1]} * p[0] * std::expm1(p[2] * x); }
+double sigmoid(double x, const float*) { return 1 / (1 + std::exp(-x)); }
+double tanh(double x, const float*) { return std::tanh(x); }
+double silu(double x, const float*) { return x / (1 + std::exp(-x)); }
+double erf(double x, const float*) { return std::erf(x); }
+double gelu(double x, const float*) { return 0.5 * x * std::erfc(-x * std::sqrt(0.5)); }
+double gelu_tanh(double x, const float*) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x))); }
+double hardswish(double x, const float*) { return x * std::fmin(std::fmax(x + 3, 0), 6) / 6; }
+double mish(double x, const float*) { return x * std::tanh(std::log1p(std::exp(x))); }
+double softplus(double x, const float* p) { return x * p[0] > p[1] ? x : std::log1p(std::exp(x * p[0])) / p[0]; }
+double exp(double x, const float*) { return std::exp(x); }
+double abs(double x, const float*) { return std::fabs(x); }
+double square(double x, const float*) { return x * x; }
+double sqrt(double x, const float*) { return std::sqrt(x); }
+double rsqrt(double x, const float*) { return 1 / std::sqrt(x); }
+double reciprocal(double x, const float*) { return 1 / x; }
+
+}  // namespace act
+
+template <double (*F)(double, const float*)>
+void activate(const Activate& a) {
+  for (int64_t i = 0; i < a.n; i++) {
+    const int64_t at = a.q + i;
+    const bool pixel = !a.inside || (a.inside[at / kUnit] >> (at % kUnit) & 1);
+    a.y[i] = pixel ? static_cast<float>(F(a.x[i], a.parameters)) : 0.0f;
   }
+}
+
+void scale(const float* x, const float* weight, const float* bias, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = static_cast<float>(static_cast<double>(weight[i]) * x[i] + bias[i]);
 }
 
 double fma_peak(int64_t) { return 0; }
@@ -147,12 +170,16 @@ const Kernels& reference_kernels() {
     fill_rows<16>(k.rows[0], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<32>(k.rows[1], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<64>(k.rows[2], std::make_integer_sequence<int, kMaxSamples>());
+    ActivateKernel* next = k.activate;
+#define OW_FILL(name, parameters) *next++ = activate<act::name>;
+    OW_ACTIVATIONS(OW_FILL)
+#undef OW_FILL
+    k.scale = scale;
     k.max_pool = pool<true>;
     k.sum_pool = pool<false>;
     k.copy_row = copy_row;
     k.sum = sum;
     k.dot = dot;
-    k.map = map;
     k.attention = attention;
     k.layer_norm = layer_norm;
     k.fma_peak = fma_peak;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "activation.hpp"
 #include "step.hpp"
 #include "tap_lists.hpp"
 
@@ -21,7 +22,9 @@ class RowsStep final : public Step {
         y_stride_(f.integer("y_stride")),
         value_(f.floats("value")),
         bias_(f.floats("bias")),
-        bounds_(f) {
+        bounds_(f),
+        act_(f) {
+    require(!f.has_array("slope"), "rows have no slope for each output");
     require(width_ == 16 || width_ == 32 || width_ == 64, "outputs in a panel must be 16, 32 or 64");
     require(samples_ >= 1 && samples_ <= kMaxSamples, "samples in a block must be 1 to 6");
     require_size(batch_, 1, "batch must be at least 1");
@@ -52,13 +55,17 @@ class RowsStep final : public Step {
     for (int64_t n = 0; n < batch_;) {
       const int64_t samples = std::min<int64_t>(samples_, batch_ - n);
       family[samples - 1](rows, n, begin, end);
+      for (int64_t s = n; act_ && s < n + samples; s++) {
+        float* y = rows.y + s * y_stride_ + int64_t{begin} * width_;
+        act_.apply(kernels, y, y, int64_t{end - begin} * width_, 0);
+      }
       n += samples;
     }
   }
 
   std::string kernel(const Kernels& kernels) const override {
     return "rows_f32_" + std::to_string(width_) + "x" + std::to_string(std::min<int64_t>(samples_, batch_)) + "_" +
-           kernels.name;
+           kernels.name + act_.suffix();
   }
 
  private:
@@ -67,6 +74,7 @@ class RowsStep final : public Step {
   std::vector<int32_t> start_, first_, index_;
   Held<float> value_, bias_;
   Bounds bounds_;
+  Activation act_;
   int parts_ = 1;
 };
 

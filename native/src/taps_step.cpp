@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "activation.hpp"
 #include "step.hpp"
 #include "tap_lists.hpp"
 
@@ -19,7 +20,8 @@ class TapsStep final : public Step {
         out_(f.positions("out")),
         residual_(f.positions("residual")),
         inside_(inside_bits(f.numbers("grid"), limits.arena)),
-        bounds_(f) {
+        bounds_(f),
+        act_(f) {
     require(mb_ == 1 || mb_ == 2 || mb_ == 4 || mb_ == 8, "rows in a block must be 1, 2, 4 or 8");
     require(vectors_ >= 1 && vectors_ <= kMaxVectors, "vectors in a tile must be 1 to 12");
     TapLists lists(f, mb_, static_cast<int64_t>(out_.size()));
@@ -63,13 +65,18 @@ class TapsStep final : public Step {
       next = group_end(group, block_end);
       for (int64_t t = 0; t < tiles; t++) {
         const int64_t begin = first + count * t / tiles, end = first + count * (t + 1) / tiles;
-        family[end - begin - 1](taps, begin * kernels.lanes, group, next);
+        const TapsKernel kernel = family[end - begin - 1];
+        const int64_t q = begin * kernels.lanes, n = (end - begin) * kernels.lanes;
+        if (act_)
+          run_activated(kernels, kernel, taps, q, n, group, next);
+        else
+          kernel(taps, q, group, next);
       }
     }
   }
 
   std::string kernel(const Kernels& kernels) const override {
-    return "taps_f32_" + std::to_string(mb_) + "x" + std::to_string(fitting(kernels)) + "_" + kernels.name;
+    return "taps_f32_" + std::to_string(mb_) + "x" + std::to_string(fitting(kernels)) + "_" + kernels.name + act_.suffix();
   }
 
  private:
@@ -96,6 +103,19 @@ class TapsStep final : public Step {
         table.push_back(static_cast<int32_t>(offset));
       }
     return table;
+  }
+
+  // A few blocks at a time, so that their tile still lies in the first cache when the activation comes over it.
+  void run_activated(const Kernels& kernels, TapsKernel kernel, const Taps& taps, int64_t q, int64_t n, int block_begin, int block_end) const {
+    const int each = std::max(1, 32 / mb_);
+    for (int b = block_begin; b < block_end; b += each) {
+      const int end = std::min(b + each, block_end);
+      kernel(taps, q, b, end);
+      for (int row = b * mb_; row < end * mb_; row++) {
+        float* y = taps.arena_out + taps.out[row] + q;
+        act_.apply(kernels, y, y, n, static_cast<size_t>(row), taps.inside, q);
+      }
+    }
   }
 
   // The tile was tuned for one instruction set; another one may have fewer registers.
@@ -134,6 +154,7 @@ class TapsStep final : public Step {
   std::vector<uint16_t> inside_;
   std::vector<int> row_cut_;
   Bounds bounds_;
+  Activation act_;
 };
 
 const StepKind kind("taps", make<TapsStep>);

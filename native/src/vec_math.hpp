@@ -55,6 +55,37 @@ inline vec erf(vec x) {
   return a < splat(1.0f) ? small : (x != x ? x : large);
 }
 
+// e^x - 1 for x <= 0 within 1e-7, relative also near zero.
+inline vec exp_minus_1(vec x) {
+  const vec low = splat(-87.0f), magic = splat(12582912.0f);
+  const vec y = x < low ? low : x;
+  const vec n = (y * 1.44269504f + magic) - magic;
+  const vec r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
+  constexpr float c[] = {4.999999702e-01f, 1.666654348e-01f, 4.166720062e-02f, 8.366520517e-03f, 1.388252014e-03f};
+  const vec power = (vec)((__builtin_convertvector(n != n ? vec{} : n, ivec) + 127) << 23);
+  return ((r * r) * polynomial(r, c) + r) * power + (power - 1.0f);
+}
+
+// log(1 + e) for e in [0, 1] within 2e-7, relative also near zero: twice the inverse hyperbolic tangent of e / (2 + e).
+inline vec log_of_1_plus(vec e) {
+  const vec s = e / (2.0f + e), z = s * s;
+  constexpr float c[] = {3.333320618e-01f, 2.001084983e-01f, 1.399956942e-01f, 1.401223093e-01f};
+  return 2.0f * (polynomial(z, c) * z * s + s);
+}
+
+inline vec square_root(vec x) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  return (vec)_mm512_sqrt_ps((__m512)x);
+#elif OW_LANES == 8 && defined(__AVX__)
+  return (vec)_mm256_sqrt_ps((__m256)x);
+#elif OW_LANES == 4 && defined(__SSE__)
+  return (vec)_mm_sqrt_ps((__m128)x);
+#else
+  for (int i = 0; i < kLanes; i++) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+
 // x times the normal distribution's cumulative function, the exact form.
 inline vec gelu(vec x) { return 0.5f * x * (1.0f + erf(x * 0.707106781f)); }
 

@@ -118,9 +118,11 @@ class Server {
     return std::to_string(last_);
   }
 
-  static std::string map(const Call& call) {
+  static std::string activated(const Call& call) {
     const std::span<float> values(call.buffers().at(0), call.order.at(0).size);
-    kernels_named(call.string("isa")).map(function_named(call.string("function")), values.data(), values.data(), static_cast<int64_t>(values.size()));
+    std::vector<float> parameters;
+    for (const Json& parameter : call.json.at("parameters").list("parameters")) parameters.push_back(static_cast<float>(parameter.number("parameters")));
+    activate(kernels_named(call.string("isa")), call.string("name"), parameters, values);
     return bytes_of(values);
   }
 
@@ -143,7 +145,7 @@ class Server {
       {"cpu_features", [](const Call&) { return features(); }},
       {"lanes", [](const Call& c) { return std::to_string(kernels_named(c.string("isa")).lanes); }},
       {"widest_tile", [](const Call& c) { return std::to_string(widest_tile(kernels_named(c.string("isa")), c.small("mb"))); }},
-      {"map", map},
+      {"activate", activated},
       {"fma_peak", [](const Call& c) { return std::to_string(fma_peak(kernels_named(c.string("isa")))); }},
       {"program", [this](const Call& c) { return make_program(c); }},
       {"forget", [this](const Call& c) { return std::to_string(programs_.erase(c.integer("program"))); }},

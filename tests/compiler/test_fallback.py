@@ -21,31 +21,28 @@ def between(function):
 
 
 CASES = {
-    "softmax": (between(lambda x: x.softmax(1)), ["aten.softmax.int"]),
-    "silu": (between(F.silu), ["aten.silu.default"]),
-    "gelu": (between(F.gelu), ["aten.gelu.default"]),
-    "product": (between(lambda x: x * x.sigmoid()), ["aten.sigmoid.default", "aten.mul.Tensor"]),
+    "softmax of columns": (between(lambda x: x.softmax(3)), ["aten.softmax.int"]),
+    "sine": (between(torch.sin), ["aten.sin.default"]),
+    "sums": (between(lambda x: x.cumsum(1)), ["aten.cumsum.default"]),
+    "sine of cosine": (between(lambda x: x.cos().sin()), ["aten.cos.default", "aten.sin.default"]),
     "flip": (between(lambda x: x.flip(3)), ["aten.flip.default"]),
     "infinite mask": (
-        between(lambda x: x.masked_fill(x < x.amax(1, True) - 1, float("-inf")).softmax(1)),
-        ["aten.amax.default", "aten.sub.Tensor", "aten.lt.Tensor", "aten.masked_fill.Scalar", "aten.softmax.int"],
+        between(lambda x: x.masked_fill(x < x.median(3, True)[0], float("-inf")).softmax(3)),
+        ["aten.median.dim", "getitem", "aten.lt.Tensor", "aten.masked_fill.Scalar", "aten.softmax.int"],
     ),
-    "conv transpose": (
-        lambda: nn.Sequential(conv(4, 3), nn.ConvTranspose2d(3, 2, 2, stride=2), nn.ReLU()),
-        ["aten.conv_transpose2d.input"],
+    "unfolded": (
+        lambda: nn.Sequential(conv(4, 3), nn.Unfold(2), nn.Fold((8, 6), 2), conv(3, 2), nn.ReLU()),
+        ["aten.im2col.default", "aten.col2im.default"],
     ),
     "conv 1-d": (
         lambda: Calls(lambda own, x: own[1](own[0](x).flatten(2)).relu(), conv(4, 3), nn.Conv1d(3, 2, 3)),
         ["aten.view.default", "aten.conv1d.default"],
     ),
-    "chunk": (
-        lambda: Calls(lambda own, x: torch.cat([t.relu() for t in own[0](x).chunk(2, 1)], 1) + x, conv(4, 4)),
-        ["aten.split.Tensor", "getitem", "getitem"],
+    "several results": (
+        lambda: Calls(lambda own, x: torch.stack([t.relu() for t in own[0](x).unbind(1)], 1) + x, conv(4, 4)),
+        ["aten.unbind.int", "getitem", "getitem", "getitem", "getitem"],
     ),
-    "split, outputs": (
-        lambda: Calls(lambda own, x: own[0](x).split([1, 3], 1), conv(4, 4)),
-        ["aten.split_with_sizes.default"],
-    ),
+    "several results, returned": (lambda: Calls(lambda own, x: own[0](x).unbind(1), conv(4, 4)), ["aten.unbind.int"]),
     "max with indices": (
         lambda: Calls(lambda own, x: F.max_pool2d(own[0](x), 2, return_indices=True)[0].relu(), conv(4, 4)),
         ["aten.max_pool2d_with_indices.default", "getitem"],
@@ -54,15 +51,18 @@ CASES = {
         lambda: Calls(lambda own, x: own[1](own[0](x)[:, 1]), conv(4, 3), nn.Linear(6, 2)),
         ["aten.select.int"],
     ),
-    "every second channel": (lambda: Calls(lambda own, x: own[0](x[:, ::2]), conv(2, 3)), ["aten.slice.Tensor"]),
+    "rolled": (lambda: Calls(lambda own, x: own[0](x.roll(1, 3)), conv(4, 3)), ["aten.roll.default"]),
     "linear over images": (
         lambda: Calls(lambda own, x: own[0](own[1](x)), nn.Linear(6, 5), conv(4, 3)),
         ["aten.linear.default"],
     ),
-    "a constant": (lambda: Calls(lambda own, x: own[0](x) * own[1].weight[0], conv(4, 3), conv(1, 3)), None),
+    "a constant": (
+        lambda: Calls(lambda own, x: own[0](x) @ own[1].weight, conv(4, 3), nn.Linear(5, 6)),
+        ["aten.matmul.default"],
+    ),
     "same value twice": (
-        lambda: Calls(lambda own, x: (lambda y: (y.exp() + own[1](y), y.tanh()))(own[0](x)), conv(4, 3), conv(3, 3)),
-        ["aten.exp.default", "aten.tanh.default"],
+        lambda: Calls(lambda own, x: (lambda y: (y.sin() + own[1](y), y.cos()))(own[0](x)), conv(4, 3), conv(3, 3)),
+        ["aten.sin.default", "aten.cos.default"],
     ),
     "first and last": (
         lambda: Calls(lambda own, x: own[0](x.sin()).cos(), conv(4, 3)),
@@ -100,8 +100,8 @@ def test_pytorch_runs_it_between_native_steps(name, tmp_path):
 
 
 def test_explain_names_the_operator_and_the_reason():
-    text = str(compiled(CASES["silu"][0](), (1, *IMAGE)).explain(repeats=1))
-    assert "left to PyTorch: aten.silu.default has no native form here" in text
+    text = str(compiled(CASES["sine"][0](), (1, *IMAGE)).explain(repeats=1))
+    assert "left to PyTorch: aten.sin.default has no native form here" in text
 
 
 def test_results_are_not_views_of_the_input_or_of_weights():

@@ -1,5 +1,9 @@
-"""Every operator with a native form gives PyTorch's outputs: alone, and beside others that share its input."""
+"""Every operator with a native form gives PyTorch's outputs: alone, and beside others that share its input.
 
+Cases: here and in cnn_cases.py.
+"""
+
+import cnn_cases
 import pytest
 import torch
 import torch.nn.functional as F
@@ -141,7 +145,13 @@ JOINS = {
         conv(6, 3, padding=1),
     ),
 }
-FAMILIES = {"convolutions": CONVOLUTIONS, "poolings": POOLINGS, "shapes": SHAPES, "joins": JOINS}
+FAMILIES = {
+    "convolutions": CONVOLUTIONS,
+    "poolings": POOLINGS,
+    "shapes": SHAPES,
+    "joins": JOINS,
+    **cnn_cases.FAMILIES,
+}
 CASES = {f"{family}: {name}": build for family, cases in FAMILIES.items() for name, build in cases.items()}
 
 

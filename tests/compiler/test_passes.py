@@ -37,6 +37,10 @@ def linear(name, inputs, shape):
     return node(name, "linear", inputs, shape, ("weight", "bias"))
 
 
+def prelu(name, inputs, shape=(1, 2, 6, 6), op="pointwise"):
+    return node(name, op, inputs, shape, ("slope",), act=("leaky_relu",))
+
+
 def graph(*nodes, returns=None, kernel=1):
     """A graph of these nodes; every weight is filled with 2, 3, 4, ..., every bias with 10, 20, ..."""
     constants = {}
@@ -50,6 +54,8 @@ def graph(*nodes, returns=None, kernel=1):
             shape = (n.shape[-1], shapes[n.inputs[0]][-1])
             constants[f"{n.name}.weight"] = np.arange(2, 2 + np.prod(shape), dtype=np.float32).reshape(shape)
             constants[f"{n.name}.bias"] = 10 * np.arange(1, 1 + n.shape[-1], dtype=np.float32)
+        elif "slope" in n.constants:
+            constants[f"{n.name}.slope"] = np.full(n.shape[1], 0.5, np.float32)
         elif n.constants:
             out, into = n.shape[1], shapes[n.inputs[0]][1]
             shape = {"conv": (out, into, kernel, kernel), "scale": (out,)}[n.op]
@@ -237,6 +243,72 @@ GOLDEN = [
             ),
             node("r", "clamp", "p", (1, 2, 3, 3), lo=0.0),
         ),
+        None,
+    ),
+    (
+        "fuse_activation",
+        "conv, silu",
+        lambda: graph(x(), conv("c", "x"), node("s", "pointwise", "c", (1, 2, 6, 6), act=("silu",))),
+        """
+        x: 1x2x6x6 = input()
+        s: 1x2x6x6 = conv(x) act=('silu',) CONV bias=%c.bias weight=%c.weight
+        return s
+        """,
+    ),
+    (
+        "fuse_activation",
+        "one slope a channel",
+        lambda: graph(x(), conv("c", "x"), prelu("s", "c")),
+        """
+        x: 1x2x6x6 = input()
+        s: 1x2x6x6 = conv(x) act=('leaky_relu',) CONV bias=%c.bias slope=%s.slope weight=%c.weight
+        return s
+        """,
+    ),
+    (
+        "fuse_activation",
+        "not one slope a channel into what may become a fully connected layer",
+        lambda: graph(x((1, 2, 1, 1)), conv("c", "x", (1, 2, 1, 1)), prelu("s", "c", (1, 2, 1, 1))),
+        None,
+    ),
+    (
+        "fuse_activation",
+        "not behind a clamp or another activation",
+        lambda: graph(
+            x(),
+            conv("c", "x", lo=0.0),
+            node("s", "pointwise", "c", (1, 2, 6, 6), act=("silu",)),
+            conv("d", "s", act=("tanh",)),
+            node("t", "pointwise", "d", (1, 2, 6, 6), act=("leaky_relu", 0.1)),
+        ),
+        None,
+    ),
+    (
+        "fuse_activation",
+        "not where something else reads the conv",
+        lambda: graph(x(), conv("c", "x"), node("s", "pointwise", "c", (1, 2, 6, 6), act=("silu",)), returns="s c"),
+        None,
+    ),
+    (
+        "fuse_clamp",
+        "not behind an activation",
+        lambda: graph(x(), conv("c", "x", act=("silu",)), node("r", "clamp", "c", (1, 2, 6, 6), lo=0.0)),
+        None,
+    ),
+    (
+        "fuse_add",
+        "with the sum's activation",
+        lambda: graph(x(), conv("c", "x"), prelu("a", "x c", op="add")),
+        """
+        x: 1x2x6x6 = input()
+        a: 1x2x6x6 = conv(x, x) act=('leaky_relu',) CONV bias=%c.bias slope=%a.slope weight=%c.weight
+        return a
+        """,
+    ),
+    (
+        "fuse_add",
+        "not a conv with an activation",
+        lambda: graph(x(), conv("c", "x", act=("silu",)), node("a", "add", "c x", (1, 2, 6, 6))),
         None,
     ),
     (

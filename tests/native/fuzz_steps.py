@@ -46,6 +46,8 @@ def nasty(value, rng):
         return not value
     if isinstance(value, dict):
         return {key: nasty(v, rng) if rng.random() < 0.4 else v for key, v in value.items()}
+    if isinstance(value, str):
+        return rng.choice(["silu", "leaky_relu", "clamp", "", "dance"]).item()
     if isinstance(value, float):
         return float(rng.choice([np.nan, np.inf, -np.inf, 0.0]))
     return int(rng.choice(np.array(NASTY, dtype=object))) if rng.random() < 0.7 else value + int(rng.integers(-3, 4))
@@ -77,7 +79,7 @@ def main(count: int) -> None:
         try:
             changed.run(_native.isas()[turn % 3], threads=1 + turn % 2)
             ran += 1
-        except (ValueError, TypeError, MemoryError):
+        except (ValueError, TypeError, MemoryError, IndexError):
             refused += 1
     print(refused, ran)
 

@@ -51,7 +51,7 @@ class Case:
         return Case(self.family, {**self.arguments, **arguments}, self.arena, self.buffers)
 
 
-ARRAYS = {"start", "index", "value", "bias", "scale_y", "scale_x", "weight", "table", "added"}
+ARRAYS = {"start", "index", "value", "bias", "scale_y", "scale_x", "weight", "table", "added", "slope"}
 POSITIONS = {"out", "residual", "rows", "columns", "planes", "q", "k", "v", "x", "y"}
 """Fields that hold positions; cases keep them as arrays."""
 
@@ -375,6 +375,40 @@ def unit(seed: int = 0, batch: int = 2, features: int = 37, least: float = 1e-12
     return Case("unit", arguments, f32(2 * y, rng))
 
 
+def pointwise(
+    seed: int = 0,
+    act: list[Any] | None = None,
+    grid: tuple[int, int, int, int, int] = (2, 30, 7, 4, 5),
+    planes: int = 3,
+) -> Case:
+    """An activation of planes in any order, from one half of the arena to the other."""
+    rng = np.random.default_rng(seed)
+    reach = len(inside(grid))
+    places = 5 + reach * rng.permutation(2 * planes)
+    arguments = {
+        "act": act or ["leaky_relu", 0.25],
+        "x": i32(places[:planes]),
+        "y": i32(places[planes:]),
+        "grid": list(grid),
+    }
+    return Case("pointwise", arguments, f32(5 + 2 * planes * reach, rng))
+
+
+def scale(seed: int = 0, batch: int = 3, features: int = 37, act: list[Any] | None = None) -> Case:
+    """Rows of features, each times a weight and plus a bias of its own."""
+    rng = np.random.default_rng(seed)
+    stride = -(-features // UNIT) * UNIT
+    arguments = {
+        "x": i32(3),
+        "y": i32(3 + batch * stride),
+        "grid": [batch, stride, stride, 1, features],
+        "weight": f32(stride, rng),
+        "bias": f32(stride, rng),
+        **({"act": act} if act else {}),
+    }
+    return Case("pointwise", arguments, f32(3 + 2 * batch * stride, rng))
+
+
 def every_case() -> dict[str, Case]:
     """One valid step of each family."""
     return {
@@ -392,4 +426,8 @@ def every_case() -> dict[str, Case]:
         "constant": constant(),
         "word_mean": word_mean(),
         "unit": unit(),
+        "pointwise": pointwise(),
+        "scale": scale(),
+        "taps_act": taps().changed(act=["silu"]),
+        "rows_act": rows().changed(act=["elu", 1.0, 1.0, 1.0]),
     }

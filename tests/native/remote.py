@@ -142,11 +142,11 @@ def module(command: Sequence[str], here: ModuleType) -> ModuleType:
     found.widest_tile = lambda isa, mb: int(connection.text("widest_tile", isa=isa, mb=mb))
     found.fma_peak = lambda isa: float(connection.text("fma_peak", isa=isa))
 
-    def apply(isa: str, function: str, values: np.ndarray) -> None:
-        answer = connection.ask("map", checked([values]), isa=isa, function=function)
-        values[...] = np.frombuffer(answer, np.float32).reshape(values.shape)
+    def activate(isa: str, name: str, parameters: list[float], values: np.ndarray) -> None:
+        answer = connection.ask("activate", checked([values]), isa=isa, name=name, parameters=parameters)
+        values[...] = np.frombuffer(answer, np.float32)
 
-    found.map = apply
+    found.activate = activate
     return found
 
 

@@ -19,8 +19,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from ..errors import CaptureError, ModelError
 from ..formats.program import DTYPES
-from .graph import Array, Graph, Node, verify
-from .operators import Unsupported, capture_rules
+from .graph import Array, Graph, Node, Shape, verify
+from .operators import Inputs, Unsupported, capture_rules
 
 TAKES_INTEGERS = frozenset({"embedding", "attention", "word_mean"})
 """Operators whose native form reads whole numbers; before all others such an input stays with PyTorch."""
@@ -195,12 +195,40 @@ class _Converter:
         return key
 
     def make(
-        self, node: fx.Node, op: str, inputs: list[fx.Node], attrs: dict[str, Any] | None = None, **constants: Array
+        self, node: fx.Node, op: str, inputs: Inputs, attrs: dict[str, Any] | None = None, **constants: Array
     ) -> Node:
         """A node of ours that stands for an exported one."""
-        keys = {role: self.keep(f"{node.name}.{role}", value) for role, value in constants.items()}
         shape = tuple(int(d) for d in node.meta["val"].shape)
-        return Node(node.name, op, tuple(map(self.name, inputs)), shape, attrs or {}, keys, source_of(node))
+        return self._node(node, node.name, op, inputs, shape, attrs, constants)
+
+    def part(
+        self,
+        node: fx.Node,
+        name: str,
+        op: str,
+        inputs: Inputs,
+        shape: Shape,
+        attrs: dict[str, Any] | None = None,
+        **constants: Array,
+    ) -> str:
+        """Add a node before the one that stands for `node`; returns what it is called."""
+        made = self._node(node, f"{node.name}.{name}", op, inputs, shape, attrs, constants)
+        self.nodes.append(made)
+        return made.name
+
+    def _node(
+        self,
+        node: fx.Node,
+        name: str,
+        op: str,
+        inputs: Inputs,
+        shape: Shape,
+        attrs: dict[str, Any] | None,
+        constants: dict[str, Array],
+    ) -> Node:
+        keys = {role: self.keep(f"{name}.{role}", value) for role, value in constants.items()}
+        names = tuple(self.name(x) if isinstance(x, fx.Node) else x for x in inputs)
+        return Node(name, op, names, shape, attrs or {}, keys, source_of(node))
 
     def _is_plain(self, node: fx.Node) -> bool:
         """Native operators work on float32 tensors that were computed, not on parameters."""

@@ -48,6 +48,16 @@ class Node:
         """Whether a clamp is fused into this node."""
         return self.lo != -math.inf or self.hi != math.inf
 
+    @property
+    def act(self) -> tuple[Any, ...]:
+        """The fused activation: its name and parameters, or nothing. A node has a clamp or an activation, not both."""
+        return tuple(self.attrs.get("act", ()))
+
+    @property
+    def plain(self) -> bool:
+        """Whether neither clamp nor activation is fused into this node."""
+        return not (self.clamps or self.act)
+
     def with_attrs(self, **attrs: Any) -> "Node":
         """A copy with some attributes replaced."""
         return replace(self, attrs={**self.attrs, **attrs})

@@ -155,8 +155,9 @@ class Lowering:
             found[phase].channels[0][0].private = bool(
                 h % stride[0] or w % stride[1]
             )  # some phases lack a last row or column
-        if missing:
-            self.split(self.view(name), [found[p] for p in missing], missing, stride, (h, w))
+        filled = [(a, b) for a, b in missing if a < h and b < w]  # the others have no pixel, and stay zero
+        if filled:
+            self.split(self.view(name), [found[p] for p in filled], filled, stride, (h, w))
         return {phase: found[phase] for phase in wanted}
 
     def new_planes(self, grid: Grid, channels: int, h: int, w: int) -> PlaneView:
@@ -302,10 +303,11 @@ class Lowering:
                 "spill": spill[0][0].offset(0) if spill else -1,
                 "zero": zero[0][0].offset(0) if zero else -1,
                 "grid": [grid.batch, grid.stride, pitch, target.h, target.w],
-                **clamp_fields(node),
+                **epilogue_fields(node),
             }
 
-        made = self.draft("taps", touched, [target, PlaneView(grid, target.h, target.w, spill)], fields)
+        slope = {"slope": self.graph.constant(node, "slope")} if "slope" in node.constants else {}
+        made = self.draft("taps", touched, [target, PlaneView(grid, target.h, target.w, spill)], fields, **slope)
         made.weights = weights
 
     # ---- PyTorch segments ----
@@ -354,9 +356,10 @@ class Lowering:
             self.segments.append(Segment(begin, len(self.drafts)))
 
 
-def clamp_fields(node: Node) -> dict[str, float | None]:
-    """The fused clamp as JSON: no bound is null."""
-    return {"lo": None if node.lo == -math.inf else node.lo, "hi": None if node.hi == math.inf else node.hi}
+def epilogue_fields(node: Node) -> dict[str, Any]:
+    """The fused clamp or activation as JSON: no bound is null."""
+    bounds = {"lo": None if node.lo == -math.inf else node.lo, "hi": None if node.hi == math.inf else node.hi}
+    return {**bounds, "act": list(node.act)} if node.act else bounds
 
 
 def _row_place(rows: View, planes: PlaneView) -> tuple[int, int, int]:

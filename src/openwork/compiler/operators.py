@@ -5,7 +5,8 @@ A file offers one family of operators, in three kinds of rules:
 - `@captures("aten.conv2d.default")`: from a PyTorch operator, by its full name, to the node to add or to the name of a
   value that already is the result. Where every rule raises `Unsupported`, PyTorch runs the operator.
 - `@implies("conv")`: the shape that a node's inputs imply, which `verify` compares with the one it has; None: any.
-- `@lowers("conv")`: where a node's value lies, and the steps that make it. `clamps=True`: they also do the fused clamp.
+- `@lowers("conv")`: where a node's value lies, and the steps that make it. `epilogue=True`: they also do what is fused
+  into the node, a clamp (attributes `lo`, `hi`) or an activation (`act`, see `ops/pointwise.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ LoweringRule = Callable[[Lowering, Node], None]
 _captures: dict[str, list[CaptureRule]] = {}
 _shapes: dict[str, ShapeRule] = {}
 _lowerings: dict[str, LoweringRule] = {}
-_clamping: set[str] = set()
+_epilogues: set[str] = set()
 
 
 def captures(*targets: str, pattern: bool = False) -> Callable[[CaptureRule], CaptureRule]:
@@ -51,9 +52,9 @@ def implies(*ops: str) -> Callable[[ShapeRule], ShapeRule]:
     return lambda rule: _register(_shapes, ops, rule)
 
 
-def lowers(*ops: str, clamps: bool = False) -> Callable[[LoweringRule], LoweringRule]:
-    """Register a lowering for operators of ours; `clamps`: its steps apply the node's `lo` and `hi`."""
-    _clamping.update(ops if clamps else ())
+def lowers(*ops: str, epilogue: bool = False) -> Callable[[LoweringRule], LoweringRule]:
+    """Register a lowering for operators of ours; `epilogue`: its steps apply the node's `lo`, `hi` and `act`."""
+    _epilogues.update(ops if epilogue else ())
     return lambda rule: _register(_lowerings, ops, rule)
 
 
@@ -89,10 +90,10 @@ def lowering_rule(op: str) -> LoweringRule:
     return _lowerings[op]
 
 
-def fuses_clamp(op: str) -> bool:
-    """Whether a clamp of the operator's result costs nothing: it gets bounds `lo` and `hi`."""
+def has_epilogue(op: str) -> bool:
+    """Whether a clamp or an activation of the operator's result may become part of its node."""
     _load()
-    return op in _clamping
+    return op in _epilogues
 
 
 # ---- for capture rules ----
@@ -102,11 +103,15 @@ class Unsupported(Exception):
     """This use of the operator has no native form."""
 
 
+Inputs = Sequence[fx.Node | str]
+"""Exported values, or names of ours."""
+
+
 class Converter(Protocol):
     """What a rule may ask of the capture."""
 
     nodes: list[Node]
-    """The nodes so far; a rule may add some before the one that it returns."""
+    """The nodes so far."""
 
     def name(self, node: fx.Node) -> str: ...
     def is_constant(self, node: Any) -> bool: ...
@@ -114,8 +119,18 @@ class Converter(Protocol):
     def tensor(self, node: fx.Node) -> Array: ...
     def keep(self, key: str, value: Array) -> str: ...
     def make(
-        self, node: fx.Node, op: str, inputs: list[fx.Node], attrs: dict[str, Any] | None = None, **constants: Array
+        self, node: fx.Node, op: str, inputs: Inputs, attrs: dict[str, Any] | None = None, **constants: Array
     ) -> Node: ...
+    def part(
+        self,
+        node: fx.Node,
+        name: str,
+        op: str,
+        inputs: Inputs,
+        shape: Shape,
+        attrs: dict[str, Any] | None = None,
+        **constants: Array,
+    ) -> str: ...
 
 
 def arguments(node: fx.Node, *defaults: Any) -> list[Any]:
@@ -144,6 +159,12 @@ def shape_of(node: Any) -> Shape:
 def rank(node: Any) -> int:
     """Dimensions of a tensor argument."""
     return len(node.meta["val"].shape) if isinstance(node, fx.Node) else 0
+
+
+def channels(node: Any) -> int:
+    """Channels of an image, else the length of the last axis."""
+    shape = shape_of(node)
+    return shape[1] if len(shape) == 4 else shape[-1]
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, int]:

@@ -212,7 +212,7 @@ def _signature(draft: Draft, base: Step) -> Any:
     geometry = base.fields["batch"] if draft.op == "rows" else tuple(base.fields["grid"])
     phases = 1 if draft.op == "rows" else len(base.fields["planes"])
     fused = draft.op == "taps" and bool(base.fields["residual"])
-    return draft.op, w.matrix.shape, w.groups, geometry, density, phases, fused
+    return draft.op, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act
 
 
 def _taps_of(step: Step) -> int:
@@ -234,7 +234,7 @@ def _pack(draft: Draft, base: Step, choice: Choice) -> Step:
     w = draft.weights
     packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense)
     fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
-    arrays: dict[str, Array] = {"value": packed.value, "bias": packed.bias}
+    arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}
     if not choice.dense:
         arrays |= _compressed(packed)
     if draft.op == "rows":

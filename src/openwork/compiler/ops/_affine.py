@@ -6,7 +6,7 @@ import numpy as np
 
 from ..graph import Array, Node, Shape
 from ..layout import Rows, RowsView
-from ..lowering import Lowering, Weights, clamp_fields
+from ..lowering import Lowering, Weights, epilogue_fields
 
 MANY = 8
 """Tokens from which lanes run over tokens rather than over outputs."""
@@ -18,7 +18,7 @@ def matrix(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
         return _over_tokens(low, node, weight, bias)
     source = low.rows(node.inputs[0])
     batch = source.storage.batch
-    target = RowsView(Rows(batch, len(weight)), (batch, len(weight)))
+    target = RowsView(Rows(batch, len(weight)), node.shape if len(node.shape) == 4 else (batch, len(weight)))
 
     def fields() -> dict[str, Any]:
         x, y = source.storage, target.storage
@@ -28,7 +28,7 @@ def matrix(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
             "x_stride": x.stride,
             "y": y.base,
             "y_stride": y.stride,
-            **clamp_fields(node),
+            **epilogue_fields(node),
         }
 
     low.draft("rows", [source], [target], fields).weights = Weights(weight, bias, 1, batch)
@@ -61,14 +61,6 @@ def channelwise(low: Lowering, node: Node, weight: Array, bias: Array, residual:
     weights = Weights(weight[:, None], bias, len(weight), node.shape[0] * source.h * source.w)
     low.taps([source], [(0, (0, 0))], target, weights, other)
     low.values[node.name] = target
-
-
-def scale(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
-    """y[c] = weight[c] x[c] + bias[c] for planes or rows."""
-    if len(node.shape) == 4 or many_tokens(node.shape):
-        channelwise(low, node, weight, bias)
-    else:
-        matrix(low, node, np.diag(weight), bias)
 
 
 def ones(node: Node) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 | op | inputs | attributes | constants |
 | --- | --- | --- | --- |
-| add | a, b [N, C, H, W] or [N, S, C] | lo, hi | |
+| add | a, b [N, C, H, W] or [N, S, C] | | |
 """
 
 from torch import fx
@@ -35,6 +35,6 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
     return shapes[0] if shapes[0] == shapes[1] else ()
 
 
-@lowers("add", clamps=True)
+@lowers("add", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
     _affine.channelwise(low, node, *_affine.ones(node), residual=node.inputs[1])

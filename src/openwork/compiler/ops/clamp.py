@@ -7,12 +7,13 @@
 
 import math
 
+import numpy as np
 from torch import fx
 
 from ..graph import Graph, Node, Shape
 from ..lowering import Lowering
-from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require
-from . import _affine
+from ..operators import Converter, arguments, captures, channels, computed, implies, lowers, rank, require, shape_of
+from ._positions import pointwise
 
 # bounds where the operator's arguments do not say
 _DEFAULTS = {
@@ -34,11 +35,20 @@ def capture(c: Converter, node: fx.Node) -> Node:
     return c.make(node, "clamp", [x], {"lo": lo, "hi": hi})
 
 
+@captures("aten.hardsigmoid.default")
+def hardsigmoid(c: Converter, node: fx.Node) -> Node:
+    (x,) = arguments(node, None)
+    computed(c, x)
+    weight = np.full(channels(x), 1 / 6, np.float32)
+    scaled = c.part(node, "scaled", "scale", [x], shape_of(x), weight=weight, bias=np.full_like(weight, 0.5))
+    return c.make(node, "clamp", [scaled], {"lo": 0.0, "hi": 1.0})
+
+
 @implies("clamp")
 def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
     return shapes[0]
 
 
-@lowers("clamp", clamps=True)
+@lowers("clamp", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
-    _affine.scale(low, node, *_affine.ones(node))
+    pointwise(low, node)

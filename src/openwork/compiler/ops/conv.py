@@ -2,7 +2,7 @@
 
 | op | inputs | attributes | constants |
 | --- | --- | --- | --- |
-| conv | x[, residual] | stride, padding, dilation (pairs); groups, lo, hi | weight [O, I/groups, kh, kw], bias [O] |
+| conv | x[, residual] | stride, padding, dilation (pairs); groups | weight [O, I/groups, kh, kw], bias [O] |
 """
 
 from torch import fx
@@ -22,6 +22,7 @@ from ..operators import (
     require,
     window_size,
 )
+from ._affine import matrix
 
 
 @captures("aten.conv2d.default", "aten.conv2d.padding")
@@ -47,9 +48,22 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
     return (n, weight[0], *(window_size(*axis) for axis in axes))
 
 
-@lowers("conv", clamps=True)
+def _only_pixel(low: Lowering, node: Node) -> tuple[int, ...] | None:
+    """The kernel position that reads the one pixel of an image, where this is nothing but a fully connected layer."""
+    kernel = low.graph.constant(node, "weight").shape[2:]
+    at = tuple(p // d for p, d in zip(node["padding"], node["dilation"], strict=True))
+    plain = len(node.inputs) == 1 and node["groups"] == 1 and "slope" not in node.constants
+    pixel = low.shapes[node.inputs[0]][2:] == node.shape[2:] == (1, 1)
+    reads = all(p % d == 0 and i < k for p, d, i, k in zip(node["padding"], node["dilation"], at, kernel, strict=True))
+    return at if plain and pixel and reads else None
+
+
+@lowers("conv", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
     weight, bias = low.graph.constant(node, "weight"), low.graph.constant(node, "bias")
+    if at := _only_pixel(low, node):
+        matrix(low, node, weight[:, :, at[0], at[1]], bias)
+        return
     out, _, *kernel = weight.shape
     stride: Pair = node["stride"]
     # tap (dy, dx) of output (0, 0) reads input row dy*dilation - padding: phase row % stride, row // stride rows down

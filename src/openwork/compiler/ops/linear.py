@@ -2,7 +2,7 @@
 
 | op | inputs | attributes | constants |
 | --- | --- | --- | --- |
-| linear | x [N, F] or [N, S, F] | lo, hi | weight [O, I], bias [O] |
+| linear | x [N, F] or [N, S, F] | | weight [O, I], bias [O] |
 """
 
 from torch import fx
@@ -26,6 +26,6 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
     return (*shapes[0][:-1], graph.constant(node, "weight").shape[0])
 
 
-@lowers("linear", clamps=True)
+@lowers("linear", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
     matrix(low, node, low.graph.constant(node, "weight"), low.graph.constant(node, "bias"))

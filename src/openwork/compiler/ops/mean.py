@@ -22,9 +22,7 @@ def capture(c: Converter, node: fx.Node) -> Node:
     require(rank(x) == 4 and dims is not None and sorted(d % 4 for d in dims) == [2, 3] and dtype is None)
     if keep:
         return c.make(node, "mean", [x])
-    pooled = Node(f"{node.name}.mean", "mean", (c.name(x),), (*shape_of(node), 1, 1))
-    c.nodes.append(pooled)
-    return Node(node.name, "flatten", (pooled.name,), shape_of(node))
+    return c.make(node, "flatten", [c.part(node, "mean", "mean", [x], (*shape_of(node), 1, 1))])
 
 
 @implies("mean")

@@ -1,8 +1,8 @@
-"""One weight and one bias a channel: batch norm.
+"""One weight and one bias a channel: batch norm, arithmetic with constants.
 
 | op | inputs | attributes | constants |
 | --- | --- | --- | --- |
-| scale | x [N, C] or [N, C, H, W] | lo, hi | weight [C], bias [C] |
+| scale | x [N, C, H, W] or [..., C] | | weight [C], bias [C] |
 """
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch import fx
 from ..graph import Graph, Node, Shape
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require
-from . import _affine
+from ._affine import channelwise
+from ._positions import on_rows, pointwise
 
 
 @captures("aten._native_batch_norm_legit_no_training.default")
@@ -45,6 +46,10 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
     return shapes[0]
 
 
-@lowers("scale", clamps=True)
+@lowers("scale", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
-    _affine.scale(low, node, low.graph.constant(node, "weight"), low.graph.constant(node, "bias"))
+    weight, bias = low.graph.constant(node, "weight"), low.graph.constant(node, "bias")
+    if on_rows(node):
+        pointwise(low, node, weight=weight, bias=bias)
+    else:
+        channelwise(low, node, weight, bias)

@@ -15,7 +15,7 @@ def run(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for node in graph:
         source = by_name[node.inputs[0]] if node.op == "scale" else None
-        if source is None or source.op not in ("conv", "linear") or uses[source.name] > 1 or source.clamps:
+        if source is None or source.op not in ("conv", "linear") or uses[source.name] > 1 or not source.plain:
             nodes.append(node)
             continue
         scale, shift = (graph.constant(node, role).astype(np.float64) for role in ("weight", "bias"))

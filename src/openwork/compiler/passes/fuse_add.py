@@ -9,7 +9,7 @@ ORDER = 30
 
 
 def run(graph: Graph) -> Graph:
-    """add(conv(x), r) becomes conv(x, r) with the addition's clamp, placed where the addition stood."""
+    """add(conv(x), r) becomes conv(x, r) with the addition's clamp or activation, placed where the addition stood."""
     uses = graph.uses()
     made: dict[str, Node] = {}
     for node in graph:
@@ -27,10 +27,13 @@ def _fused(add: Node, made: dict[str, Node], uses: dict[str, int]) -> Node:
         if (
             (conv.op == "conv" or (conv.op == "linear" and many_tokens(conv.shape)))
             and len(conv.inputs) == 1
-            and not conv.clamps
+            and conv.plain
             and uses[name] == 1
         ):
             other = add.inputs[1] if name == add.inputs[0] else add.inputs[0]
             fused = replace(conv, name=add.name, inputs=(*conv.inputs, other))
+            if add.act:
+                slope = {role: key for role, key in add.constants.items() if role == "slope"}
+                return replace(fused.with_attrs(act=add.act), constants={**conv.constants, **slope})
             return fused.with_attrs(lo=add.lo, hi=add.hi) if add.clamps else fused
     return add
