@@ -10,7 +10,7 @@ using openwork::kMaxHead;
 using openwork::Norm;
 
 constexpr int kRows = OW_ACCUMULATORS >= 24 ? 8 : 4;  // keys or channels in a register block
-constexpr int kKeys = 32;                             // keys whose scores are held at a time
+constexpr int kKeys = 64;                             // keys whose scores are held at a time
 
 inline vec larger(vec a, vec b) { return a > b ? a : b; }
 
@@ -60,11 +60,11 @@ void attention_tile(const Attention& a, int64_t begin, int64_t count) {
       vec best = top[v];
       for (int j = 0; j < keys; j++) best = larger(load(&scores[j][v * kLanes]), best);
       const vec origin = best == lowest ? vec{} : best;  // where every key so far is masked
-      shrink[v] = exp(top[v] - origin);
+      shrink[v] = exp_not_positive(top[v] - origin);
       top[v] = best;
       vec sum = total[v] * shrink[v];
       for (int j = 0; j < keys; j++) {
-        const vec p = exp(load(&scores[j][v * kLanes]) - origin);
+        const vec p = exp_not_positive(load(&scores[j][v * kLanes]) - origin);
         store(&scores[j][v * kLanes], p);
         sum += p;
       }

@@ -17,20 +17,39 @@ inline vec polynomial(vec x, const float (&c)[N]) {
 inline vec absolute(vec x) { return (vec)((ivec)x & (ivec{} + 0x7fffffff)); }
 inline vec with_sign_of(vec magnitude, vec sign) { return (vec)((ivec)magnitude | ((ivec)sign & (ivec{} + static_cast<int32_t>(0x80000000u)))); }
 
+// e^x = power * 2^n for x between -87.4 and 88.8: n is whole, power between 0.7 and 1.42.
+struct Exponential {
+  vec power, n;
+};
+
+inline Exponential exponential(vec x) {
+  const vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+  const vec n = (x * 1.44269504f + magic) - magic;
+  const vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  constexpr float c[] = {5.000000027e-01f, 1.666657701e-01f, 4.166637525e-02f, 8.363175254e-03f, 1.394111328e-03f};
+  return {(r * r) * polynomial(r, c) + r + 1.0f, n};
+}
+
+constexpr float kLowest = -87.33654f;  // e^x is the smallest normal number
+
 // e^x within 2 units in the last place; below e^-87 zero, above e^88.7 infinity, NaN for NaN.
 inline vec exp(vec x) {
-  const vec low = splat(-87.33654f), high = splat(88.72283f);
+  const vec low = splat(kLowest), high = splat(88.72283f);
   const ivec zero = x < low, infinite = x > high;
-  const vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
-  const vec y = zero ? low : (infinite ? high : x);
-  const vec n = (y * 1.44269504f + magic) - magic;
-  const vec r = (y - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-  constexpr float c[] = {5.000000027e-01f, 1.666657701e-01f, 4.166637525e-02f, 8.363175254e-03f, 1.394111328e-03f};
-  const vec power = (r * r) * polynomial(r, c) + r + 1.0f;
+  const auto [power, n] = exponential(zero ? low : (infinite ? high : x));
   // 2^n in two factors, since n may be 128
   const ivec whole = __builtin_convertvector(n != n ? vec{} : n, ivec), half = whole >> 1;
   const vec result = power * (vec)((half + 127) << 23) * (vec)((whole - half + 127) << 23);
   return zero ? vec{} : (infinite ? splat(__builtin_inff()) : result);
+}
+
+// The same for x that is not positive, or NaN: half the work, for softmax.
+inline vec exp_not_positive(vec x) {
+  const vec low = splat(kLowest);
+  const ivec zero = x < low;
+  const auto [power, n] = exponential(zero ? low : x);
+  const ivec whole = __builtin_convertvector(n, ivec);
+  return zero ? vec{} : power * (vec)((whole + 127) << 23);
 }
 
 // 1 / (1 + e^-x) within 2e-7.
