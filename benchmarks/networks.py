@@ -41,9 +41,7 @@ def measure(name: str, peers: Sequence[str], threads: int, repeats: int) -> Benc
     torch.manual_seed(0)
     dense = models.resolve(name, weights=None)
     pruned = prune(models.resolve(name, weights=None))
-    shape = models.input_shape(name)
-    assert shape is not None
-    engine = openwork.compile(pruned, torch.randn(shape), threads=threads, name=name)
+    engine = openwork.compile(pruned, models.example_inputs(name), threads=threads, name=name)
     return openwork.bench(engine, peers, dense, threads, repeats, compiled_from=pruned)
 
 

