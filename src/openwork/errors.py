@@ -58,3 +58,7 @@ class MissingDependencyError(OpenworkError):
 
 class OpenworkNotice(UserWarning):
     """Something is done differently than was asked for, or slower than it could be: results are right, once said."""
+
+
+class PeerError(OpenworkError):
+    """An engine to compare with that cannot run a network; `bench` leaves it out and says so."""

@@ -1,6 +1,7 @@
 """`bench` measures every side fairly, refuses wrong answers, and says what it measured."""
 
 import json
+import threading
 import time
 from dataclasses import dataclass
 
@@ -9,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from openwork import models, plugins
+from openwork import models
 from openwork.engine import bench as bench_module
 from openwork.engine.bench import bench
-from openwork.engine.peers.base import Availability, Peer
-from openwork.engine.timing import measure, ratio_interval
-from openwork.errors import EngineError, MissingDependencyError, UsageError
+from openwork.engine.peers.base import Peer
+from openwork.engine.timing import measure, ratio_interval, rest
+from openwork.errors import EngineError, UsageError
 
 
 @dataclass(frozen=True)
@@ -47,37 +48,7 @@ def network():
 @pytest.fixture
 def few_calls(monkeypatch):
     monkeypatch.setattr("openwork.engine.timing.BLOCK_SECONDS", 1e-4)
-    monkeypatch.setattr("openwork.engine.timing.PAUSE_SECONDS", 0)
-
-
-# Inductor compiles for half a minute.
-PEERS = [pytest.param(n, marks=pytest.mark.slow if n == "torch_compile" else ()) for n in plugins.names("engine.peers")]
-
-
-@pytest.mark.parametrize("name", PEERS)
-def test_every_peer_gives_pytorchs_answer_or_says_how_to_install_it(name, network):
-    peer = plugins.find("engine.peers", name, Peer)()
-    x = torch.randn(1, 1, 8, 8)
-    if not peer.available():
-        with pytest.raises(MissingDependencyError, match=r"pip install \w+"):
-            peer.prepare(network, (x,), 1)
-        pytest.skip(peer.available().reason)
-    (found,) = peer.prepare(network, (x,), threads=1)()
-    assert peer.version
-    np.testing.assert_allclose(found, network(x).detach().numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_a_peer_that_is_not_installed_is_named_with_its_pip_line(network):
-    class Absent(Peer):
-        packages = ("nosuchengine", "torch")
-
-        def prepare(self, model, example_inputs, threads):
-            self.check()
-
-    found = Absent().available()
-    assert not found and isinstance(found, Availability)
-    with pytest.raises(MissingDependencyError, match=r"pip install nosuchengine$"):
-        Absent().prepare(network, (), 1)
+    monkeypatch.setattr("openwork.engine.timing.PAUSE_SECONDS", 0.001)
 
 
 def test_measure_finds_the_slower_side_and_times_all_sides_in_every_round(few_calls):
@@ -97,6 +68,43 @@ def test_measure_finds_the_slower_side_and_times_all_sides_in_every_round(few_ca
     rounds = [called[4 + 8 * i : 4 + 8 * (i + 1)] for i in range(4)]
     assert all(sorted(r) == ["fast"] * 4 + ["slow"] * 4 and r[:4] == r[:1] * 4 for r in rounds)
     assert len({r[0] for r in rounds}) == 2, "the order must change between rounds"
+
+
+def test_a_turn_begins_when_no_thread_works_any_more(monkeypatch):
+    """As OpenMP's threads do, one goes on spinning after its side's turn."""
+    until = time.perf_counter() + 0.15
+
+    def spin():
+        while time.perf_counter() < until:
+            sum(range(1000))
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    rest()
+    assert time.perf_counter() >= until
+    thread.join()
+    monkeypatch.setattr("openwork.engine.timing.REST_LIMIT_SECONDS", 0.05)
+    until = time.perf_counter() + 1
+    thread = threading.Thread(target=spin)
+    thread.start()
+    with pytest.raises(EngineError, match=r"still work 0\.05 s after an inference.*unset OMP_WAIT_POLICY"):
+        rest()
+    thread.join()
+
+
+def test_a_side_of_another_process_is_timed_there(few_calls):
+    class Remote:
+        asked: list[int] = []  # noqa: RUF012
+
+        def __call__(self):
+            raise AssertionError("timed from outside")
+
+        def block(self, calls):
+            self.asked.append(calls)
+            return 0.002
+
+    found = measure([lambda: None, Remote()], repeats=3, warmup=2)
+    assert found[1].tolist() == [0.002] * 3 and Remote.asked == [2, 3, 3, 3]
 
 
 def test_the_interval_holds_the_ratio_and_shrinks_with_the_spread():
@@ -149,6 +157,63 @@ def test_wrong_answers_are_not_timed(network, few_calls):
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     with pytest.raises(EngineError, match="not the same network"):
         bench(FakeEngine(network, (1, 1, 8, 8)), ["pytorch"], compiled_from=other, repeats=3)
+
+
+class Loose(Peer):
+    """A peer whose outputs are off by a hundredth of the largest."""
+
+    packages = ("torch",)
+    name = "loose"
+
+    def prepare(self, model, example_inputs, threads):
+        def run():
+            with torch.inference_mode():
+                y = model(*example_inputs)
+            return ((y + 0.01 * y.abs().max()).numpy(),)
+
+        return run
+
+
+class LooseInt8(Loose):
+    precision = "int8"
+    tolerance = 0.05
+
+
+class TooLooseInt8(Loose):
+    precision = "int8"
+    tolerance = 0.001
+
+
+class Unable(Loose):
+    def prepare(self, model, example_inputs, threads):
+        raise ValueError("no such operator: aten.erf\nand a long story")
+
+
+def bench_with(monkeypatch, network, *peers):
+    found = {peer.__name__: peer for peer in peers}
+    monkeypatch.setattr(bench_module.plugins, "find", lambda room, name, base: found[name])
+    return bench(FakeEngine(network, (1, 1, 8, 8)), list(found), compiled_from=network, repeats=3, warmup=1)
+
+
+def test_a_peer_of_low_precision_has_a_tolerance_of_its_own_and_its_error_is_shown(network, few_calls, monkeypatch):
+    with pytest.raises(EngineError, match=r"differ from those of loose by 0\.01 \(limit 0\.001\)"):
+        bench_with(monkeypatch, network, Loose)
+    result = bench_with(monkeypatch, network, LooseInt8)
+    side = result.sides[1]
+    assert side.precision == "int8" and side.difference == pytest.approx(0.01, rel=0.01)
+    assert "1.0e-02" in str(result)
+
+
+def test_a_peer_that_is_too_loose_or_cannot_take_the_network_is_left_out_and_that_is_noted(
+    network, few_calls, monkeypatch
+):
+    result = bench_with(monkeypatch, network, TooLooseInt8, Unable)
+    assert [side.name for side in result.sides] == ["openwork"]
+    assert result.notes == (
+        "loose left out: its int8 outputs differ by 0.01 of the largest (limit 0.001)",
+        "loose left out: it cannot take this network (ValueError: no such operator: aten.erf)",
+    )
+    assert str(result).count("note: ") == 2
 
 
 def test_torchs_threads_are_put_back_also_after_an_error(network, few_calls):

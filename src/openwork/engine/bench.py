@@ -1,7 +1,6 @@
 """How fast an engine is beside others, on the same inputs and threads, in one run."""
 
 import datetime
-import importlib.metadata
 import math
 import os
 import platform
@@ -13,19 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import plugins
-from ..errors import EngineError, UsageError
+from ..errors import UsageError
 from .bench_result import BenchResult, Side
+from .bench_sides import Ready, find_networks, prepare
 from .machine import machine
-from .peers.base import Peer, Run
+from .peers.base import Peer
 from .timing import Progress, measure, ratio_interval
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .engine import Engine
-
-TOLERANCE = 1e-3
-"""Largest difference of two engines' outputs on the same network, relative to the largest output (at least 1)."""
 
 
 def bench(
@@ -38,16 +35,19 @@ def bench(
     *,
     compiled_from: "nn.Module | None" = None,
     inputs: "tuple[np.ndarray, ...] | None" = None,
+    calibration: "Sequence[tuple[np.ndarray, ...]]" = (),
     progress: Progress | None = None,
 ) -> BenchResult:
     """Time an engine beside others, in turn, in one run.
 
     Each peer runs up to two networks: the one that the engine was compiled from (zeros in place; its outputs must
-    agree within 1e-3), and the dense `model` that was pruned.
+    agree), and the dense `model` that was pruned. A peer that cannot run a network, or whose lower precision (bf16,
+    int8) takes it too far from the engine's outputs, is left out; `notes` says why.
 
     Arguments:
         engine: an engine, or the path of an artifact.
-        against: names of peers ("pytorch", "torch_compile", "onnxruntime", "openvino"); none times the engine alone.
+        against: names of peers ("pytorch", "onnxruntime", "openvino_int8", ...; an unknown name lists them); none times
+            the engine alone.
         model: the dense baseline.
         threads: threads of every side; default: the engine's own (for a path: 2, or the cores if there are fewer).
         repeats: rounds, at least 3.
@@ -56,10 +56,11 @@ def bench(
             with the `model.safetensors` of its run folder. Without that file, peers run it with random weights.
         inputs: arrays in the order of `engine.inputs`; default: normal random numbers, always the same (whole numbers:
             zeros and ones, which are valid ids and masks in any model).
+        calibration: typical inputs, for peers that quantize; default: normal random ones.
         progress: called as (what, done, total).
 
     Raises `UsageError` for an unknown peer, for numbers out of range and when nothing is left to compare with;
-    `MissingDependencyError` for a peer that is not installed; `EngineError` when outputs disagree.
+    `MissingDependencyError` for a peer that is not installed; `EngineError` when outputs of fp32 peers disagree.
 
         print(openwork.bench("r20.openwork", against=["onnxruntime"], model=dense))
 
@@ -68,7 +69,7 @@ def bench(
     if repeats < 3 or warmup < 1:
         raise UsageError(f"repeats={repeats} must be at least 3 and warmup={warmup} at least 1")
     peers = [
-        plugins.find("engine.peers", name, Peer)()  # type: ignore[type-abstract]
+        plugins.find("engine.peers", name, Peer)(calibration)  # type: ignore[type-abstract]
         for name in dict.fromkeys(against)
     ]
     for peer in peers:
@@ -79,13 +80,13 @@ def bench(
     if threads != ours.threads:
         raise UsageError(f"threads={threads}, but the engine has {ours.threads}; load it with threads={threads}")
     given = inputs if inputs is not None else random_inputs([(s.shape, s.dtype) for s in ours.inputs])
-    networks, note = _networks(ours.provenance, path, compiled_from, model) if peers else ({}, "")
+    networks, note = find_networks(ours.provenance, path, compiled_from, model) if peers else ({}, "")
     if peers and not networks:
         raise UsageError(f"there is no network to run in {', '.join(p.name for p in peers)}: {note}; pass model=")
     with _torch_threads(threads) if peers else nullcontext():
-        prepared, differences = _prepare(ours, peers, networks, given, threads, progress)
-        rounds = measure(list(prepared.values()), repeats, warmup, progress)
-    sides = _sides(prepared, differences, rounds, {peer.name: peer.version for peer in peers})
+        ready = prepare(ours, peers, networks, given, threads, progress)
+        rounds = measure(list(ready.runs.values()), repeats, warmup, progress)
+    sides = _sides(ready, rounds, {peer.name: peer for peer in peers})
     return BenchResult(
         sides=sides,
         threads=threads,
@@ -97,7 +98,7 @@ def bench(
         machine=machine(),
         versions=_versions(peers),
         when=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        notes=(note,) if note else (),
+        notes=(*([note] if note else []), *ready.notes),
     )
 
 
@@ -119,96 +120,11 @@ def _open(engine: "Engine | str | Path", threads: int | None) -> "Engine":
     return load(Path(engine), threads=threads or min(2, os.cpu_count() or 1))
 
 
-def _networks(
-    provenance: Mapping[str, Any],
-    path: Path | None,
-    compiled_from: "nn.Module | None",
-    dense: "nn.Module | None",
-) -> "tuple[dict[str, nn.Module], str]":
-    """The networks for the peers to run, and a remark where the one that was compiled is not among them."""
-    given = {name: module for name, module in (("compiled", compiled_from), ("dense", dense)) if module is not None}
-    if compiled_from is not None:
-        return given, ""
-    spec = provenance.get("model")
-    # By the look-up, since this room imports no other: models of the zoo, not the users' files.
-    if not isinstance(spec, str) or spec not in plugins.names("models"):
-        origin = "names no model" if spec is None else f"comes from {spec}"
-        return given, f"the artifact {origin}, so no peer ran the compiled network and no outputs were compared"
-    build = plugins.module("models", spec).build
-    folders = [path.parent] if path is not None else []
-    if run := provenance.get("run"):
-        folders.append(Path(str(run)))
-    for folder in folders:
-        if (folder / "model.safetensors").is_file():
-            return {"compiled": build(weights=folder / "model.safetensors"), **given}, ""
-    remark = f"there is no model.safetensors beside the artifact, so no outputs were compared with those of {spec}"
-    if dense is None:
-        given["dense"] = build(weights=None)
-        remark += "; the peers ran it dense, with random weights"
-    return given, remark
-
-
-def _prepare(
-    ours: "Engine",
-    peers: Sequence[Peer],
-    networks: "dict[str, nn.Module]",
-    inputs: tuple[np.ndarray, ...],
-    threads: int,
-    progress: Progress | None,
-) -> tuple[dict[tuple[str, str], Run], dict[tuple[str, str], float]]:
-    """All sides ready to run, by (engine, network), and how far their outputs are from ours where they must agree."""
-
-    def openwork() -> tuple[np.ndarray, ...]:
-        outputs = ours(*inputs)
-        return outputs if isinstance(outputs, tuple) else (outputs,)
-
-    expected = openwork()
-    prepared: dict[tuple[str, str], Run] = {("openwork", "compiled"): openwork}
-    differences: dict[tuple[str, str], float] = {}
-    todo = [(peer, name, network) for name, network in networks.items() for peer in peers]
-    for done, (peer, name, network) in enumerate(todo):
-        if progress is not None:
-            progress(f"preparing {peer.name}", done, len(todo))
-        import torch
-
-        run = peer.prepare(network.eval(), tuple(torch.from_numpy(array) for array in inputs), threads)
-        if name == "compiled":
-            differences[peer.name, name] = _agreement(peer.name, run(), expected)
-        prepared[peer.name, name] = run
-    return prepared, differences
-
-
-def _agreement(name: str, theirs: tuple[np.ndarray, ...], ours: tuple[np.ndarray, ...]) -> float:
-    """Largest relative difference of two sets of outputs: small, since the speed of a wrong answer is worth nothing."""
-    shapes = [a.shape for a in theirs], [a.shape for a in ours]
-    if shapes[0] != shapes[1]:
-        raise EngineError(
-            f"{name} returns shapes {shapes[0]}, the engine {shapes[1]}: not the same network; compile again"
-        )
-    found = [
-        float(np.abs(np.subtract(a, b, dtype=np.float64)).max()) / max(1.0, float(np.abs(a).max()))
-        for a, b in zip(theirs, ours, strict=True)
-        if a.size
-    ]
-    worst = float(np.max(found, initial=0.0))  # unlike max(), keeps NaN
-    if not worst <= TOLERANCE:
-        raise EngineError(
-            f"outputs differ from those of {name} by {worst:.2g} (limit {TOLERANCE:g}): the artifact comes from other "
-            "weights, or is wrong; compile it again"
-        )
-    return worst
-
-
-def _sides(
-    prepared: dict[tuple[str, str], Run],
-    differences: dict[tuple[str, str], float],
-    rounds: np.ndarray,
-    versions: dict[str, str],
-) -> tuple[Side, ...]:
+def _sides(ready: Ready, rounds: np.ndarray, peers: Mapping[str, Peer]) -> tuple[Side, ...]:
     from .. import __version__
 
     sides = []
-    for (engine, network), seconds in zip(prepared, rounds, strict=True):
+    for (engine, network), seconds in zip(ready.runs, rounds, strict=True):
         low, median, high = np.percentile(seconds, [25, 50, 75]) * 1e6
         ratio, ratio_low, ratio_high = ratio_interval(seconds, rounds[0])
         sides.append(
@@ -216,7 +132,8 @@ def _sides(
                 name=engine if network == "compiled" else f"{engine}, dense model",
                 engine=engine,
                 network=network,
-                version=__version__ if engine == "openwork" else versions[engine],
+                version=peers[engine].version if engine in peers else __version__,
+                precision=peers[engine].precision if engine in peers else "fp32",
                 median_us=float(median),
                 low_us=float(low),
                 high_us=float(high),
@@ -224,7 +141,7 @@ def _sides(
                 ratio=ratio,
                 ratio_low=ratio_low,
                 ratio_high=ratio_high,
-                difference=differences.get((engine, network)),
+                difference=ready.differences.get((engine, network)),
                 rounds_us=[round(float(s) * 1e6, 3) for s in seconds],
             )
         )
@@ -235,8 +152,9 @@ def _versions(peers: Sequence[Peer]) -> dict[str, str]:
     from .. import __version__
 
     found = {"openwork": __version__, "python": platform.python_version(), "numpy": np.__version__}
-    packages = {package for peer in peers for package in peer.packages}
-    return found | {name: importlib.metadata.version(name) for name in sorted(packages)}
+    for peer in peers:
+        found |= peer.versions()
+    return found
 
 
 @contextmanager

@@ -18,6 +18,8 @@ class Side:
     """'compiled': the network that the artifact holds; 'dense': the baseline that was passed as `model`."""
     version: str
     """Version of the engine."""
+    precision: str
+    """What it computes in: 'fp32', 'bf16', 'int8'."""
     median_us: float
     """Median over the rounds, microseconds an inference."""
     low_us: float
@@ -82,11 +84,13 @@ class BenchResult:
         width = max(len(side.name) for side in self.sides)
         lines = [
             f"{'engine':{width}}  {'median':>9}  {'quartiles':>19}  {'min':>9}  {'ratio':>7}  {'95 % interval':>15}"
+            "  difference"
         ]
         for side in self.sides:
             lines.append(
                 f"{side.name:{width}}  {_time(side.median_us):>9}  {_time(side.low_us):>9}-{_time(side.high_us):>9}"
                 f"  {_time(side.min_us):>9}  {side.ratio:>6.2f}x  {side.ratio_low:>6.2f}-{side.ratio_high:>6.2f}x"
+                f"  {'' if side.difference is None else f'{side.difference:.1e}':>10}".rstrip()
             )
         lines.append(
             f"batch {self.batch}, {self.threads} thread{'s' * (self.threads != 1)}, {self.repeats} rounds in turn, "

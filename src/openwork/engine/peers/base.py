@@ -3,7 +3,7 @@
 import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Run = Callable[[], tuple[np.ndarray, ...]]
 """One inference on the inputs that it was prepared with."""
+
+Arrays = tuple[np.ndarray, ...]
+"""One array for each input or output of a network."""
 
 
 class Availability(NamedTuple):
@@ -35,7 +38,21 @@ class Peer(ABC):
     """
 
     packages: ClassVar[tuple[str, ...]]
-    """What must be importable, as pip names; the first is the engine itself, whose version is reported."""
+    """What must be installed, as pip names; the first is the engine itself, whose version is reported."""
+    imports: ClassVar[Mapping[str, str]] = {}
+    """How Python calls those of the packages whose pip name it does not share."""
+    precision: ClassVar[str] = "fp32"
+    """What it computes in: 'fp32', 'bf16', 'int8'."""
+    tolerance: ClassVar[float] = 1e-3
+    """Largest difference to the engine's outputs that its precision explains, relative to the largest output.
+
+    An fp32 peer beyond it proves one of the two wrong, which is an error. A peer of lower precision beyond it is left
+    out, and its difference named.
+    """
+
+    def __init__(self, calibration: Sequence[Arrays] = ()) -> None:
+        """`calibration`: typical inputs, for peers that quantize; without any they take random ones."""
+        self.calibration = calibration
 
     @property
     def name(self) -> str:
@@ -45,14 +62,21 @@ class Peer(ABC):
     @property
     def version(self) -> str:
         """The installed version; empty if there is none."""
-        try:
-            return importlib.metadata.version(self.packages[0])
-        except importlib.metadata.PackageNotFoundError:
-            return ""
+        return self.versions().get(self.packages[0], "")
+
+    def versions(self) -> dict[str, str]:
+        """The installed versions of its packages, by pip name."""
+        found = {}
+        for package in self.packages:
+            try:
+                found[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return found
 
     def available(self) -> Availability:
         """Whether `prepare` can work here."""
-        absent = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        absent = [name for name in self.packages if importlib.util.find_spec(self.imports.get(name, name)) is None]
         if absent:
             return Availability(False, f"{self.name} needs {' and '.join(absent)}: pip install {' '.join(absent)}")
         return Availability(True, "")
@@ -66,11 +90,16 @@ class Peer(ABC):
     def prepare(self, model: "nn.Module", example_inputs: "tuple[Tensor, ...]", threads: int) -> Run:
         """Compile `model` for `threads` threads; the result runs it on `example_inputs` and returns its outputs.
 
-        Raises `MissingDependencyError` where the engine is not installed.
+        Raises `MissingDependencyError` where the engine is not installed, `PeerError` where it cannot run this network.
         """
 
 
-def arrays(outputs: "Tensor | tuple[Tensor, ...] | list[Tensor]") -> tuple[np.ndarray, ...]:
+def arrays(outputs: "Tensor | tuple[Tensor, ...] | list[Tensor]") -> Arrays:
     """Outputs of a torch module as NumPy arrays; the memory is shared, nothing is copied."""
     several = outputs if isinstance(outputs, tuple | list) else (outputs,)
     return tuple(output.numpy() for output in several)
+
+
+def without_int64(values: Sequence[np.ndarray]) -> Arrays:
+    """The arrays with int64 as int32, for engines made for phones, which know no longer integers."""
+    return tuple(value.astype(np.int32) if value.dtype == np.int64 else value for value in values)

@@ -3,14 +3,11 @@
 Source: onnxruntime.ai/docs/performance/tune-performance (threading, graph optimizations, I/O binding).
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from ._onnx import to_onnx
 from .base import Peer, Run
 
 if TYPE_CHECKING:
@@ -49,27 +46,3 @@ class OnnxRuntime(Peer):
             return tuple(binding.copy_outputs_to_cpu())
 
         return run
-
-
-def to_onnx(model: "nn.Module", example_inputs: "tuple[Tensor, ...]") -> bytes:
-    """`model` as a serialised ONNX model, through `torch.export`."""
-    import torch
-
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(model.eval(), example_inputs, dynamo=True, verbose=False)
-    assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
-    return content
-
-
-@contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    """The exporter notes at every start that torchvision, which nobody asked for, is not installed."""
-    log = logging.getLogger(logger)
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
