@@ -30,7 +30,8 @@ help:
 	@echo "make slow    the slow tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make arm     the native library for aarch64: cross-compiled and tested on an emulated CPU"
-	@echo "make bench   single layers and whole models beside PyTorch, ONNX Runtime and OpenVINO"
+	@echo "make bench   the targets of speed, single layers, whole models and scaling, beside nine other engines"
+	@echo "make peers   environments of their own for the engines that need them (DeepSparse, LiteRT; 2.5 GB)"
 	@echo "make docs    write the generated pages of docs/ and execute the code in all of them"
 	@echo "make venv    $(VENV) with everything for development"
 	@echo "make clean   remove what was built ($(VENV) and runs/ too: make distclean)"
@@ -62,8 +63,10 @@ lint: $(VENV)/.dev
 	@$(BIN)/mypy --no-error-summary
 	@echo "ruff and mypy: clean"
 
+# Engines whose own environments cannot be made here are left out, and named.
 .PHONY: bench
 bench: $(VENV)/.bench
+	@$(MAKE) --no-print-directory peers || true
 	@$(BIN)/python benchmarks/run.py
 
 .PHONY: docs
@@ -109,6 +112,22 @@ EXTRA = $(BIN)/python -c 'import sys, tomllib; \
 $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(VENV)/.built
 	@$(EXTRA) $* >$(VENV)/$*.txt
 	@$(call install,--requirement $(VENV)/$*.txt)
+	@touch $@
+
+# Engines to compare with that need other versions of libraries than ours; where peers/_process.py looks for them.
+ENVIRONMENTS := $(patsubst benchmarks/environments/%.txt,$(VENV)/peers/%/.made,$(wildcard benchmarks/environments/*.txt))
+
+.PHONY: peers
+peers: $(ENVIRONMENTS)
+
+$(VENV)/peers/%/.made: benchmarks/environments/%.txt | $(VENV)/.venv
+	@echo "making an environment for $*"
+	@$(PYTHON) -m venv $(@D)
+	@! grep '^torch==' $< >$(@D)/torch.txt || \
+	  $(@D)/bin/python -m pip install --disable-pip-version-check --quiet --requirement $(@D)/torch.txt $(TORCH_SOURCE) 2>$(@D)/pip.log || \
+	  { tail -n 20 $(@D)/pip.log >&2; exit 1; }
+	@$(@D)/bin/python -m pip install --disable-pip-version-check --quiet --requirement $< 2>$(@D)/pip.log || \
+	  { tail -n 20 $(@D)/pip.log >&2; exit 1; }
 	@touch $@
 
 .PHONY: clean

@@ -23,6 +23,9 @@ from .base import Arrays, Availability, Peer, Run
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+SILENT = {"NM_DISABLE_ANALYTICS": "1"}
+"""DeepSparse would tell its makers where it runs."""
+
 WORKER = Path(__file__).with_name("_worker.py")
 
 
@@ -95,7 +98,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, "OMP_NUM_THREADS": number, "TVM_NUM_THREADS": number},
+                env={**os.environ, **SILENT, "OMP_NUM_THREADS": number, "TVM_NUM_THREADS": number},
             )
         self._close = weakref.finalize(self, _stop, self._process, home)
         self._answer()

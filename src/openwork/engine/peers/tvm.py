@@ -33,7 +33,10 @@ MAX_TASKS = 100
 
 @final
 class TVM(ProcessPeer):
-    """TVM's virtual machine on the CPU found here. OPENWORK_TVM_TRIALS sets another number of trials a task."""
+    """TVM's virtual machine on the CPU found here.
+
+    OPENWORK_TVM_TRIALS sets another number of trials a task; 0 leaves the network untuned, and so far too slow.
+    """
 
     packages = ("apache-tvm", "xgboost-cpu", "onnx", "onnxscript")
     imports = {"apache-tvm": "tvm", "xgboost-cpu": "xgboost"}  # noqa: RUF012
