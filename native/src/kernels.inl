@@ -278,9 +278,17 @@ double fma_peak(int64_t iterations) {
 
 namespace {
 
+constexpr bool fits(int mb, int nv) {
+#if defined(__aarch64__)
+  // No operand comes from memory: with several rows the tile's x wait in registers too, and one holds the weights.
+  if (mb > 1 && mb * nv + nv + 1 > 32) return false;
+#endif
+  return mb * nv <= OW_ACCUMULATORS;
+}
+
 template <int MB, int NV>
 constexpr openwork::TapsKernel taps_if_it_fits() {
-  if constexpr (MB * NV <= OW_ACCUMULATORS)
+  if constexpr (fits(MB, NV))
     return taps_f32<MB, NV>;
   else
     return nullptr;
