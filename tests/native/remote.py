@@ -1,6 +1,6 @@
 """The functions of `openwork.engine._native`, answered by `native/tests/remote.cpp` at the other end of a pipe.
 
-Tests that import the native library get this in its place when they run for another machine; see `on_aarch64.py`.
+Tests that import the native library get this in its place when they run for another machine; see `elsewhere.py`.
 """
 
 import json
@@ -134,7 +134,7 @@ def module(command: Sequence[str], here: ModuleType) -> ModuleType:
     connection = Connection(command)
     found = ModuleType(here.__name__)
     vars(found).update({name: value for name, value in vars(here).items() if name.isupper()})
-    found.connection = connection
+    found.connection, found.close = connection, connection.close
     found.Program = type("Program", (Program,), {"connection": connection})
     found.isas = lambda: connection.text("isas").split()
     found.cpu_features = lambda: connection.text("cpu_features").split()

@@ -1,13 +1,15 @@
-"""The native library on aarch64: cross-compiled, and put through the tests of this folder on an emulated CPU.
+"""The native library as clang compiles it, for x86-64 and for an emulated aarch64, put through this folder's tests.
 
 Says whether results are right. It says nothing about speed: an emulator has none of its own.
 """
 
 import os
+import platform
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import cross
@@ -33,54 +35,59 @@ def program():
 @pytest.fixture
 def there(program):
     """The native library on the emulated machine."""
-    native = remote.module(cross.emulated(program), _native)
-    yield native
-    native.connection.close()
+    with closing(remote.module(cross.emulated(program), _native)) as native:
+        yield native
 
 
-def on_aarch64(program, *arguments):
-    """Runs Python with the library on the emulated machine in the place of the one here; returns what it printed."""
+def elsewhere(command, *arguments):
+    """What Python prints when the library of another process, started by `command`, takes the place of the one here."""
     environment = {
         **cross.environment(),
-        "OPENWORK_REMOTE": shlex.join(cross.emulated(program)),
+        "OPENWORK_REMOTE": shlex.join(map(str, command)),
         "PYTHONPATH": os.pathsep.join(map(str, (HERE, *sys.path))),
     }
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=cross.ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cross.ROOT, env=environment, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     return done.stdout
 
 
-def passed(program, *tests):
+def passed(command, *tests):
     """How many tests passed there."""
-    said = on_aarch64(program, "-m", "pytest", "-q", "-p", "on_aarch64", "-m", "not slow", *tests)
+    said = elsewhere(command, "-m", "pytest", "-q", "-p", "elsewhere", "-m", "not slow", *tests)
     return int(re.search(r"(\d+) passed", said)[1])
 
 
-@pytest.mark.slow  # zig makes itself a C++ library for each CPU that CMake looks at: a minute, once
-def test_clang_compiles_the_library_for_x86_without_a_warning():
-    cross.build("x86_64", "openwork_objects")
-
-
-ELSEWHERE = ("test_aarch64.py", "test_cpu.py", "test_processes.py")
+LOCAL = ("test_aarch64.py", "test_cpu.py", "test_processes.py")
 """Tests in this folder that are about this machine or this process."""
+CRASHES = f"{HERE}/test_validation.py::test_random_arguments_never_crash"
+"""Starts a process of its own, so it has a test of its own here."""
+KERNELS = (str(HERE), *(f"--ignore={HERE / name}" for name in LOCAL), "--deselect", CRASHES)
 
 
 def test_kernels_and_checks(program):
-    crashes = f"{HERE}/test_validation.py::test_random_arguments_never_crash"  # starts a process of its own: see below
-    left_out = [f"--ignore={HERE / name}" for name in ELSEWHERE]
-    assert passed(program, str(HERE), *left_out, "--deselect", crashes) > 200
+    assert passed(cross.emulated(program), *KERNELS) > 200
 
 
 def test_random_arguments_never_crash(program):
-    script = f"import on_aarch64, runpy, sys; sys.argv[1:] = ['1000']; runpy.run_path({str(HERE / 'fuzz_steps.py')!r})"
-    refused, ran = map(int, on_aarch64(program, "-c", script).split()[-2:])
+    script = f"import elsewhere, runpy, sys; sys.argv[1:] = ['1000']; runpy.run_path({str(HERE / 'fuzz_steps.py')!r})"
+    refused, ran = map(int, elsewhere(cross.emulated(program), "-c", script).split()[-2:])
     assert refused > 500 and ran > 50
+
+
+@pytest.mark.slow  # zig makes itself a C++ library for each CPU: a minute, once
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86-64 CPU")
+def test_what_clang_makes_for_x86():
+    program = cross.build("x86_64", "openwork_remote") / "openwork_remote"
+    with closing(remote.module([program], _native)) as native:
+        assert (native.isas(), native.cpu_features()) == (_native.isas(), _native.cpu_features())
+    assert passed([program], *KERNELS) > 200
 
 
 @pytest.mark.slow
 def test_engine_and_every_operator_of_the_compiler(program):
-    assert passed(program, f"{TESTS}/engine/test_engine.py", f"{TESTS}/compiler") > 200
+    assert passed(cross.emulated(program), f"{TESTS}/engine/test_engine.py", f"{TESTS}/compiler") > 200
 
 
 def test_instruction_sets_are_those_that_the_cpu_has(program, there):
@@ -89,9 +96,8 @@ def test_instruction_sets_are_those_that_the_cpu_has(program, there):
     assert there.widest_tile("base", 4) == 3
     features = {}
     for cpu in ("cortex-a53", "cortex-a76", "max"):
-        native = remote.module(cross.emulated(program, cpu), _native)
-        features[cpu] = native.cpu_features()
-        native.connection.close()
+        with closing(remote.module(cross.emulated(program, cpu), _native)) as native:
+            features[cpu] = native.cpu_features()
     assert features["cortex-a53"] == ["asimd"]
     assert features["cortex-a76"] == ["asimd", "asimddp"]
     assert features["max"] == ["asimd", "asimddp", "i8mm", "bf16"]
