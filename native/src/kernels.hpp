@@ -86,6 +86,7 @@ struct Norm {
 using TapsKernel = void (*)(const Taps&, int64_t q, int block_begin, int block_end);
 using RowsKernel = void (*)(const Rows&, int64_t sample, int panel_begin, int panel_end);
 
+constexpr int kMaxFactor = 64;   // by which interleaving widens a row
 constexpr int kMaxVectors = 12;  // vectors of positions in a register block
 constexpr int kMaxQueries = 3;   // vectors of queries in a tile of attention
 constexpr int kMaxSamples = 6;   // samples in a register block of the rows kernel
@@ -102,6 +103,8 @@ struct Kernels {
   void (*max_pool)(const Window&);
   void (*sum_pool)(const Window&);
   void (*copy_row)(const float* x, int64_t step, float* y, int64_t n);
+  // y[i] = rows[i % factor][i / factor] for i < n; factor is at most kMaxFactor
+  void (*interleave)(const float* const* rows, int factor, float* y, int64_t n);
   float (*sum)(const float* x, int64_t n);
   float (*dot)(const float* x, const float* y, int64_t n);
   void (*attention)(const Attention& a, int64_t begin, int64_t count);  // at most kMaxQueries vectors of queries

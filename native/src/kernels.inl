@@ -274,6 +274,7 @@ double fma_peak(int64_t iterations) {
 
 }  // namespace
 
+#include "image_kernels.inl"
 #include "token_kernels.inl"
 
 namespace {
@@ -336,6 +337,7 @@ openwork::Kernels table(const char* name) {
   k.max_pool = pool<true>;
   k.sum_pool = pool<false>;
   k.copy_row = copy_row;
+  k.interleave = interleave;
   k.sum = sum;
   k.dot = dot;
   k.attention = attention;

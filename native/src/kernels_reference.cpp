@@ -64,6 +64,10 @@ void copy_row(const float* x, int64_t step, float* y, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = x[i * step];
 }
 
+void interleave(const float* const* rows, int factor, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = rows[i % factor][i / factor];
+}
+
 float sum(const float* x, int64_t n) {
   double total = 0;
   for (int64_t i = 0; i < n; i++) total += x[i];
@@ -178,6 +182,7 @@ const Kernels& reference_kernels() {
     k.max_pool = pool<true>;
     k.sum_pool = pool<false>;
     k.copy_row = copy_row;
+    k.interleave = interleave;
     k.sum = sum;
     k.dot = dot;
     k.attention = attention;

@@ -1,5 +1,6 @@
 """More networks for test_operators, by family: what convolutional networks use besides convolution and pooling."""
 
+import torch
 import torch.nn.functional as F
 from small_models import Calls
 from torch import nn
@@ -59,4 +60,94 @@ ACTIVATIONS = {
     "strided conv of one pixel": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(5, 3, stride=2, padding=2)),
     "keeps padding zero": lambda: nn.Sequential(conv(5, 3, padding=2), nn.Sigmoid(), nn.Conv2d(5, 4, 5, padding=2)),
 }
-FAMILIES = {"activations": ACTIVATIONS}
+
+
+def shuffled(x, groups):
+    """How ShuffleNet writes it."""
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def larger(x, r):
+    """Pixel shuffle by hand, with the phases before the channels, as TensorFlow has them."""
+    n, c, h, w = x.shape
+    return x.view(n, r, r, c // (r * r), h, w).permute(0, 3, 4, 1, 5, 2).contiguous().view(n, -1, h * r, w * r)
+
+
+def smaller(x, r):
+    """Space to depth by hand."""
+    n, c, h, w = x.shape
+    return x.view(n, c, h // r, r, w // r, r).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, h // r, w // r)
+
+
+PERM = torch.tensor([4, 0, 0, 5])
+REARRANGEMENTS = {
+    "chunks": lambda: does(lambda c, x: torch.cat([t.relu() for t in c(x).chunk(3, 1)], 1), conv(8, 3)),
+    "split": lambda: does(lambda c, x: c(x.split([1, 2, 3], 1)[2]) + x.split(3, 1)[1], nn.Conv2d(3, 3, 1)),
+    "split, one piece": lambda: does(lambda x: x.split(6, 1)[0].relu()),
+    "split of rows": lambda: does(lambda x: x.chunk(2, 2)[1]),
+    "split of columns": lambda: does(lambda c, x: c(x.split(4, 3)[1]), conv(5, 3)),
+    "every second channel": lambda: does(lambda c, x: c(x[:, 1::2]), nn.Conv2d(3, 5, 3)),
+    "channel shuffle": lambda: nn.Sequential(conv(6, 1), nn.ChannelShuffle(3), conv(4, 3, groups=2)),
+    "channel shuffle by hand": lambda: does(lambda c, x: c(shuffled(x, 2)) + shuffled(c(x), 3), conv(6, 3, padding=1)),
+    "channels by number": lambda: does(lambda c, x: c(x[:, PERM]), nn.Conv2d(4, 5, 3)),
+    "flipped channels": lambda: does(lambda x: x.flip(1).roll(2, 1)),
+    "repeated channels": lambda: does(lambda x: x.repeat(1, 2, 1, 1)[:, 3:9] + x.repeat_interleave(2, 1)[:, :6]),
+    "expanded channel": lambda: does(lambda c, x: c(x).expand(-1, 6, -1, -1) + x, conv(1, 3, padding=1)),
+    "pixel shuffle": lambda: nn.Sequential(conv(8, 3, padding=1), nn.PixelShuffle(2), nn.Conv2d(2, 3, 3)),
+    "pixel shuffle 3": lambda: nn.Sequential(conv(9, 3, padding=1), nn.PixelShuffle(3), nn.ReLU()),
+    "pixel shuffle 4": lambda: nn.Sequential(conv(16, 3), nn.PixelShuffle(4)),
+    "pixel shuffle 5": lambda: nn.Sequential(conv(25, 3), nn.PixelShuffle(5)),
+    "pixel shuffle by hand": lambda: does(lambda c, x: larger(c(x), 2), conv(12, 3)),
+    "pixel unshuffle": lambda: does(lambda c, x: c(F.pixel_unshuffle(x[:, :, :10, :8], 2)), nn.Conv2d(24, 5, 3)),
+    "pixel unshuffle 3": lambda: does(lambda x: F.pixel_unshuffle(x[:, :, :9], 3)),
+    "space to depth": lambda: does(lambda c, x: c(smaller(x[:, :, 1:, 1:], 2)), nn.Conv2d(24, 5, 3)),
+    "there and back": lambda: does(lambda x: larger(smaller(x[:, :, 1:, 1:], 2), 2).relu()),
+    "features to pixels": lambda: does(
+        lambda c, d, x: d(c(x.mean((2, 3))).view(-1, 5, 2, 4)), nn.Linear(6, 40), nn.Conv2d(5, 3, 2)
+    ),
+    "unsqueezed": lambda: does(lambda c, x: c(x.mean((2, 3))[:, :, None, None]), conv(5, 1)),
+    "squeezed": lambda: does(lambda c, x: c(x.mean((2, 3), True).squeeze(-1).squeeze(-1)), nn.Linear(6, 5)),
+    "images of another shape": lambda: does(lambda c, x: c(x.reshape(-1, 2, 27, 11)), nn.Conv2d(2, 3, 3)),
+}
+
+
+def back(out, kernel, **options):
+    return nn.ConvTranspose2d(6, out, kernel, **options)
+
+
+ENLARGEMENTS = {
+    **{
+        f"transposed {k}x{k} stride {s} padding {p}": lambda k=k, s=s, p=p: back(5, k, stride=s, padding=p)
+        for k in (1, 2, 3, 4)
+        for s in (1, 2, 3)
+        for p in (0, 1)
+        if p < k
+    },
+    "transposed, uneven": lambda: back(5, (2, 5), stride=(3, 2), padding=(0, 2)),
+    "transposed, extra": lambda: back(8, 3, stride=2, padding=1, output_padding=1),
+    "transposed, extra of one axis": lambda: back(5, 3, stride=(2, 3), output_padding=(0, 2)),
+    "transposed, dilated": lambda: back(5, 3, stride=2, dilation=2, padding=2),
+    "transposed, dilation meets stride": lambda: back(5, 3, stride=3, dilation=3),
+    "transposed, groups": lambda: back(9, 3, stride=2, padding=1, groups=3),
+    "transposed, depthwise": lambda: back(6, 4, stride=2, padding=1, groups=6),
+    "transposed, cropped": lambda: back(5, 4, stride=2, padding=3),
+    "transposed, no bias": lambda: back(16, 2, stride=2, bias=False),
+    "transposed, norm and activation": lambda: nn.Sequential(
+        back(5, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(5), nn.LeakyReLU(0.2), nn.Conv2d(5, 3, 3)
+    ),
+    "transposed, prelu": lambda: nn.Sequential(back(5, 4, stride=2, padding=1), nn.PReLU(5, init=0.2), nn.Sigmoid()),
+    "transposed twice": lambda: nn.Sequential(back(5, 2, stride=2), nn.ReLU(), nn.ConvTranspose2d(5, 3, 2, stride=2)),
+    "transposed, joined": lambda: does(
+        lambda c, t, d, x: d(torch.cat([t(F.relu(c(x))), x], 1)),
+        conv(8, 3, stride=2, padding=1),
+        nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1),
+        nn.Conv2d(10, 5, 3),
+    ),
+    "repeated": lambda: nn.Sequential(conv(5, 3), nn.Upsample(scale_factor=2), nn.Conv2d(5, 3, 3, padding=1)),
+    "repeated 3x5": lambda: does(lambda x: F.interpolate(x, scale_factor=(3, 5))),
+    "repeated exactly": lambda: does(lambda x: F.interpolate(x, size=(22, 36), mode="nearest-exact")),
+    "repeated, unchanged": lambda: does(lambda x: F.interpolate(x, size=(11, 9)).relu()),
+    "repeated pixel": lambda: does(lambda c, x: F.interpolate(c(x.mean((2, 3), True)), (11, 9)) + x, conv(6, 1)),
+}
+FAMILIES = {"activations": ACTIVATIONS, "enlargements": ENLARGEMENTS, "rearrangements": REARRANGEMENTS}

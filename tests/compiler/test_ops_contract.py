@@ -22,7 +22,7 @@ def test_every_operator_has_a_shape_a_lowering_and_a_row_in_its_files_table(name
     for op in listed:
         assert operators.shape_rule(op).__module__ == module.__name__
         assert operators.lowering_rule(op)
-    assert listed or name == "identity", f"{name}.py adds no operator: its docstring needs a table"
+    assert listed or name in ("identity", "rearrange"), f"{name}.py adds no operator: its docstring needs a table"
 
 
 def test_no_operator_is_left_out_of_the_tables():

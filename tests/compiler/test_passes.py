@@ -58,7 +58,11 @@ def graph(*nodes, returns=None, kernel=1):
             constants[f"{n.name}.slope"] = np.full(n.shape[1], 0.5, np.float32)
         elif n.constants:
             out, into = n.shape[1], shapes[n.inputs[0]][1]
-            shape = {"conv": (out, into, kernel, kernel), "scale": (out,)}[n.op]
+            shape = {
+                "conv": (out, into, kernel, kernel),
+                "conv_transpose": (out, into, kernel, kernel),
+                "scale": (out,),
+            }[n.op]
             constants[f"{n.name}.weight"] = np.arange(2, 2 + np.prod(shape), dtype=np.float32).reshape(shape)
             constants[f"{n.name}.bias"] = 10 * np.arange(1, 1 + out, dtype=np.float32)
     return verify(Graph(tuple(nodes), tuple((returns or nodes[-1].name).split()), constants), "building")
@@ -68,6 +72,7 @@ def lines(text):
     """Text of a graph, indented as the test likes, with short words for the attributes that do not matter."""
     plain = "dilation=(1,1) groups=1 padding=(0,0) stride=(1,1)"
     clamped = r"dilation=(1,1) groups=1 hi=\1 lo=\2 padding=(0,0) stride=(1,1)"
+    text = text.replace("EXTRA", plain.replace("groups", "extra=(0,0) groups"))
     text = re.sub(r"CLAMPED:hi=(\S+),lo=(\S+)", clamped, text).replace("CONV", plain)
     return [line.strip() for line in text.strip().splitlines()]
 
@@ -171,6 +176,22 @@ GOLDEN = [
         b: 1x2x6x6 = conv(x) CONV bias=%b.folded.bias weight=%b.folded.weight
         return b
         """,
+    ),
+    (
+        "fold_batch_norm",
+        "transposed conv and batch norm",
+        lambda: graph(x(), replace(conv("c", "x", extra=(0, 0)), op="conv_transpose"), scale("b", "c")),
+        """
+        x: 1x2x6x6 = input()
+        b: 1x2x6x6 = conv_transpose(x) EXTRA bias=%b.folded.bias weight=%b.folded.weight
+        return b
+        """,
+    ),
+    (
+        "fuse_activation",
+        "not one slope a channel into a transposed conv, whose outputs are other rows",
+        lambda: graph(x(), replace(conv("c", "x", extra=(0, 0)), op="conv_transpose"), prelu("s", "c")),
+        None,
     ),
     (
         "fold_batch_norm",

@@ -409,6 +409,25 @@ def scale(seed: int = 0, batch: int = 3, features: int = 37, act: list[Any] | No
     return Case("pointwise", arguments, f32(3 + 2 * batch * stride, rng))
 
 
+def interleave(
+    seed: int = 0,
+    shape: tuple[int, int, int, int] = (2, 3, 7, 5),
+    factor: tuple[int, int] = (2, 3),
+) -> tuple[Case, np.ndarray]:
+    """Planes that make up larger ones of `shape`, and what must come out."""
+    rng = np.random.default_rng(seed)
+    n, c, h, w = shape
+    small = -(-h // factor[0]), -(-w // factor[1])
+    x = f32((n, c * factor[0] * factor[1], *small), rng)
+    whole = x.reshape(n, c, *factor, *small).transpose(0, 1, 4, 2, 5, 3)
+    wanted = whole.reshape(n, c, small[0] * factor[0], small[1] * factor[1])[:, :, :h, :w]
+    source, end = view("x", -1, x.shape, gap=2)
+    target, total = view("y", -1, shape, gap=1, base=end)
+    arena = f32(total, rng)
+    place(x, arena, source, "x")
+    return Case("interleave", dict(**source, **target, batch=n, factor=list(factor), size=[h, w]), arena), wanted
+
+
 def every_case() -> dict[str, Case]:
     """One valid step of each family."""
     return {
@@ -426,6 +445,7 @@ def every_case() -> dict[str, Case]:
         "constant": constant(),
         "word_mean": word_mean(),
         "unit": unit(),
+        "interleave": interleave()[0],
         "pointwise": pointwise(),
         "scale": scale(),
         "taps_act": taps().changed(act=["silu"]),

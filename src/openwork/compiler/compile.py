@@ -159,7 +159,7 @@ def _record(draft: Draft, layer: Layer) -> dict[str, Any]:
         w = draft.weights
         record |= {
             "taps": layer.taps,
-            "weights": int(w.matrix.size),
+            "weights": w.count,
             "nonzero": int(np.count_nonzero(w.matrix)),
             "pixels": w.pixels,
             "tried": list(layer.tried),

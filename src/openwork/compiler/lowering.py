@@ -53,6 +53,13 @@ class Weights:
     groups: int
     pixels: int
     """Useful outputs per row: batch x height x width, or batch."""
+    own: int = 0
+    """The layer's weights, where the matrix has zeros in other places too."""
+
+    @property
+    def count(self) -> int:
+        """How many weights the layer has."""
+        return self.own or int(self.matrix.size)
 
 
 @dataclass(frozen=True)

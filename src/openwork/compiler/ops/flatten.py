@@ -1,8 +1,8 @@
-"""Everything but the batch in one axis.
+"""Another shape for each sample's elements.
 
 | op | inputs | attributes | constants |
 | --- | --- | --- | --- |
-| flatten | x | | |
+| flatten | x [N, F] or [N, C, H, W], to either | | |
 """
 
 import math
@@ -23,21 +23,22 @@ from .attention import joined_heads
     "aten._unsafe_view.default",
     "aten.squeeze.dims",
 )
-def capture(c: Converter, node: fx.Node) -> Node | str:
+def capture(c: Converter, node: fx.Node) -> str:
+    """No change, or heads of attention that are joined; rearrange.py knows the others."""
     (x,) = arguments(node, None)
     computed(c, x)
-    before, after = shape_of(x), shape_of(node)
-    if before == after:
+    if shape_of(x) == shape_of(node):
         return c.name(x)
-    if joined := joined_heads(c, node):
-        return joined
-    require(len(after) == 2 and len(before) == 4 and after == (before[0], math.prod(before[1:])))
-    return c.make(node, "flatten", [x])
+    joined = joined_heads(c, node)
+    require(joined is not None)
+    return str(joined)
 
 
 @implies("flatten")
 def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
-    return (shapes[0][0], math.prod(shapes[0][1:]))
+    n, *size = shapes[0]
+    fits = len(node.shape) in (2, 4) and node.shape[0] == n and math.prod(node.shape[1:]) == math.prod(size)
+    return node.shape if fits else (n, math.prod(size))
 
 
 @lowers("flatten")

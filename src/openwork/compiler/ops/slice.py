@@ -5,12 +5,15 @@
 | slice | x [N, C, H, W] | start, stop, step: of channels, height, width | |
 """
 
+from typing import Any
+
 from torch import fx
 
 from ..graph import Graph, Node, Shape
 from ..layout import Grid, PlaneView
 from ..lowering import Lowering
-from ..operators import Converter, arguments, captures, computed, implies, lowers, require, shape_of
+from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
+from . import _walk
 
 _END = 2**63 - 1
 
@@ -24,11 +27,32 @@ def capture(c: Converter, node: fx.Node) -> Node | str:
     start, stop, step = slice(start, None if stop == _END else stop, step).indices(shape[dim])
     if (start, stop, step) == (0, shape[dim], 1):
         return c.name(x)
-    require(len(shape) == 4 and dim >= 1 and stop > start and (dim != 1 or step == 1))
-    bounds = [[0, 0, 0], list(shape[1:]), [1, 1, 1]]
+    require(len(shape) == 4 and dim >= 1 and stop > start)
+    return _sliced(c, node, x, dim, start, stop, step)
+
+
+def _sliced(c: Converter, node: fx.Node, x: fx.Node, dim: int, start: int, stop: int, step: int = 1) -> Node | str:
+    """The node for a part of one axis."""
+    if shape_of(x) == shape_of(node):
+        return c.name(x)
+    bounds = [[0, 0, 0], list(shape_of(x)[1:]), [1, 1, 1]]
     for values, value in zip(bounds, (start, stop, step), strict=True):
         values[dim - 1] = value
     return c.make(node, "slice", [x], dict(zip(("start", "stop", "step"), map(tuple, bounds), strict=True)))
+
+
+@captures("<built-in function getitem>")
+def part_of_split(c: Converter, node: fx.Node) -> Node | str:
+    pieces: Any = node.args[0]
+    which: Any = node.args[1]
+    require(_walk.target(pieces) in ("aten.split.Tensor", "aten.split_with_sizes.default", "aten.chunk.default"))
+    x, _, dim = arguments(pieces, None, None, 0)
+    computed(c, x)
+    dim %= rank(x)
+    require(rank(x) == 4 and dim >= 1)
+    sizes = [piece.shape[dim] for piece in pieces.meta["val"]]
+    start = sum(sizes[:which])
+    return _sliced(c, node, x, dim, start, start + sizes[which])
 
 
 @implies("slice")

@@ -5,17 +5,18 @@ import numpy as np
 from ..graph import Graph, Node, rewritten
 
 ORDER = 10
+FOLDS = ("conv", "conv_transpose", "linear")
 
 
 def run(graph: Graph) -> Graph:
-    """Fold every `scale` whose input is a conv or linear that nothing else reads."""
+    """Fold every `scale` whose input is a layer with a weight that nothing else reads."""
     uses = graph.uses()
     by_name = {n.name: n for n in graph}
     constants = dict(graph.constants)
     nodes: list[Node] = []
     for node in graph:
         source = by_name[node.inputs[0]] if node.op == "scale" else None
-        if source is None or source.op not in ("conv", "linear") or uses[source.name] > 1 or not source.plain:
+        if source is None or source.op not in FOLDS or uses[source.name] > 1 or not source.plain:
             nodes.append(node)
             continue
         scale, shift = (graph.constant(node, role).astype(np.float64) for role in ("weight", "bias"))

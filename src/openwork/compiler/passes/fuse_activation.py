@@ -22,5 +22,6 @@ def run(graph: Graph) -> Graph:
 
 
 def _takes(source: Node, node: Node) -> bool:
-    # one slope a channel is for planes of pixels only
-    return has_epilogue(source.op) and source.plain and (not node.constants or source.shape[2:] != (1, 1))
+    # one slope a channel is for planes of pixels, one a channel
+    slopes = source.op != "conv_transpose" and source.shape[2:] != (1, 1)
+    return has_epilogue(source.op) and source.plain and (slopes or not node.constants)

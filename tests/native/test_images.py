@@ -1,0 +1,49 @@
+"""Steps that make images larger or smaller, against NumPy, the naive reference and PyTorch."""
+
+import native_steps as steps
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+every_isa = pytest.mark.parametrize("isa", steps.FAST)
+many = settings(max_examples=60, deadline=None)
+seeds = st.integers(0, 2**32 - 1)
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 70))
+
+
+@every_isa
+@many
+@given(
+    seed=seeds,
+    factor=st.tuples(st.integers(1, 4), st.integers(1, 7)),
+    shape=shapes,
+    threads=st.integers(1, 3),
+)
+def test_interleaving_is_exact_and_writes_its_pixels_only(isa, seed, factor, shape, threads):
+    case, wanted = steps.interleave(seed, shape, factor)
+    found = case.run(isa, threads)
+    np.testing.assert_array_equal(found, case.run("reference"))
+    np.testing.assert_array_equal(steps.read(shape, found, case.arguments, "y"), wanted)
+    before = case.arena.copy()
+    steps.place(wanted, before, case.arguments, "y")
+    np.testing.assert_array_equal(found, before)
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("factors must be 1 to 64", {"factor": [65, 1]}),
+        ("factors must be 1 to 64", {"factor": [2, 0]}),
+        ("one input plane for each phase", {"factor": [3, 3]}),
+        ("at least one row and column", {"size": [0, 5]}),
+        ("at least one row and column", {"size": [7, 2**24]}),
+        ("outside its buffer", {"size": [7, 5000]}),
+        ("batch must be at least 1", {"batch": 0}),
+        ("outside its buffer", {"batch": 9}),
+        ("factor has the wrong length", {"factor": [2]}),
+    ],
+)
+def test_what_is_wrong_with_an_interleaving_is_said(message, changes):
+    with pytest.raises(ValueError, match=message):
+        steps.interleave()[0].changed(**changes).run("base")
