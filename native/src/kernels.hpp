@@ -32,14 +32,15 @@ struct Taps {
   float lo, hi;
 };
 
-// y[n, o] = clamp(bias[o] + sum over columns k of o's panel: value[k, o] * x[n, index[k]]); lanes run over outputs o
+// y[n, o] = clamp(bias[o] + sum over columns k of o's panel: value[k, o] * x[n, index[k]]); lanes run over outputs o.
+// Without `index` a panel's columns follow each other: the k-th reads x[n, first + k].
 struct Rows {
   const float* x;
   float* y;
   int64_t x_stride, y_stride;  // floats between samples
   const int32_t* start;        // [panels + 1], values of panel p are start[p] .. start[p+1]
   const int32_t* first;        // [panels], where the panel's columns begin in `index`
-  const int32_t* index;        // [columns]
+  const int32_t* index;        // [columns], or null
   const float* value;          // [columns][width]
   const float* bias;           // [panels * width]
   float lo, hi;

@@ -77,23 +77,24 @@ void taps_f32(const Taps& t, int64_t q, int block_begin, int block_end) {
 }
 
 // Fully connected layers have few positions, so the lanes run over outputs. One sample alone would leave WIDTH/lanes
-// dependent chains; its columns are therefore summed in two independent halves.
-template <int WIDTH, int SAMPLES>
-void rows_f32(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
+// dependent chains; its columns are therefore summed in independent parts.
+template <int WIDTH, int SAMPLES, bool LISTED>
+void rows_panels(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
   constexpr int NV = WIDTH / kLanes;
-  constexpr int HALVES = SAMPLES * NV < 8 ? 2 : 1;
+  constexpr int PARTS = SAMPLES * NV == 1 ? 4 : SAMPLES * NV < 8 ? 2 : 1;
   const vec lo = splat(r.lo), hi = splat(r.hi);
   const float* x = r.x + sample * r.x_stride;
   for (int p = panel_begin; p < panel_end; p++) {
-    vec acc[HALVES][SAMPLES][NV];
+    vec acc[PARTS][SAMPLES][NV];
     for (int s = 0; s < SAMPLES; s++)
       for (int v = 0; v < NV; v++) {
         acc[0][s][v] = load(r.bias + static_cast<int64_t>(p) * WIDTH + v * kLanes);
-        for (int h = 1; h < HALVES; h++) acc[h][s][v] = vec{};
+        for (int h = 1; h < PARTS; h++) acc[h][s][v] = vec{};
       }
     int32_t k = r.start[p];
     const int32_t end = r.start[p + 1];
-    const int32_t* const index = r.index + r.first[p] - k;
+    const int64_t shift = int64_t{r.first[p]} - k;  // from a column's place in the panel to its place in the list
+    const int32_t* const index = LISTED ? r.index + shift : nullptr;
     const auto column = [&](int32_t at, int h) __attribute__((always_inline)) {
       const float* w = r.value + static_cast<int64_t>(at) * WIDTH;
       vec ws[NV];
@@ -101,22 +102,27 @@ void rows_f32(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
       for (int v = 0; v < NV; v++) ws[v] = load(w + v * kLanes);
 #pragma GCC unroll 16
       for (int s = 0; s < SAMPLES; s++) {
-        const float xs = x[s * r.x_stride + index[at]];
+        const float xs = x[s * r.x_stride + (LISTED ? index[at] : shift + at)];
 #pragma GCC unroll 16
         for (int v = 0; v < NV; v++) acc[h][s][v] += xs * ws[v];
       }
     };
-    for (; k + HALVES <= end; k += HALVES)
-#pragma GCC unroll 2
-      for (int h = 0; h < HALVES; h++) column(k + h, h);
+    for (; k + PARTS <= end; k += PARTS)
+#pragma GCC unroll 4
+      for (int h = 0; h < PARTS; h++) column(k + h, h);
     for (; k < end; k++) column(k, 0);
     for (int s = 0; s < SAMPLES; s++)
       for (int v = 0; v < NV; v++) {
         vec sum = acc[0][s][v];
-        for (int h = 1; h < HALVES; h++) sum += acc[h][s][v];
+        for (int h = 1; h < PARTS; h++) sum += acc[h][s][v];
         store(r.y + (sample + s) * r.y_stride + static_cast<int64_t>(p) * WIDTH + v * kLanes, clamp(sum, lo, hi));
       }
   }
+}
+
+template <int WIDTH, int SAMPLES>
+void rows_f32(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
+  (r.index ? rows_panels<WIDTH, SAMPLES, true> : rows_panels<WIDTH, SAMPLES, false>)(r, sample, panel_begin, panel_end);
 }
 
 // Short vectors whatever the instruction set: pooling and splitting work on short rows, where wider ones would not fit.

@@ -35,9 +35,12 @@ template <int WIDTH, int SAMPLES>
 void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
   for (int64_t n = sample; n < sample + SAMPLES; n++)
     for (int64_t o = static_cast<int64_t>(panel_begin) * WIDTH; o < static_cast<int64_t>(panel_end) * WIDTH; o++) {
+      const int64_t p = o / WIDTH;
       double sum = r.bias[o];
-      for (int32_t k = r.start[o / WIDTH]; k < r.start[o / WIDTH + 1]; k++)
-        sum += static_cast<double>(r.value[static_cast<int64_t>(k) * WIDTH + o % WIDTH]) * r.x[n * r.x_stride + r.index[r.first[o / WIDTH] + k - r.start[o / WIDTH]]];
+      for (int32_t k = r.start[p]; k < r.start[p + 1]; k++) {
+        const int32_t at = r.first[p] + k - r.start[p], column = r.index ? r.index[at] : at;
+        sum += static_cast<double>(r.value[static_cast<int64_t>(k) * WIDTH + o % WIDTH]) * r.x[n * r.x_stride + column];
+      }
       r.y[n * r.y_stride + o] = clamp(sum, r.lo, r.hi);
     }
 }

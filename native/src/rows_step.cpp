@@ -36,6 +36,7 @@ class RowsStep final : public Step {
     start_ = std::move(lists.start);
     first_ = std::move(lists.first);
     index_ = std::move(lists.index);
+    listed_ = !f.boolean("dense", false);
     const int64_t panels = static_cast<int64_t>(start_.size()) - 1;
     require(value_.size() == static_cast<size_t>(start_.back()) * static_cast<size_t>(width_), "columns need one value for each output of the panel");
     require(static_cast<int64_t>(bias_.size()) == panels * width_, "panels need one bias for each output");
@@ -48,19 +49,22 @@ class RowsStep final : public Step {
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
     const Rows rows = {context.arena + x_, context.arena + y_, x_stride_, y_stride_, start_.data(), first_.data(),
-                       index_.data(), value_.data(), bias_.data(), bounds_.lo, bounds_.hi};
+                       listed_ ? index_.data() : nullptr, value_.data(), bias_.data(), bounds_.lo, bounds_.hi};
     const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(width_ / 16))];
     const int64_t panels = static_cast<int64_t>(start_.size()) - 1;
     const int begin = static_cast<int>(panels * chunk / parts_), end = static_cast<int>(panels * (chunk + 1) / parts_);
-    for (int64_t n = 0; n < batch_;) {
-      const int64_t samples = std::min<int64_t>(samples_, batch_ - n);
-      family[samples - 1](rows, n, begin, end);
-      for (int64_t s = n; act_ && s < n + samples; s++) {
-        float* y = rows.y + s * y_stride_ + int64_t{begin} * width_;
-        act_.apply(kernels, y, y, int64_t{end - begin} * width_, 0);
+    // With many samples a panel's weights are used again and again while they are in the cache.
+    const int each = batch_ > samples_ ? 1 : std::max(1, end - begin);
+    for (int p = begin; p < end; p += each)
+      for (int64_t n = 0; n < batch_;) {
+        const int64_t samples = std::min<int64_t>(samples_, batch_ - n);
+        family[samples - 1](rows, n, p, p + each);
+        for (int64_t s = n; act_ && s < n + samples; s++) {
+          float* y = rows.y + s * y_stride_ + int64_t{p} * width_;
+          act_.apply(kernels, y, y, int64_t{each} * width_, 0);
+        }
+        n += samples;
       }
-      n += samples;
-    }
   }
 
   std::string kernel(const Kernels& kernels) const override {
@@ -75,6 +79,7 @@ class RowsStep final : public Step {
   Held<float> value_, bias_;
   Bounds bounds_;
   Activation act_;
+  bool listed_ = true;
   int parts_ = 1;
 };
 
