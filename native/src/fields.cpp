@@ -1,5 +1,8 @@
 #include "fields.hpp"
 
+#include <algorithm>
+#include <new>
+
 namespace openwork {
 namespace {
 
@@ -68,6 +71,16 @@ Held<float> Fields::floats(const char* name) const {
   const auto copy = std::make_shared<std::vector<float>>(a.size);
   if (a.size) __builtin_memcpy(copy->data(), a.data, a.size * sizeof(float));
   return {*copy, copy};
+}
+
+Held<float> Fields::aligned_floats(const char* name) const {
+  constexpr size_t kLine = 64, kCached = size_t{2} << 20;  // floats: vectors that cross lines cost nothing where memory is the limit
+  const Held<float> found = floats(name);
+  if (reinterpret_cast<uintptr_t>(found.data()) % kLine == 0 || found.size() > kCached) return found;
+  const std::shared_ptr<float[]> copy(static_cast<float*>(::operator new[](found.size() * sizeof(float), std::align_val_t{kLine})),
+                                      [](float* p) { ::operator delete[](p, std::align_val_t{kLine}); });
+  std::copy_n(found.data(), found.size(), copy.get());
+  return {{copy.get(), found.size()}, copy};
 }
 
 std::vector<int32_t> Fields::integers(const char* name) const {

@@ -68,6 +68,8 @@ class Fields {
 
   bool has_array(const char* name) const { return arrays_.count(name) != 0; }
   Held<float> floats(const char* name) const;
+  // The same for weights that vectors stream from a cache: copied unless they begin a cache line, or no cache holds them.
+  Held<float> aligned_floats(const char* name) const;
   // Signed 32-bit or unsigned 16-bit integers.
   std::vector<int32_t> integers(const char* name) const;
 

@@ -84,6 +84,21 @@ struct Norm {
   const uint16_t* inside;  // [units]
 };
 
+// The elementwise half of a recurrent step, for consecutive units of one sample (whole units of kUnit).
+enum class Cell { gru, lstm, tanh, relu };
+constexpr const char* kCells[] = {"gru", "lstm", "tanh", "relu"};  // as Cell counts
+constexpr int kGates[] = {3, 4, 1, 1};                             // in PyTorch's order
+
+struct Gates {
+  const float* x;  // projected input; gate g of unit i at x[g * gate + i]
+  const float* u;  // recurrent product, likewise
+  int64_t gate;
+  const float* h;  // state before
+  float* next;     // state after
+  float* c;        // cell state, changed in place; lstm only
+  int64_t units;
+};
+
 using TapsKernel = void (*)(const Taps&, int64_t q, int block_begin, int block_end);
 using RowsKernel = void (*)(const Rows&, int64_t sample, int panel_begin, int panel_end);
 
@@ -110,6 +125,8 @@ struct Kernels {
   float (*dot)(const float* x, const float* y, int64_t n);
   void (*attention)(const Attention& a, int64_t begin, int64_t count);  // at most kMaxQueries vectors of queries
   void (*layer_norm)(const Norm& n, int64_t unit_begin, int64_t unit_end);
+  void (*gates[4])(const Gates&);  // as Cell counts
+  void (*gather)(const float* x, const int32_t* index, float* y, int64_t n);  // y[i] = x[index[i]]
   double (*fma_peak)(int64_t iterations);  // returns flops done; time it to learn the peak
 };
 

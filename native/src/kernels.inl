@@ -281,6 +281,7 @@ double fma_peak(int64_t iterations) {
 }  // namespace
 
 #include "image_kernels.inl"
+#include "gates.inl"
 #include "token_kernels.inl"
 
 namespace {
@@ -346,6 +347,11 @@ openwork::Kernels table(const char* name) {
   k.interleave = interleave;
   k.sum = sum;
   k.dot = dot;
+  k.gates[0] = gates_f32<Cell::gru>;
+  k.gates[1] = gates_f32<Cell::lstm>;
+  k.gates[2] = gates_f32<Cell::tanh>;
+  k.gates[3] = gates_f32<Cell::relu>;
+  k.gather = gather;
   k.attention = attention;
   k.layer_norm = layer_norm;
   k.fma_peak = fma_peak;

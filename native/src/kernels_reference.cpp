@@ -151,6 +151,34 @@ void scale(const float* x, const float* weight, const float* bias, float* y, int
   for (int64_t i = 0; i < n; i++) y[i] = static_cast<float>(static_cast<double>(weight[i]) * x[i] + bias[i]);
 }
 
+double sigmoid(double v) { return 1 / (1 + std::exp(-v)); }
+
+template <Cell CELL>
+void gates(const Gates& g) {
+  for (int64_t i = 0; i < g.units; i++) {
+    const auto x = [&](int64_t gate) -> double { return g.x[gate * g.gate + i]; };
+    const auto u = [&](int64_t gate) -> double { return g.u[gate * g.gate + i]; };
+    double next;
+    if (CELL == Cell::gru) {
+      const double r = sigmoid(x(0) + u(0)), z = sigmoid(x(1) + u(1)), n = std::tanh(x(2) + r * u(2));
+      next = (1 - z) * n + z * g.h[i];
+    } else if (CELL == Cell::lstm) {
+      const double c = sigmoid(x(1) + u(1)) * g.c[i] + sigmoid(x(0) + u(0)) * std::tanh(x(2) + u(2));
+      g.c[i] = static_cast<float>(c);
+      next = sigmoid(x(3) + u(3)) * std::tanh(c);
+    } else if (CELL == Cell::tanh) {
+      next = std::tanh(x(0) + u(0));
+    } else {
+      next = clamp(x(0) + u(0), 0, std::numeric_limits<float>::infinity());
+    }
+    g.next[i] = static_cast<float>(next);
+  }
+}
+
+void gather(const float* x, const int32_t* index, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = x[index[i]];
+}
+
 double fma_peak(int64_t) { return 0; }
 
 template <int MB, int... NV>
@@ -188,6 +216,11 @@ const Kernels& reference_kernels() {
     k.interleave = interleave;
     k.sum = sum;
     k.dot = dot;
+    k.gates[0] = gates<Cell::gru>;
+    k.gates[1] = gates<Cell::lstm>;
+    k.gates[2] = gates<Cell::tanh>;
+    k.gates[3] = gates<Cell::relu>;
+    k.gather = gather;
     k.attention = attention;
     k.layer_norm = layer_norm;
     k.fma_peak = fma_peak;

@@ -52,6 +52,7 @@ Program::~Program() { forget_pool_after_fork(); }
 int Program::add(const std::string& op, const Fields& fields, int at) {
   const std::scoped_lock lock(mutex_);
   auto step = make_step(op, fields, limits());
+  require(int64_t{step->chunks()} * step->rounds() < kMaxSize, "a step has too many rounds");
   require(at < size(), "no such step");
   step->settle(arena_.get());
   if (at < 0) {
@@ -102,16 +103,54 @@ uint32_t Program::run_chunks(int step, int thread, const Context& context) {
   return mine;
 }
 
+// Runs the chunks of a round that are left of `owner`'s share. The counters go on from round to round.
+uint32_t Program::run_share(int step, int round, int owner, const Context& context) {
+  const Step& work = *steps_[static_cast<size_t>(step)];
+  const int64_t chunks = work.chunks();
+  const int begin = static_cast<int>(chunks * owner / threads_), size = static_cast<int>(chunks * (owner + 1) / threads_) - begin;
+  std::atomic<int>& next = counters_[static_cast<size_t>(step) * static_cast<size_t>(threads_) + static_cast<size_t>(owner)].next;
+  uint32_t done = 0;
+  for (int at = next.load(std::memory_order_relaxed); at < (round + 1) * size;)
+    if (next.compare_exchange_weak(at, at + 1, std::memory_order_relaxed)) {
+      work.run(*kernels_, context, static_cast<int>(chunks) * round + begin + at - round * size);
+      done++;
+      at++;
+    }
+  return done;
+}
+
+// Rounds are short and come by the thousand: a thread that is done early looks at the one counter of finished chunks, and at
+// the others' shares only when they take so long that their owners may have lost their cores.
+void Program::run_rounds(int step, int thread, const Context& context) {
+  const uint32_t chunks = static_cast<uint32_t>(steps_[static_cast<size_t>(step)]->chunks());
+  std::atomic<uint32_t>& finished = finished_[static_cast<size_t>(step)].chunks;
+  const int rounds = steps_[static_cast<size_t>(step)]->rounds();
+  for (int r = 0; r < rounds; r++) {
+    const uint32_t wanted = (static_cast<uint32_t>(r) + 1) * chunks;
+    const auto report = [&](uint32_t done) {
+      if (done && finished.fetch_add(done, std::memory_order_acq_rel) + done == wanted) finished.notify_all();
+    };
+    report(run_share(step, r, thread, context));
+    if (spin_until(finished, wanted)) continue;
+    for (int turn = 1; turn < threads_; turn++) report(run_share(step, r, (thread + turn) % threads_, context));
+    wait_until(finished, wanted);
+  }
+}
+
 // Every thread walks the same steps.
 void Program::work(int begin, int end, int thread, std::vector<double>* ends) {
   const Context context = {arena_.get(), bound_.data()};
   const auto start = Clock::now();
   for (int s = begin; s < end; s++) {
-    const uint32_t chunks = static_cast<uint32_t>(steps_[static_cast<size_t>(s)]->chunks());
-    std::atomic<uint32_t>& finished = finished_[static_cast<size_t>(s)].chunks;
-    const uint32_t mine = run_chunks(s, thread, context);
-    if (mine && finished.fetch_add(mine, std::memory_order_acq_rel) + mine == chunks) finished.notify_all();
-    wait_for(finished, chunks);
+    if (steps_[static_cast<size_t>(s)]->rounds() > 1) {
+      run_rounds(s, thread, context);
+    } else {
+      const uint32_t chunks = static_cast<uint32_t>(steps_[static_cast<size_t>(s)]->chunks());
+      std::atomic<uint32_t>& finished = finished_[static_cast<size_t>(s)].chunks;
+      const uint32_t mine = run_chunks(s, thread, context);
+      if (mine && finished.fetch_add(mine, std::memory_order_acq_rel) + mine == chunks) finished.notify_all();
+      wait_for(finished, chunks);
+    }
     if (ends && thread == 0) ends->push_back(seconds_since(start));
   }
 }

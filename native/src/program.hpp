@@ -62,6 +62,8 @@ class Program {
   void run_steps(int begin, int end, std::vector<double>* ends = nullptr);
   void work(int begin, int end, int thread, std::vector<double>* ends);
   uint32_t run_chunks(int step, int thread, const Context& context);
+  void run_rounds(int step, int thread, const Context& context);
+  uint32_t run_share(int step, int round, int owner, const Context& context);
   ThreadPool& pool();
   void forget_pool_after_fork();
 

@@ -20,7 +20,7 @@ class RowsStep final : public Step {
         x_stride_(f.integer("x_stride")),
         y_(f.integer("y")),
         y_stride_(f.integer("y_stride")),
-        value_(f.floats("value")),
+        value_(f.aligned_floats("value")),
         bias_(f.floats("bias")),
         bounds_(f),
         act_(f) {

@@ -31,7 +31,9 @@ struct Limits {
 class Step {
  public:
   virtual ~Step() = default;
-  virtual int chunks() const = 0;
+  virtual int chunks() const = 0;  // of a round
+  // Rounds follow each other: one begins when all chunks of the one before are done. Chunk c of round r is run(r * chunks() + c).
+  virtual int rounds() const { return 1; }
   virtual void run(const Kernels& kernels, const Context& context, int chunk) const = 0;
   virtual std::string kernel(const Kernels& kernels) const = 0;
   // Puts what never changes into the arena, once, when the step joins its program.

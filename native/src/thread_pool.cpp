@@ -17,6 +17,7 @@ inline void relax() {
 
 // About 0.2 ms: longer than any step of a small model, shorter than a scheduler's time slice.
 constexpr int kSpins = 10'000;
+constexpr int kShortSpins = 250;
 
 }  // namespace
 
@@ -30,6 +31,18 @@ void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
 
 void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted) {
   for (uint32_t now; (now = value.load(std::memory_order_acquire)) != wanted;) wait_while(value, now);
+}
+
+bool spin_until(const std::atomic<uint32_t>& counter, uint32_t wanted) {
+  for (int i = 0; i < kShortSpins; i++) {
+    if (counter.load(std::memory_order_acquire) >= wanted) return true;
+    relax();
+  }
+  return false;
+}
+
+void wait_until(const std::atomic<uint32_t>& counter, uint32_t wanted) {
+  for (uint32_t now; (now = counter.load(std::memory_order_acquire)) < wanted;) wait_while(counter, now);
 }
 
 ThreadPool::ThreadPool(int threads) {

@@ -16,6 +16,10 @@ namespace openwork {
 void wait_while(const std::atomic<uint32_t>& value, uint32_t old);
 void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted);
 
+// For a counter that grows, also past `wanted`. The first gives up, with false, after about 5 microseconds.
+bool spin_until(const std::atomic<uint32_t>& counter, uint32_t wanted);
+void wait_until(const std::atomic<uint32_t>& counter, uint32_t wanted);
+
 class ThreadPool {
  public:
   // Throws std::runtime_error if the system grants fewer threads.
