@@ -65,8 +65,8 @@ class RecurrentStep final : public Step {
     require(rest_.size() == static_cast<size_t>(gated_), "the recurrent bias needs one value for each gate of each unit");
     require_size(work_, 0, "the working memory lies outside the arena");
     require(work_ + batch_ * (gated_ + 3 * state_) <= limits.arena, "the working memory lies outside the arena");
+    require(f.inner("x").small("buffer") < 0, "the projected input must lie in the arena");
     x_.emplace(f.inner("x"), limits, steps_, batch_, gated_);
-    require(x_->buffer < 0, "the projected input must lie in the arena");
     if (f.given("y")) y_.emplace(f.inner("y"), limits, steps_, batch_, directions_ * hidden_);
     for (auto [name, place] : {std::pair{"h0", &h0_}, {"hn", &hn_}, {"c0", &c0_}, {"cn", &cn_}})
       if (f.given(name)) place->emplace(f.inner(name), limits, directions_, batch_, hidden_);
@@ -142,8 +142,8 @@ class RecurrentStep final : public Step {
     for (size_t p = 0; p + 1 < units_.size(); p++) {
       require(units_[p] < units_[p + 1] && units_[p] % kUnit == 0 && part_[p] <= part_[p + 1], "parts must follow each other in whole units of 16");
       apart_ &= units_[p] % padded_ == 0;
-      check_part(p);
     }
+    for (size_t p = 0; p + 1 < units_.size(); p++) check_part(p);
     for (size_t p = 0; p < first_.size(); p++) {
       const int32_t* out = &place_[p * static_cast<size_t>(width_)];
       int used = 0;

@@ -42,6 +42,8 @@ def nasty(value, rng):
         return _nasty_array(value.copy(), rng)
     if isinstance(value, list):
         return [nasty(v, rng) if rng.random() < 0.4 else v for v in value][: len(value) - (rng.random() < 0.1)]
+    if isinstance(value, str):
+        return value[:-1]
     if isinstance(value, bool):
         return not value
     if isinstance(value, dict):

@@ -457,7 +457,7 @@ def recurrent(
         "work": (batch * (cells.gated + 3 * cells.units),),
         "x": (time, batch, cells.gated),
         "y": (time, batch, directions * hidden),
-        **{name: (directions, batch, hidden) for name in ("h0", "c0", "hn", "cn")},
+        **dict.fromkeys(("h0", "c0", "hn", "cn"), (directions, batch, hidden)),
     }
     base, floats, outside = {}, 0, 0
     for name, size in sizes.items():

@@ -16,6 +16,10 @@ NO_FLOATS = np.zeros(0, np.float32)
 ONE_FLOAT = np.zeros(1, np.float32)
 
 
+def recurrent(directions=1):
+    return steps.recurrent(hidden=19 if directions == 1 else 16, directions=directions, external=True)[0]
+
+
 def refused(case, message, **arguments):
     program = _native.Program(len(case.arena), [b.size for b in case.buffers], 2)
     case.add(program)
@@ -103,7 +107,7 @@ DENSE = [
     ("one value for each row", {"columns": 3}),
 ]
 IMAGES = [
-    ("unknown buffer", {"x.buffer": 1}),
+    ("unknown buffer", {"x.buffer": -2}),
     ("unknown buffer", {"y.buffer": HUGE}),
     ("unknown buffer", {"x.buffer": -2}),
     ("pitch", {"x.pitch": -1}),
@@ -235,7 +239,65 @@ CONSTANT = [
     ("output plane lies outside", {"batch": 2**29}),
     ("output plane lies outside", {"out": i32(0, 0, -1)}),
 ]
+RECURRENT = [
+    ("unknown cell 'gr'", {"cell": "gr"}),
+    ("outputs in a panel", {"width": 48}),
+    ("samples in a block", {"samples": 0}),
+    ("samples in a block", {"samples": 7}),
+    ("time steps", {"steps": 0}),
+    ("time steps", {"steps": 2**24}),
+    ("batch", {"batch": 0}),
+    ("hidden size", {"hidden": 0}),
+    ("hidden size", {"hidden": 2**40}),
+    ("directions must be 1 or 2", {"directions": 3}),
+    ("one value for each gate", {"rest": ONE_FLOAT}),
+    ("one value for each gate", {"directions": 2}),
+    ("one value for each gate", {"hidden": 33}),
+    ("working memory", {"work": -1}),
+    ("working memory", {"work": 2**29}),
+    ("projected input must lie in the arena", {"x.buffer": 0}),
+    ("unknown buffer", {"x.buffer": -2}),
+    ("unknown buffer", {"y.buffer": -2}),
+    ("lies outside its buffer", {"x.base": -1}),
+    ("lies outside its buffer", {"x.base": 2**29}),
+    ("lies outside its buffer", {"y.step": 2**29}),
+    ("lies outside its buffer", {"steps": 2**24 - 1}),
+    ("stride is out of range", {"y.sample": -1}),
+    ("stride is out of range", {"y.step": 2**31}),
+    ("lies outside its buffer", {"h0": {"buffer": 0, "base": 0, "step": 0, "sample": 2**29}}),
+    ("base is missing", {"hn": {"buffer": 0}}),
+    ("one value for each unit", {"h_start": ONE_FLOAT}),
+    ("row pointers must begin with 0", {"start": i32(1, 11, 22)}),
+    ("every group of panels", {"start": i32(0, 1)}),
+    ("every group of panels", {"start": i32()}),
+    ("must not decrease", {"start": i32(0, 23, 22)}),
+    ("column lies outside", {"index": i32([0] * 21, 32)}),
+    ("column lies outside", {"index": i32([0] * 21, -1)}),
+    ("group needs at least one panel", {"panels": i32(0, 4)}),
+    ("group needs at least one panel", {"panels": i32(3, HUGE)}),
+    ("one bias and one place", {"panels": i32(4, 1)}),
+    ("group needs at least one panel", {"bias": ONE_FLOAT}),
+    ("one bias and one place", {"bias": np.zeros(63, np.float32)}),
+    ("one bias and one place", {"place": i32(0)}),
+    ("one value for each output", {"value": ONE_FLOAT}),
+    ("outside the gates", {"place": i32([96] * 64)}),
+    ("outside the gates", {"place": i32([-2] * 64)}),
+    ("must come last", {"place": i32(-1, 0, [-1] * 62)}),
+    ("another part's units", {"place": i32(16, [-1] * 63)}),
+    ("another part's units", {"place": i32([-1] * 63, 0)}),
+    ("parts must cover all units", {"units": [0]}),
+    ("parts must cover all units", {"units": [0, 16]}),
+    ("parts must cover all units", {"units": [16, 16, 32]}),
+    ("parts must cover all units", {"units": [0, 16, 48]}),
+    ("parts must cover all groups", {"part": [0, 1, 1]}),
+    ("parts must cover all groups", {"part": [1, 1, 2]}),
+    ("follow each other", {"units": [0, 8, 32]}),
+    ("follow each other", {"units": [0, 32, 32]}),
+    ("follow each other", {"part": [0, 3, 2]}),
+]
 BAD = [
+    *((recurrent, *bad) for bad in RECURRENT),
+    *((lambda: recurrent(directions=2), "the other direction", {"index": i32([c] * 20)}) for c in (0, 31)),
     *((lambda: steps.attention(flags=True), *bad) for bad in ATTENTION),
     *((lambda: steps.attention(bias_heads=2), *bad) for bad in BIAS),
     *((steps.layer_norm, *bad) for bad in LAYER_NORM),
