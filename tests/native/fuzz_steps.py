@@ -73,8 +73,8 @@ def _nasty_array(array, rng):
 def main(count: int) -> None:
     rng = np.random.default_rng(0)
     refused = ran = 0
+    cases = steps.every_case()
     for turn in range(count):
-        cases = steps.every_case()
         case = cases[list(cases)[turn % len(cases)]]
         names = rng.choice(list(case.arguments), size=rng.integers(1, 3), replace=False)
         changed = case.changed(**{name: nasty(case.arguments[name], rng) for name in names})
