@@ -1,4 +1,4 @@
-"""How a recurrent layer's weights are packed: which units a thread's part owns, and panels of outputs that share columns.
+"""How a recurrent layer's weights are packed: which units a part owns, and panels of outputs that share columns.
 
 A part owns some units of the hidden state: all rows of its units, gate by gate. Rows without a weight are left out; the
 others are ordered so that rows with the same columns follow each other (the matrix reorder of RTMobile, Dong et al.
@@ -88,7 +88,7 @@ def arrange(matrix: Array, cells: Cells, width: int, parts: int, dense: bool) ->
 
 
 def _cuts(mask: NDArray[np.bool_], cells: Cells, step: int, parts: int) -> list[int]:
-    """Where parts begin: about as much work in each, and at multiples of `step` units where that leaves enough parts."""
+    """Where parts begin: about equal work in each, at multiples of `step` units where that leaves enough parts."""
     if parts <= cells.directions:
         return [d * cells.units // parts for d in range(parts + 1)]
     step = step if cells.units % step == 0 and cells.units >= parts * step else UNIT
