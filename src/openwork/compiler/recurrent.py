@@ -123,7 +123,8 @@ def pack(
     """Fields and arrays of a recurrent step. `bias` [directions * gates * hidden] is added to the recurrent product."""
     layout = arrange(matrix, cells, width, parts, dense)
     places = cells.places()
-    panels, start, part = [], [0], [0]
+    panels: list[int] = []
+    start, part = [0], [0]
     index, value, packed_bias, place = [], [], [], []
     for some in layout.parts:
         previous: NDArray[np.int64] | None = None

@@ -4,7 +4,7 @@ Search is greedy: first the rows in a block (and dense against sparse), then the
 Layers of the same shape and density share one search.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -13,11 +13,17 @@ import numpy as np
 from ..engine import _native
 from ..engine.native import add_step, build
 from ..formats.program import Array, ProgramSpec, Step, runs
+from . import recurrent
 from .lowering import MAX_ROWS, Draft, Lowered, Weights
 from .pack import Packed, pack, union_taps
+from .recurrent import Cells
 
 Effort = Literal["off", "fast", "thorough"]
 WIDTHS = (16, 32, 64)
+PANELS = ("rows", "recurrent")
+"""Steps whose lanes run over outputs: their blocks are panels of `WIDTHS` outputs."""
+TIMED_STEPS = 8
+"""Time steps of a sequence that a candidate is timed on."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ def tune(
     """The program with every layer packed as the clock preferred. `note(done, total)` reports progress."""
     drafts = lowered.drafts
     isa = _native.isas()[0] if isa == "auto" else isa
-    choices = [_first_choice(d, threads, isa) if d.weights else None for d in drafts]
+    pairs = zip(drafts, lowered.program.steps, strict=True)
+    choices = [_first_choice(d, s, threads, isa) if d.weights else None for d, s in pairs]
     steps = [_pack(d, s, c) if c else s for d, s, c in zip(drafts, lowered.program.steps, choices, strict=True)]
     spec = replace(lowered.program, steps=tuple(steps))
     program = build(spec, threads, isa)
@@ -84,7 +91,9 @@ class _Search:
         self.threads, self.isa = threads, isa
         self.times: dict[Choice, float] = {}
         self.names: dict[Choice, str] = {}
-        self.packed: dict[tuple[int, bool], Step] = {}
+        self.packed: dict[Any, Step] = {}
+        if draft.op == "recurrent":
+            self.base = replace(base, fields={**base.fields, "steps": min(base.fields["steps"], TIMED_STEPS)})
 
     def run(self, first: Choice, effort: Effort) -> Layer:
         if effort == "off":
@@ -108,7 +117,7 @@ class _Search:
         """Time a candidate once: the best of enough runs to fill about two milliseconds."""
         if choice in self.times:
             return
-        key = (choice.rows, choice.dense)
+        key = (choice.rows, choice.dense, choice.row_chunks if self.draft.op == "recurrent" else 0)
         packed = self.packed.get(key)
         packed = _with_choice(packed, choice) if packed else _pack(self.draft, self.base, choice)
         self.packed[key] = packed
@@ -122,14 +131,14 @@ class _Search:
         """Dense, and every blocking whose work is within twice the least."""
         assert self.draft.weights is not None
         w = self.draft.weights
-        options = WIDTHS if self.draft.op == "rows" else _allowed_rows(w)
-        work = {rows: _work(w, rows, self.draft.op) for rows in options}
+        options = _options(self.draft)
+        work = {rows: _work(self.draft, self.base, rows) for rows in options}
         yield options[-1], True
         if np.count_nonzero(w.matrix) < w.matrix.size:
             yield from ((rows, False) for rows in options if work[rows] <= 2 * min(work.values()))
 
     def _tiles(self, best: Choice) -> Iterator[Choice]:
-        if self.draft.op == "rows":
+        if self.draft.op in PANELS:
             batch = self.base.fields["batch"]
             yield from (replace(best, tile=t) for t in range(1, min(batch, _native.MAX_SAMPLES) + 1))
             return
@@ -147,7 +156,7 @@ class _Search:
             (4 * self.threads, 1),
             (16, self.threads),
         ):
-            yield replace(best, row_chunks=rows, tile_chunks=1 if self.draft.op == "rows" else tiles)
+            yield replace(best, row_chunks=rows, tile_chunks=1 if self.draft.op in PANELS else tiles)
 
     def _tried(self) -> tuple[dict[str, Any], ...]:
         found = sorted(self.times, key=self.times.__getitem__)
@@ -173,18 +182,31 @@ def _allowed_rows(w: Weights) -> list[int]:
     return [r for r in (1, 2, 4, MAX_ROWS) if (per_group % r == 0 if w.groups > 1 else r < 2 * per_group)]
 
 
-def _work(w: Weights, rows: int, op: str) -> float:
+def _options(draft: Draft) -> Sequence[int]:
+    """Rows that a block may have."""
+    assert draft.weights is not None
+    return WIDTHS if draft.op in PANELS else _allowed_rows(draft.weights)
+
+
+def _work(draft: Draft, base: Step, rows: int) -> float:
     """Vector operations that a blocking needs: multiply-adds, or loads where they are more."""
+    assert draft.weights is not None
+    w = draft.weights
+    if draft.op == "recurrent":
+        return recurrent.arrange(w.matrix, _cells(base), rows, 1, False).columns() * rows / 16
     taps = union_taps(w.matrix, rows)
-    return taps * rows / 16 if op == "rows" else taps * (max(rows, 1.0 + rows / 6) + 0.3)
+    return taps * rows / 16 if draft.op == "rows" else taps * (max(rows, 1.0 + rows / 6) + 0.3)
 
 
-def _first_choice(draft: Draft, threads: int, isa: str) -> Choice:
+def _cells(base: Step) -> Cells:
+    return Cells(base.fields["cell"], base.fields["hidden"], base.fields["directions"])
+
+
+def _first_choice(draft: Draft, base: Step, threads: int, isa: str) -> Choice:
     """The cost model's guess."""
     assert draft.weights is not None
     w = draft.weights
-    options = list(WIDTHS) if draft.op == "rows" else _allowed_rows(w)
-    rows = min(options, key=lambda r: (_work(w, r, draft.op), -r))
+    rows = min(_options(draft), key=lambda r: (_work(draft, base, r), -r))
     dense = bool(np.count_nonzero(w.matrix) == w.matrix.size)
     return _first_tile(Choice(rows, 1, dense=dense), draft, threads, isa)
 
@@ -192,9 +214,10 @@ def _first_choice(draft: Draft, threads: int, isa: str) -> Choice:
 def _first_tile(choice: Choice, draft: Draft, threads: int, isa: str) -> Choice:
     """A good tile and split for a blocking."""
     assert draft.weights is not None
-    if draft.op == "rows":
+    if draft.op in PANELS:
         samples = min(draft.weights.pixels, _native.MAX_SAMPLES)
-        return replace(choice, tile=samples, row_chunks=2 * threads, tile_chunks=1)
+        chunks = 2 * threads if draft.op == "rows" else threads
+        return replace(choice, tile=samples, row_chunks=chunks, tile_chunks=1)
     widest = _native.widest_tile(isa, choice.rows)
     tiles = draft.weights.pixels / (widest * _native.lanes(isa))
     by_tiles = tiles >= 2 * threads
@@ -207,22 +230,25 @@ def _signature(draft: Draft, base: Step) -> Any:
     """Layers that are alike enough to share a search: same shape, and per blocking nearly the same share of taps."""
     assert draft.weights is not None
     w = draft.weights
-    options = WIDTHS if draft.op == "rows" else _allowed_rows(w)
-    density = tuple(round(50 * union_taps(w.matrix, r) * r / w.matrix.size) for r in options)
-    geometry = base.fields["batch"] if draft.op == "rows" else tuple(base.fields["grid"])
-    phases = 1 if draft.op == "rows" else len(base.fields["planes"])
+    density = tuple(round(50 * union_taps(w.matrix, r) * r / w.matrix.size) for r in _options(draft))
+    geometry = base.fields["batch"] if draft.op in PANELS else tuple(base.fields["grid"])
+    if draft.op == "recurrent":
+        geometry = (geometry, base.fields["steps"], _cells(base))
+    phases = 1 if draft.op in PANELS else len(base.fields["planes"])
     fused = draft.op == "taps" and bool(base.fields["residual"])
     return draft.op, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act
 
 
 def _taps_of(step: Step) -> int:
+    if step.op == "recurrent":
+        return int(np.dot(step.arrays["panels"], np.diff(step.arrays["start"])))
     blocks = len(step.arrays["bias"]) // int(step.fields["mb" if step.op == "taps" else "width"])
     return blocks * int(step.fields["columns"]) if step.fields["dense"] else len(step.arrays["index"])
 
 
 def _with_choice(step: Step, choice: Choice) -> Step:
     """The same packing with another tile and split."""
-    if step.op == "rows":
+    if step.op in PANELS:
         return replace(step, fields={**step.fields, "samples": choice.tile, "row_chunks": choice.row_chunks})
     tile = {"vectors": choice.tile, "row_chunks": choice.row_chunks, "tile_chunks": choice.tile_chunks}
     return replace(step, fields={**step.fields, **tile})
@@ -232,6 +258,9 @@ def _pack(draft: Draft, base: Step, choice: Choice) -> Step:
     """The final step: weights packed, planes padded to whole blocks."""
     assert draft.weights is not None
     w = draft.weights
+    if draft.op == "recurrent":
+        more, found = recurrent.pack(w.matrix, w.bias, _cells(base), choice.rows, choice.row_chunks, choice.dense)
+        return _with_choice(Step("recurrent", base.name, {**base.fields, **more}, {**base.arrays, **found}), choice)
     packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense)
     fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
     arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}

@@ -21,18 +21,15 @@ def matrix(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
     target = RowsView(Rows(batch, len(weight)), node.shape if len(node.shape) == 4 else (batch, len(weight)))
 
     def fields() -> dict[str, Any]:
-        x, y = source.storage, target.storage
-        return {
-            "batch": batch,
-            "x": x.base,
-            "x_stride": x.stride,
-            "y": y.base,
-            "y_stride": y.stride,
-            **epilogue_fields(node),
-        }
+        return {**rows_fields(source.storage, target.storage), **epilogue_fields(node)}
 
     low.draft("rows", [source], [target], fields).weights = Weights(weight, bias, 1, batch)
     low.values[node.name] = target
+
+
+def rows_fields(x: Rows, y: Rows) -> dict[str, Any]:
+    """Where a step on rows reads and writes."""
+    return {"batch": x.batch, "x": x.base, "x_stride": x.stride, "y": y.base, "y_stride": y.stride}
 
 
 def many_tokens(shape: Shape) -> bool:
