@@ -21,7 +21,7 @@ class PoolStep final : public PlaneStep {
         scale_y_(f.floats("scale_y")),
         scale_x_(f.floats("scale_x")) {
     x_.check_head(limits);
-    y_.check_head(limits);
+    y_.check_target(limits);
     require(x_.offset.size() == y_.offset.size(), "pooling needs as many output as input planes");
     require_size(batch_, 1, "batch must be at least 1");
     for (const auto& sizes : {size_, kernel_, stride_, dilation_})
@@ -74,7 +74,7 @@ class CopyStep final : public PlaneStep {
         rows_(f.positions("rows")),
         columns_(f.positions("columns")) {
     x_.check_head(limits);
-    y_.check_head(limits);
+    y_.check_target(limits);
     const size_t planes = x_.offset.size();
     require(y_.offset.size() == planes && rows_.size() == planes && columns_.size() == planes, "a copy needs as many output as input planes");
     require_size(batch_, 1, "batch must be at least 1");

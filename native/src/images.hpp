@@ -29,6 +29,12 @@ struct View {
     require(!offset.empty(), "a view needs at least one plane");
   }
 
+  // The same for a view that the step writes.
+  void check_target(const Limits& limits) const {
+    check_head(limits);
+    require(std::ranges::find(limits.inputs, buffer) == limits.inputs.end(), "a step writes into an input");
+  }
+
   int64_t size(const Limits& limits) const { return buffer < 0 ? limits.arena : limits.externals[static_cast<size_t>(buffer)]; }
 
   int buffer;

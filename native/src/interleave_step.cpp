@@ -16,7 +16,7 @@ class InterleaveStep final : public PlaneStep {
         x_(f.inner("x")),
         y_(f.inner("y")) {
     x_.check_head(limits);
-    y_.check_head(limits);
+    y_.check_target(limits);
     require_size(batch_, 1, "batch must be at least 1");
     for (int factor : factor_) require(factor >= 1 && factor <= kMaxFactor, "factors must be 1 to 64");
     for (int size : size_) require(size >= 1 && size < (1 << 24), "an image needs at least one row and column");

@@ -38,8 +38,12 @@ std::pair<float*, size_t> allocate_arena(int64_t floats) {
 
 void Program::Unmap::operator()(float* p) const { munmap(p, bytes); }
 
-Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa)
-    : arena_floats_(arena_floats), external_floats_(std::move(externals)), threads_(threads), kernels_(&kernels_named(isa)) {
+Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa, std::vector<int> inputs)
+    : arena_floats_(arena_floats),
+      external_floats_(std::move(externals)),
+      inputs_(std::move(inputs)),
+      threads_(threads),
+      kernels_(&kernels_named(isa)) {
   require(arena_floats >= 1 && arena_floats < (int64_t{1} << 31), "the arena must hold 1 to 2^31 - 1 floats");
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
   for (int64_t floats : external_floats_) require_size(floats, 1, "an external buffer's size is out of range");

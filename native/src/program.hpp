@@ -18,8 +18,8 @@ namespace openwork {
 
 class Program {
  public:
-  // isa: a name from available_kernels(), or "auto" for the best.
-  Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa);
+  // isa: a name from available_kernels(), or "auto" for the best. inputs: external buffers that no step may write.
+  Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa, std::vector<int> inputs = {});
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -56,7 +56,7 @@ class Program {
     void operator()(float* p) const;
   };
 
-  Limits limits() const { return {arena_floats_, external_floats_, threads_}; }
+  Limits limits() const { return {arena_floats_, external_floats_, inputs_, threads_}; }
   void prepare(std::span<float* const> externals);
   // Runs steps [begin, end) on all threads; if `ends` is given, notes the seconds at which each was over.
   void run_steps(int begin, int end, std::vector<double>* ends = nullptr);
@@ -69,6 +69,7 @@ class Program {
 
   int64_t arena_floats_;
   std::vector<int64_t> external_floats_;
+  std::vector<int> inputs_;
   int threads_;
   const Kernels* kernels_;
   std::unique_ptr<float[], Unmap> arena_{nullptr, Unmap{0}};

@@ -25,6 +25,7 @@ struct Context {
 struct Limits {
   int64_t arena;                       // floats
   std::span<const int64_t> externals;  // floats of each external buffer
+  std::span<const int> inputs;         // external buffers that a step may only read
   int threads;
 };
 

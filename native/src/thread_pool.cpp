@@ -71,9 +71,10 @@ void ThreadPool::run(const std::function<void(int)>& task) {
   generation_.fetch_add(1);
   generation_.notify_all();
   task(0);
-  // Sequentially consistent on purpose: either a worker sees the door closed, or we see the worker inside.
+  // Sequentially consistent on purpose: either a worker sees the door closed, or we see the worker inside. The waiting loop
+  // reads in a weaker order, which could come before the store.
   open_.store(false);
-  wait_for(active_, 0);
+  if (active_.load() != 0) wait_for(active_, 0);
 }
 
 void ThreadPool::work(int id) {

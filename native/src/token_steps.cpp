@@ -186,12 +186,15 @@ class EmbeddingStep final : public Step {
 
   void run(const Kernels&, const Context& context, int chunk) const override {
     const int64_t channels = static_cast<int64_t>(out_.size()), end = std::min(batch_ * length_, (chunk + int64_t{1}) * kTokens);
+    const int64_t last = static_cast<int64_t>(table_.size()) / channels - 1;
     for (int64_t begin = int64_t{chunk} * kTokens; begin < end;) {
       const int64_t sample = begin / length_, position = begin % length_;
       const int64_t count = std::min(end - begin, length_ - position);
       const float *row[kTokens], *added[kTokens];
       for (int64_t t = 0; t < count; t++) {
-        row[t] = table_.data() + ids(context)[begin + t] * channels;
+        // checked before, but a step or the caller may have written into the buffer since
+        const int64_t id = std::clamp<int64_t>(ids(context)[begin + t], 0, last);
+        row[t] = table_.data() + id * channels;
         added[t] = added_.empty() ? nullptr : added_.data() + (position + t) * channels;
       }
       for (int64_t c = 0; c < channels; c++) {

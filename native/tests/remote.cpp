@@ -114,7 +114,9 @@ class Server {
   std::string make_program(const Call& call) {
     std::vector<int64_t> externals;
     for (const Json& size : call.json.at("externals").list("externals")) externals.push_back(size.integer("externals"));
-    programs_[++last_] = std::make_unique<Program>(call.integer("arena"), externals, call.small("threads"), call.string("isa"));
+    std::vector<int> inputs;
+    for (const Json& place : call.json.at("inputs").list("inputs")) inputs.push_back(static_cast<int>(place.integer("inputs")));
+    programs_[++last_] = std::make_unique<Program>(call.integer("arena"), externals, call.small("threads"), call.string("isa"), inputs);
     return std::to_string(last_);
   }
 

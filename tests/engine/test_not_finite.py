@@ -78,6 +78,21 @@ CASES = {
         ),
         IMAGE,
     ),
+    "transposed convolution": (lambda: nn.ConvTranspose2d(8, 6, 3, 2, 1), IMAGE),
+    "pixel shuffle": (lambda: nn.PixelShuffle(2), IMAGE),
+    "pixel unshuffle": (lambda: nn.PixelUnshuffle(2), (2, 3, 8, 6)),
+    "channel shuffle": (lambda: nn.ChannelShuffle(2), IMAGE),
+    "channel shuffle as views": (
+        lambda: Calls(lambda own, x: x.view(2, 2, 4, 7, 5).transpose(1, 2).reshape(2, 8, 7, 5)),
+        IMAGE,
+    ),
+    "split": (lambda: Calls(lambda own, x: torch.cat(x.chunk(2, 1)[::-1], 1)), IMAGE),
+    "upsampling": (lambda: nn.Upsample(scale_factor=2, mode="nearest"), IMAGE),
+    "sigmoid": (lambda: nn.Sequential(nn.MaxPool2d(2), nn.Sigmoid()), IMAGE),
+    "recurrent": (lambda: Calls(lambda own, x: own[0](x)[0], nn.GRU(12, 5, batch_first=True)), WORDS),
+    "recurrent, final state": (lambda: Calls(lambda own, x: own[0](x)[1], nn.GRU(12, 5)), WORDS),
+    "regroup": (lambda: Calls(lambda own, x: own[0](x.reshape(12, 12)), nn.Linear(12, 8)), WORDS),
+    "swap": (lambda: Calls(lambda own, x: own[0](x.transpose(0, 1))[0], nn.GRU(12, 5)), WORDS),
 }
 FLAGS = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
 OTHER_INPUTS = {"mean of words": (FLAGS,)}

@@ -66,9 +66,11 @@ class Program:
     connection: Connection
     """Set by `module` in a class of its own."""
 
-    def __init__(self, arena: int, externals: list[int], threads: int, isa: str = "auto") -> None:
-        made = self.connection.text("program", arena=arena, externals=list(externals), threads=threads, isa=isa)
-        self.id, self.threads = int(made), threads
+    def __init__(
+        self, arena: int, externals: list[int], threads: int, isa: str = "auto", inputs: Sequence[int] = ()
+    ) -> None:
+        sizes = {"arena": arena, "externals": list(externals), "inputs": list(inputs)}
+        self.id, self.threads = int(self.connection.text("program", **sizes, threads=threads, isa=isa)), threads
         self._sizes = list(externals)
         self._length = 0
         self._mirror: np.ndarray | None = None  # of the arena, from when somebody asks for it

@@ -1,0 +1,147 @@
+// Drives the fuzzer where libFuzzer is not at hand:  fuzz SEEDS INPUTS SEED   tries mutations of the files in a folder,
+//                                                  fuzz FILE...            tries files as they are.
+//
+// Inputs that reach code which no other has reached join the seeds. They run in a child process, so that a crash can be
+// told from a success, its input saved as crash.openwork, and an input that takes too long counted and left behind.
+// `fuzz overflow` reads beyond an end, to see that it is found.
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "fuzz.hpp"
+
+namespace {
+
+constexpr size_t kLargest = 64 << 10;  // bytes of an input
+constexpr size_t kEdges = 1 << 16, kPool = 64 << 20, kPlaces = 1 << 15;
+constexpr unsigned kSeconds = 10;  // for one input
+
+// What parent and child share.
+struct Shared {
+  uint64_t next, slow;
+  openwork::FuzzCounts counts;
+  size_t size;
+  uint8_t input[kLargest];
+  uint8_t reached[kEdges];
+  size_t corpus, used;
+  struct {
+    size_t begin, size;
+    bool loaded;
+  } place[kPlaces];
+  uint8_t pool[kPool];
+};
+
+Shared* shared;
+bool fresh;
+
+void remember(const uint8_t* data, size_t size, bool loaded) {
+  if (shared->corpus == kPlaces || shared->used + size > kPool) return;
+  std::memcpy(shared->pool + shared->used, data, size);
+  shared->place[shared->corpus++] = {shared->used, size, loaded};
+  shared->used += size;
+}
+
+void try_input(uint64_t number, unsigned seed) {
+  std::seed_seq both{static_cast<uint64_t>(seed), number};
+  std::mt19937 random(both);
+  // What is refused at once leads nowhere: most mutations begin with what is not.
+  size_t at = random() % shared->corpus;
+  while (!shared->place[at].loaded && random() % 8) at = random() % shared->corpus;
+  const auto from = shared->place[at];
+  std::memcpy(shared->input, shared->pool + from.begin, from.size);
+  size_t size = from.size;
+  for (unsigned i = 1 + (random() % 4 ? 0 : random() % 4); i--;) size = LLVMFuzzerCustomMutator(shared->input, size, kLargest, random());
+  shared->size = size;
+  fresh = false;
+  const uint64_t before = openwork::fuzz_counts.loaded;
+  alarm(kSeconds);
+  LLVMFuzzerTestOneInput(shared->input, size);
+  alarm(0);
+  shared->counts = openwork::fuzz_counts;
+  if (fresh) remember(shared->input, size, openwork::fuzz_counts.loaded > before);
+}
+
+[[noreturn]] void child(uint64_t inputs, unsigned seed) {
+  openwork::fuzz_counts = shared->counts;
+  while (shared->next < inputs) try_input(shared->next++, seed);
+  std::exit(0);  // looks for leaks
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void save_input(const char* name) { std::ofstream(name, std::ios::binary).write(reinterpret_cast<const char*>(shared->input), static_cast<std::streamsize>(shared->size)); }
+
+int fuzz(const char* seeds, uint64_t inputs, unsigned seed) {
+  shared = static_cast<Shared*>(mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  std::vector<std::filesystem::path> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(seeds)) paths.push_back(entry.path());
+  std::sort(paths.begin(), paths.end());
+  for (const auto& path : paths)
+    if (const std::string content = read_file(path); content.size() <= kLargest) remember(reinterpret_cast<const uint8_t*>(content.data()), content.size(), true);
+  if (!shared->corpus) return std::fprintf(stderr, "fuzz: no seeds in %s\n", seeds), 2;
+  const auto start = std::chrono::steady_clock::now();
+  while (shared->next < inputs) {
+    const pid_t id = fork();
+    if (!id) child(inputs, seed);
+    int status;
+    waitpid(id, &status, 0);
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) {
+      shared->slow++;
+      save_input("slow.openwork");
+    } else if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+      save_input("crash.openwork");
+      std::fprintf(stderr, "fuzz: input %llu of seed %u: crash.openwork\n", static_cast<unsigned long long>(shared->next - 1), seed);
+      return 1;
+    }
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::printf("{\"inputs\": %llu, \"loaded\": %llu, \"ran\": %llu, \"slow\": %llu, \"corpus\": %zu, \"seconds\": %.0f}\n",
+              static_cast<unsigned long long>(inputs), static_cast<unsigned long long>(shared->counts.loaded),
+              static_cast<unsigned long long>(shared->counts.ran), static_cast<unsigned long long>(shared->slow), shared->corpus, seconds);
+  return 0;
+}
+
+int overflow() {
+  const std::vector<char> room(10);
+  const volatile char* at = room.data();
+  return at[10];
+}
+
+}  // namespace
+
+// The compiler calls this at every branch of the library.
+extern "C" __attribute__((no_sanitize("address", "undefined"))) void __sanitizer_cov_trace_pc() {
+  if (!shared) return;
+  const auto pc = reinterpret_cast<uintptr_t>(__builtin_return_address(0));
+  uint8_t& reached = shared->reached[(pc ^ pc >> 16) % kEdges];
+  if (!reached) reached = 1, fresh = true;
+}
+
+extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1:max_allocation_size_mb=2048:detect_leaks=1"; }
+
+int main(int count, char** arguments) {
+  if (count == 2 && !std::strcmp(arguments[1], "overflow")) return overflow();
+  if (count == 4 && std::filesystem::is_directory(arguments[1])) return fuzz(arguments[1], std::strtoull(arguments[2], nullptr, 10), static_cast<unsigned>(std::atoi(arguments[3])));
+  for (int i = 1; i < count; i++) {
+    const std::string content = read_file(arguments[i]);
+    LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(content.data()), content.size());
+    std::printf("%s: loaded %llu, ran %llu\n", arguments[i], static_cast<unsigned long long>(openwork::fuzz_counts.loaded), static_cast<unsigned long long>(openwork::fuzz_counts.ran));
+  }
+}

@@ -1,0 +1,100 @@
+"""Small artifacts for tests of the native library: models of every kind, and each kind of step by itself."""
+
+import json
+import sys
+from pathlib import Path
+
+import native_steps
+import numpy as np
+import torch
+from torch import nn
+
+import openwork
+from openwork.formats import artifact
+from openwork.formats.program import ProgramSpec, Segment, Step, TensorSpec
+
+sys.path.append(str(Path(__file__).parents[1] / "compiler"))
+
+from small_models import compiled, lively
+
+
+class TwoOutputs(nn.Module):
+    """Every family of plane and row kernels, on images `[2, 2, 8, 8]`."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 5, 3, padding=1), nn.Conv2d(5, 3, 3, 2, 1)
+        self.head = nn.Linear(32, 7)
+
+    def forward(self, x):
+        y = self.first(x).relu()
+        y = torch.cat([nn.functional.max_pool2d(y, 2), self.second(y)], 1)
+        return self.head(nn.functional.avg_pool2d(y, 2).flatten(1)), y
+
+
+class Words(nn.Module):
+    """Token ids and a mask `[2, 6]` in, vectors `[2, 12]` out."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm = nn.Embedding(50, 12), nn.LayerNorm(12)
+
+    def forward(self, ids, mask):
+        present = mask[:, :, None].float()
+        return (self.norm(self.table(ids)) * present).sum(1) / present.sum(1).clamp(min=1e-9)
+
+
+def two_outputs() -> openwork.Engine:
+    torch.manual_seed(0)
+    return compiled(lively(TwoOutputs(), sparsity=0.5), (2, 2, 8, 8), threads=2)
+
+
+def words() -> openwork.Engine:
+    torch.manual_seed(0)
+    ids = torch.randint(50, (2, 6))
+    return openwork.compile(Words().eval(), (ids, torch.ones_like(ids)), threads=1, tune="off")
+
+
+def wide() -> openwork.Engine:
+    """Layers that are cut into many chunks, so that threads have something to share."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 24, 3, 2), nn.Flatten()]
+    return compiled(lively(nn.Sequential(*layers, nn.Linear(24 * 49, 40)), 0.3), (1, 3, 18, 18), threads=4)
+
+
+class _Recorder:
+    """Stands in for a native program: keeps what a case would add to one."""
+
+    def add(self, op, fields, arrays, at):
+        self.step = Step(op, op, json.loads(fields), {k: np.ascontiguousarray(a) for k, a in arrays.items()})
+
+
+def single_step(case: native_steps.Case) -> bytes:
+    """An artifact of one step; its buffers outside the arena are inputs but for the last, which is the output."""
+    recorder = _Recorder()
+    case.add(recorder)
+    sizes = [b.size for b in case.buffers]
+    written = recorder.step.fields.get("y")
+    if not (isinstance(written, dict) and written.get("buffer", -1) >= 0):
+        sizes.append(1)  # a step that writes into the arena: the output stays as it is
+    if len(sizes) == 1:
+        sizes.append(1)
+    externals = tuple(TensorSpec(f"b{i}", (size,)) for i, size in enumerate(sizes))
+    output = written["buffer"] if isinstance(written, dict) and written.get("buffer", -1) >= 0 else len(sizes) - 1
+    inputs = tuple(i for i in range(len(sizes)) if i != output)
+    spec = ProgramSpec(len(case.arena), externals, inputs, (output,), (recorder.step,), (Segment(0, 1),))
+    return artifact.to_bytes(artifact.Artifact(spec))
+
+
+def write(folder: Path) -> list[Path]:
+    """All of them as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for make in (two_outputs, words, wide):
+        make().save(folder / f"{make.__name__}.openwork")
+    for name, case in native_steps.every_case().items():
+        (folder / f"step-{name}.openwork").write_bytes(single_step(case))
+    return sorted(folder.glob("*.openwork"))
+
+
+if __name__ == "__main__":
+    print(*write(Path(sys.argv[1])), sep="\n")
