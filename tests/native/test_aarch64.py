@@ -59,7 +59,7 @@ def passed(command, *tests):
     return int(re.search(r"(\d+) passed", said)[1])
 
 
-LOCAL = ("test_aarch64.py", "test_cpu.py", "test_processes.py")
+LOCAL = ("test_aarch64.py", "test_c_library.py", "test_cpu.py", "test_processes.py")
 """Tests in this folder that are about this machine or this process."""
 CRASHES = f"{HERE}/test_validation.py::test_random_arguments_never_crash"
 """Starts a process of its own, so it has a test of its own here."""
