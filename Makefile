@@ -54,7 +54,7 @@ arm: $(VENV)/.dev
 	  echo "make arm needs an emulator of aarch64 and a C library for it. Install them, then repeat the command:" >&2; \
 	  echo "  Debian, Ubuntu:  sudo apt install qemu-user libc6-arm64-cross" >&2; \
 	  exit 1; }
-	@$(BIN)/python -m pytest -q tests/native/test_aarch64.py
+	@$(BIN)/python -m pytest -q tests/native/test_aarch64*.py
 
 .PHONY: lint
 lint: $(VENV)/.dev

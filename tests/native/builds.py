@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,10 +15,14 @@ FORMS = {
 """Options of CMake by the name of the form."""
 
 
-def build(form: str, *goals: str) -> Path:
-    """The folder in which `goals` have been built in that form; warnings are errors."""
+def build(form: str, *goals: str, options: Sequence[str] | None = None) -> Path:
+    """The folder in which `goals` have been built in that form, by its own options or these; warnings are errors."""
     into = ROOT / "build" / f"native-{form}"
-    options = [*FORMS[form], f"-DCMAKE_INSTALL_PREFIX={into / 'installed'}", "-DCMAKE_INSTALL_LIBDIR=lib"]
+    options = [
+        *(FORMS[form] if options is None else options),
+        f"-DCMAKE_INSTALL_PREFIX={into / 'installed'}",
+        "-DCMAKE_INSTALL_LIBDIR=lib",
+    ]
     called("cmake", "-S", "native", "-B", into, "-G", "Ninja", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", *options)
     called("cmake", "--build", into, "--target", *goals)
     return into

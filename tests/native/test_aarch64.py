@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import remote
 import torch
+from builds import called
 from torch import nn
 
 import openwork
@@ -41,16 +41,8 @@ def there(program):
 
 def elsewhere(command, *arguments):
     """What Python prints when the library of another process, started by `command`, takes the place of the one here."""
-    environment = {
-        **cross.environment(),
-        "OPENWORK_REMOTE": shlex.join(map(str, command)),
-        "PYTHONPATH": os.pathsep.join(map(str, (HERE, *sys.path))),
-    }
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=cross.ROOT, env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    return done.stdout
+    path = os.pathsep.join(map(str, (HERE, *sys.path)))
+    return called(sys.executable, *arguments, OPENWORK_REMOTE=shlex.join(map(str, command)), PYTHONPATH=path)
 
 
 def passed(command, *tests):
@@ -59,7 +51,7 @@ def passed(command, *tests):
     return int(re.search(r"(\d+) passed", said)[1])
 
 
-LOCAL = ("test_aarch64.py", "test_c_library.py", "test_cpu.py", "test_processes.py")
+LOCAL = ("test_aarch64.py", "test_aarch64_library.py", "test_c_library.py", "test_cpu.py", "test_processes.py")
 """Tests in this folder that are about this machine or this process."""
 CRASHES = f"{HERE}/test_validation.py::test_random_arguments_never_crash"
 """Starts a process of its own, so it has a test of its own here."""
