@@ -31,6 +31,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make arm     the native library for aarch64: cross-compiled and tested on an emulated CPU"
 	@echo "make bench   the targets of speed, single layers, whole models and scaling, beside nine other engines"
+	@echo "make sweep   every model dense and sparse in every pattern, beside PyTorch and its dense self (hours; resumable)"
 	@echo "make peers   environments of their own for the engines that need them (DeepSparse, LiteRT; 2.5 GB)"
 	@echo "make docs    write the generated pages of docs/ and execute the code in all of them"
 	@echo "make venv    $(VENV) with everything for development"
@@ -68,6 +69,10 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.bench
 	@$(MAKE) --no-print-directory peers || true
 	@$(BIN)/python benchmarks/run.py
+
+.PHONY: sweep
+sweep: $(VENV)/.bench
+	@$(BIN)/python benchmarks/run.py sweep page
 
 .PHONY: docs
 docs: $(VENV)/.dev

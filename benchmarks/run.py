@@ -1,8 +1,9 @@
-"""What `make bench` runs: every benchmark of this folder, one after the other, with its default settings.
+"""What `make bench` runs: the benchmarks of this folder one after the other, then docs/performance.md from what they found.
 
-    python benchmarks/run.py [NAME ...]         # such as: layers networks
+    python benchmarks/run.py [NAME ...]         # such as: targets scaling
 
-A benchmark is one file with a command line of its own, which says more: python benchmarks/layers.py --help
+A benchmark is one file with a command line of its own, which says more: python benchmarks/targets.py --help
+Rows that were measured before are kept; remove runs/bench to measure them again.
 """
 
 import subprocess
@@ -12,15 +13,18 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
+USUAL = ("targets", "layers", "scaling", "training_step", "page")
+"""Without names. `sweep` takes hours: `make sweep`."""
+
 
 def main(wanted: list[str]) -> int:
-    """Run the benchmarks that are wanted, or all; 2 for an unknown name, 1 if one failed."""
-    known = sorted(path.stem for path in HERE.glob("*.py") if path.name != Path(__file__).name)
+    """Run the benchmarks that are wanted, or the usual ones; 2 for an unknown name, 1 if one failed."""
+    known = sorted(p.stem for p in HERE.glob("*.py") if not p.name.startswith("_") and p.name != Path(__file__).name)
     if unknown := [name for name in wanted if name not in known]:
         print(f"error: unknown benchmark {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
         return 2
     failed = []
-    for name in wanted or known:
+    for name in wanted or USUAL:
         print(f"## {name}\n", flush=True)
         began = time.monotonic()
         # A process each: what one leaves behind (threads, memory, compiled code) must not slow the next one down.
