@@ -35,9 +35,9 @@ intervals. Weights are random, zeros in place: latency depends on where the zero
 ROOFLINE = """\
 ### What bounds it
 
-Counted for each layer: multiply-adds, loads into registers (vectors and broadcasts), bytes of packed weights. Divided by
-what this machine was measured to do, that gives three times that no kernel can undercut; the longest of them bounds the
-layer. 'At' is that time over the measured one, summed over those layers.
+Counted for each layer: multiply-adds, loads into registers (vectors and broadcasts), bytes of packed weights. Divided
+by what this machine was measured to do, that gives three times that no kernel can undercut; the longest of them bounds
+the layer. 'At' is that time over the measured one, summed over those layers.
 """
 
 
@@ -110,15 +110,8 @@ def rooflines(rows: Sequence[Row]) -> Iterator[str]:
     lines = []
     for row in found:
         shares = row["roofline"]["bounds"]
-        cells = [
-            f"{shares[b]['share']:.0%}" + (f" at {shares[b]['of_limit']:.0%}" if b != "moves data" else "")
-            if b in shares
-            else ""
-            for b in BOUNDS
-        ]
-        lines.append(
-            [row["title"], milliseconds(row["roofline"]["total_us"]), milliseconds(row["roofline"]["limit_us"]), *cells]
-        )
+        sums = [milliseconds(row["roofline"][key]) for key in ("total_us", "limit_us")]
+        lines.append([row["title"], *sums, *(share_cell(shares.get(bound), bound) for bound in BOUNDS)])
     names = ("bound by multiply-adds", "by loads", "by memory", "moving data")
     yield table(("workload", "sum of steps", "sum of limits", *names), lines)
     yield ""
@@ -192,12 +185,11 @@ def scaling(rows: Sequence[Row]) -> Iterator[str]:
         if points := row.get("points"):
             line = row["line"]
             yield table(
-                ("sparsity", "million non-zero weights", "latency"),
-                [[f"{p['sparsity']:.0%}", f"{p['taps']:.2f}", f"{p['ms']:.2f} ms"] for p in points],
+                ("sparsity", "billion taps x pixels", "latency"),
+                [[f"{p['sparsity']:.0%}", f"{p['work']:.2f}", f"{p['ms']:.2f} ms"] for p in points],
             )
             yield ""
-            each = f"{line['ms_per_million_taps']:.2f} ms for each million of non-zero weights"
-            yield f"Line: {line['ms_at_none']:.2f} ms + {each}."
+            yield f"Line: {line['ms_at_none']:.2f} ms, and {line['ms_each']:.2f} ms for each billion."
             yield ""
         if rates := row.get("images_a_second"):
             yield f"{row['title']}:"

@@ -1,4 +1,4 @@
-"""What `make bench` runs: the benchmarks of this folder one after the other, then docs/performance.md from what they found.
+"""What `make bench` runs: benchmarks of this folder one after the other, then docs/performance.md from what they found.
 
     python benchmarks/run.py [NAME ...]         # such as: targets scaling
 

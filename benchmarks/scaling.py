@@ -56,7 +56,7 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_taps(_: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Least squares of latency over taps, and how far the points are from the line."""
+    """Least squares of latency over taps times pixels, and how far the points are from the line."""
     inputs = models.example_inputs("resnet50")
     engines = [
         openwork.compile(network("resnet50", "4x1" if s else "dense", s), inputs, threads=options.threads)
@@ -65,14 +65,17 @@ def measure_taps(_: str, options: argparse.Namespace) -> dict[str, Any]:
     given = inputs[0].numpy()
     seconds = in_turn([partial(engine, given) for engine in engines], options.rounds, 3)
     latency = [1e3 * float(np.median(row)) for row in seconds]
-    taps = [sum(layer.get("nonzero") or 0 for layer in e.artifact.layers) / 1e6 for e in engines]
-    slope, intercept = np.polyfit(taps, latency, 1)
-    fitted = slope * np.array(taps) + intercept
+    work = [
+        sum((layer.get("nonzero") or 0) * (layer.get("pixels") or 0) for layer in e.artifact.layers) / 1e9
+        for e in engines
+    ]
+    slope, intercept = np.polyfit(work, latency, 1)
+    fitted = slope * np.array(work) + intercept
     spread = float(np.sum((np.array(latency) - fitted) ** 2) / np.sum((np.array(latency) - np.mean(latency)) ** 2))
-    points = [{"sparsity": s, "taps": t, "ms": ms} for s, t, ms in zip(SPARSITIES, taps, latency, strict=True)]
+    points = [{"sparsity": s, "work": w, "ms": ms} for s, w, ms in zip(SPARSITIES, work, latency, strict=True)]
     return {
         "points": points,
-        "line": {"ms_per_million_taps": float(slope), "ms_at_none": float(intercept)},
+        "line": {"ms_each": float(slope), "ms_at_none": float(intercept)},
         "goals": [goal(">= 98 % of the variance on a line", 0.98, 1 - spread, "%")],
     }
 
