@@ -63,6 +63,9 @@ NB_MODULE(_native, m) {
   m.def("lanes", [](const std::string& isa) { return kernels_named(isa).lanes; }, "isa"_a, "Floats in a vector of an instruction set.");
   m.def("widest_tile", [](const std::string& isa, int mb) { return widest_tile(kernels_named(isa), mb); }, "isa"_a, "mb"_a,
         "Vectors of positions in the widest register block of mb rows.");
+  m.def("dense_fits", [](const std::string& isa, int width, int rows, int columns) {
+    return dense_fits(kernels_named(isa), width, rows, columns);
+  }, "isa"_a, "width"_a, "rows"_a, "columns"_a, "Whether a tile of rows x columns pixels x width outputs fits into the registers.");
   m.def("activate", [](const std::string& isa, const std::string& name, const std::vector<float>& parameters, const Buffer& values) {
     activate(kernels_named(isa), name, parameters, {values.data(), values.size()});
   }, "isa"_a, "name"_a, "parameters"_a, "values"_a.noconvert(), "Apply an activation in place, for tests.");

@@ -44,4 +44,9 @@ int widest_tile(const Kernels& kernels, int mb) {
   return widest;
 }
 
+bool dense_fits(const Kernels& kernels, int width, int rows, int columns) {
+  if ((width != 16 && width != 32) || rows < 1 || rows > kMaxRows || columns < 1 || columns > kMaxColumns) return false;
+  return kernels.dense[width / 32][0][rows - 1][columns - 1] != nullptr;
+}
+
 }  // namespace openwork

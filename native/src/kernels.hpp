@@ -46,6 +46,24 @@ struct Rows {
   float lo, hi;
 };
 
+// y[o, pixel] = clamp(bias[o] + residual[o, pixel] + sum over columns k: value[k, o] * x[offset[k] + pixel]) for one panel of
+// outputs that lie side by side in `value`; lanes run over outputs. For layers without zeros: no lane falls on padding.
+struct Dense {
+  const float* arena;
+  float* arena_out;
+  const int32_t* offset;  // [columns], floats from the arena's begin to the column's value at pixel 0
+  int64_t columns;
+  const float* value;        // [columns][width]
+  const float* bias;         // [width]
+  const int32_t* out;        // [outputs], floats from the arena's begin to the output's pixel 0
+  const int32_t* residual;   // as out, or null
+  int outputs;               // at most width: the last panel may be filled up with outputs that nobody wants
+  int64_t x_pitch, y_pitch;  // floats from a tile's row to its next
+  float lo, hi;
+  const float* ahead;  // weights to ask for meanwhile, `ahead_step` floats on for every column
+  int64_t ahead_step;
+};
+
 // One plane of a pooling: out[y, x] = max or scaled sum over the window, clipped to the image.
 struct Window {
   const float* x;
@@ -100,11 +118,14 @@ struct Gates {
 };
 
 using TapsKernel = void (*)(const Taps&, int64_t q, int block_begin, int block_end);
+using DenseKernel = void (*)(const Dense&, int64_t x_tile, int64_t y_tile);
 using RowsKernel = void (*)(const Rows&, int64_t sample, int panel_begin, int panel_end);
 
 constexpr int kMaxFactor = 64;   // by which interleaving widens a row
 constexpr int kMaxVectors = 12;  // vectors of positions in a register block
 constexpr int kMaxQueries = 3;   // vectors of queries in a tile of attention
+constexpr int kMaxColumns = 14;  // pixels of a row in a register block of the dense kernel: maps of 7, 14, 28, 56, .. fit exactly
+constexpr int kMaxRows = 3;      // rows of pixels in it
 constexpr int kMaxSamples = 6;   // samples in a register block of the rows kernel
 
 struct Kernels {
@@ -112,6 +133,8 @@ struct Kernels {
   int lanes;
   // taps[log2(mb)][nv - 1], null where the block does not fit into the registers
   TapsKernel taps[4][kMaxVectors];
+  // dense[width / 32][step - 1][rows - 1][columns - 1] for widths 16 and 32, null where the block does not fit
+  DenseKernel dense[2][2][kMaxRows][kMaxColumns];
   // rows[log2(width / 16)][samples - 1]
   RowsKernel rows[3][kMaxSamples];
   ActivateKernel activate[kActs];
@@ -147,5 +170,7 @@ const Kernels& kernels_named(const std::string& isa);
 void activate(const Kernels& kernels, const std::string& name, std::span<const float> parameters, std::span<float> values);
 // Vectors of positions in the widest register block of mb rows.
 int widest_tile(const Kernels& kernels, int mb);
+// Whether a tile of the dense kernel fits into the registers.
+bool dense_fits(const Kernels& kernels, int width, int rows, int columns);
 
 }  // namespace openwork

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "kernels.hpp"
 #include "vec.hpp"
@@ -280,6 +281,7 @@ double fma_peak(int64_t iterations) {
 
 }  // namespace
 
+#include "dense_kernels.inl"
 #include "image_kernels.inl"
 #include "gates.inl"
 #include "token_kernels.inl"
@@ -336,6 +338,10 @@ openwork::Kernels table(const char* name) {
   fill_taps<2>(k.taps[1]);
   fill_taps<4>(k.taps[2]);
   fill_taps<8>(k.taps[3]);
+  fill_dense<16, 1>(k.dense[0][0]);
+  fill_dense<16, 2>(k.dense[0][1]);
+  fill_dense<32, 1>(k.dense[1][0]);
+  fill_dense<32, 2>(k.dense[1][1]);
   fill_rows<16>(k.rows[0]);
   fill_rows<32>(k.rows[1]);
   fill_rows<64>(k.rows[2]);

@@ -31,6 +31,19 @@ void taps(const Taps& t, int64_t q, int block_begin, int block_end) {
     }
 }
 
+template <int WIDTH, int STEP, int ROWS, int COLUMNS>
+void dense(const Dense& d, int64_t x_tile, int64_t y_tile) {
+  for (int o = 0; o < d.outputs; o++)
+    for (int r = 0; r < ROWS; r++)
+      for (int c = 0; c < COLUMNS; c++) {
+        double sum = d.bias[o];
+        for (int64_t k = 0; k < d.columns; k++) sum += static_cast<double>(d.value[k * WIDTH + o]) * d.arena[d.offset[k] + x_tile + r * d.x_pitch + c * STEP];
+        const int64_t pixel = y_tile + r * d.y_pitch + c;
+        if (d.residual) sum += d.arena[d.residual[o] + pixel];
+        d.arena_out[d.out[o] + pixel] = clamp(sum, d.lo, d.hi);
+      }
+}
+
 template <int WIDTH, int SAMPLES>
 void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
   for (int64_t n = sample; n < sample + SAMPLES; n++)
@@ -186,6 +199,18 @@ void fill_taps(TapsKernel* row, std::integer_sequence<int, NV...>) {
   ((row[NV] = taps<MB, NV + 1>), ...);
 }
 
+template <int WIDTH, int STEP, int ROWS, int... C>
+void fill_dense_row(DenseKernel* row, std::integer_sequence<int, C...>) {
+  ((row[C] = dense<WIDTH, STEP, ROWS, C + 1>), ...);
+}
+
+template <int WIDTH, int STEP>
+void fill_dense(DenseKernel (*rows)[kMaxColumns]) {
+  fill_dense_row<WIDTH, STEP, 1>(rows[0], std::make_integer_sequence<int, kMaxColumns>());
+  fill_dense_row<WIDTH, STEP, 2>(rows[1], std::make_integer_sequence<int, kMaxColumns>());
+  fill_dense_row<WIDTH, STEP, 3>(rows[2], std::make_integer_sequence<int, kMaxColumns>());
+}
+
 template <int WIDTH, int... S>
 void fill_rows(RowsKernel* row, std::integer_sequence<int, S...>) {
   ((row[S] = rows<WIDTH, S + 1>), ...);
@@ -202,6 +227,10 @@ const Kernels& reference_kernels() {
     fill_taps<2>(k.taps[1], std::make_integer_sequence<int, kMaxVectors>());
     fill_taps<4>(k.taps[2], std::make_integer_sequence<int, kMaxVectors>());
     fill_taps<8>(k.taps[3], std::make_integer_sequence<int, kMaxVectors>());
+    fill_dense<16, 1>(k.dense[0][0]);
+    fill_dense<16, 2>(k.dense[0][1]);
+    fill_dense<32, 1>(k.dense[1][0]);
+    fill_dense<32, 2>(k.dense[1][1]);
     fill_rows<16>(k.rows[0], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<32>(k.rows[1], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<64>(k.rows[2], std::make_integer_sequence<int, kMaxSamples>());

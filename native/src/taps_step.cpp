@@ -80,31 +80,6 @@ class TapsStep final : public Step {
   }
 
  private:
-  // Offset of every (channel, kernel position), channel-major: the plane of the position's phase plus its shift.
-  static std::vector<int32_t> tap_table(const Fields& f) {
-    const auto phases = f.position_lists("planes");
-    std::vector<std::pair<size_t, int64_t>> shifts;
-    for (const Json& shift : f.list("shifts")) {
-      const auto& pair = shift.list("shifts");
-      require(pair.size() == 2, "shifts are pairs of phase and positions");
-      const int64_t phase = pair[0].integer("shifts"), by = pair[1].integer("shifts");
-      require(phase >= 0 && phase < static_cast<int64_t>(phases.size()) && by > -kMaxSize && by < kMaxSize, "a shift names an unknown phase");
-      shifts.emplace_back(static_cast<size_t>(phase), by);
-    }
-    const size_t channels = phases.empty() ? 0 : phases.front().size();
-    for (const auto& phase : phases) require(phase.size() == channels, "phases must have as many planes as each other");
-    require(static_cast<int64_t>(channels * shifts.size()) < kMaxSize, "the table of taps is too large");
-    std::vector<int32_t> table;
-    table.reserve(channels * shifts.size());
-    for (size_t c = 0; c < channels; c++)
-      for (const auto& [phase, by] : shifts) {
-        const int64_t offset = phases[phase][c] + by;
-        require(offset >= INT32_MIN && offset <= INT32_MAX, "a tap reads outside the arena");
-        table.push_back(static_cast<int32_t>(offset));
-      }
-    return table;
-  }
-
   // A few blocks at a time, so that their tile still lies in the first cache when the activation comes over it.
   void run_activated(const Kernels& kernels, TapsKernel kernel, const Taps& taps, int64_t q, int64_t n, int block_begin, int block_end) const {
     const int each = std::max(1, 32 / mb_);

@@ -57,4 +57,27 @@ inline vec keep(vec v, uint32_t bits) {
 #endif
 }
 
+// COUNT floats at p into the lanes from `first` on; the other lanes stay. Reads no float beyond them.
+template <int COUNT>
+inline vec load_some(const float* p, vec v, int first) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>(((1u << COUNT) - 1) << first);
+  return (vec)_mm512_mask_loadu_ps((__m512)v, mask, p - first);
+#else
+  for (int i = 0; i < COUNT; i++) v[first + i] = p[i];
+  return v;
+#endif
+}
+
+// The COUNT lanes from `first` on to p; writes no float beyond them.
+template <int COUNT>
+inline void store_some(float* p, vec v, int first) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>(((1u << COUNT) - 1) << first);
+  _mm512_mask_storeu_ps(p - first, mask, (__m512)v);
+#else
+  for (int i = 0; i < COUNT; i++) p[i] = v[first + i];
+#endif
+}
+
 }  // namespace

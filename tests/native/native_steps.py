@@ -124,6 +124,52 @@ def taps(
     return Case("taps", arguments, f32(inputs + 2 * rows * reach, rng))
 
 
+def dense(
+    seed: int = 0,
+    width: int = 16,
+    step: int = 1,
+    tile: tuple[int, int] = (2, 5),
+    outputs: int = 21,
+    columns: int = 6,
+    groups: int = 1,
+    grid: tuple[int, int, int, int, int] = (2, 30, 7, 4, 5),
+    residual: bool = True,
+    clamp: tuple[float, float] = (-math.inf, math.inf),
+    row_chunks: int = 1,
+    tile_chunks: int = 1,
+) -> Case:
+    """Panels of `width` outputs, `columns` weights each, over the pixels of `grid` (batch, stride, pitch, h, w)."""
+    rng = np.random.default_rng(seed)
+    batch, stride, pitch, h, w = grid
+    panels = -(-outputs // width)
+    x_pitch = step * pitch + 1
+    x_stride = h * x_pitch + 2
+    reach, room = batch * max(stride, x_stride) + w * step, 300
+    outs = room + reach + (outputs + rng.permutation(outputs)) * reach
+    arguments = {
+        "width": width,
+        "step": step,
+        "tile": list(tile),
+        "row_chunks": row_chunks,
+        "tile_chunks": tile_chunks,
+        "dense": True,
+        "columns": columns,
+        "block_group": rng.permutation(np.arange(panels) % min(groups, panels)).tolist(),
+        "planes": [stretches(i32(rng.integers(0, room + 1, columns * groups)))],
+        "shifts": [[0, 0]],
+        "x_stride": x_stride,
+        "x_pitch": x_pitch,
+        "value": f32(panels * columns * width, rng),
+        "bias": f32(panels * width, rng),
+        "out": i32(outs),
+        "residual": i32(room + reach + np.arange(outputs) * reach) if residual else i32(),
+        "grid": list(grid),
+        "lo": clamp[0],
+        "hi": clamp[1],
+    }
+    return Case("dense", arguments, f32(room + reach + 2 * outputs * reach, rng))
+
+
 def inside(grid: tuple[int, ...]) -> np.ndarray:
     """Which positions of a grid, up to a whole unit, are pixels."""
     batch, stride, pitch, h, w = grid
@@ -496,6 +542,7 @@ def every_case() -> dict[str, Case]:
     """One valid step of each family."""
     return {
         "taps": taps(),
+        "dense": dense(),
         "rows": rows(),
         "max_pool": pool(),
         "avg_pool": pool(is_max=False),
@@ -513,6 +560,7 @@ def every_case() -> dict[str, Case]:
         "pointwise": pointwise(),
         "scale": scale(),
         "taps_act": taps().changed(act=["silu"]),
+        "dense_act": dense().changed(act=["silu"]),
         "rows_act": rows().changed(act=["elu", 1.0, 1.0, 1.0]),
         "recurrent": recurrent(parts=3)[0],
         "recurrent_lstm": recurrent(kind="lstm", directions=2, parts=5, hidden=40)[0],

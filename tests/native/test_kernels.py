@@ -83,12 +83,55 @@ def test_clamp_treats_nan_and_infinity_as_pytorch_does(isa, mb, clamp):
     found = case.run(isa, arena=arena)
     for out in case.arguments["out"]:
         np.testing.assert_array_equal(found[out : out + 16], wanted)
+    case = steps.dense(outputs=16, columns=1, residual=False, grid=(1, 16, 16, 1, 16), clamp=clamp)
+    case = case.changed(value=np.ones(16, np.float32), bias=np.zeros(16, np.float32))
+    arena = case.arena.copy()
+    at = case.arguments["planes"][0][0][0]
+    arena[at : at + 16] = values
+    found = case.run(isa, arena=arena)
+    for out in case.arguments["out"]:
+        np.testing.assert_array_equal(found[out : out + 16], wanted)
     case = steps.rows(width=16, counts=(1,), batch=1, clamp=clamp)
     case = case.changed(bias=np.zeros(16, np.float32), value=values)
     arena = case.arena.copy()
     arena[11 + case.arguments["index"][0]] = 1
     y = case.arguments["y"]
     np.testing.assert_array_equal(case.run(isa, arena=arena)[y : y + 16], wanted)
+
+
+@every_isa
+@many
+@given(
+    seed=seeds,
+    width=st.sampled_from([16, 32]),
+    step=st.integers(1, 2),
+    tile=st.tuples(st.integers(1, 3), st.integers(1, 14)),
+    outputs=st.integers(1, 70),
+    columns=st.integers(0, 30),
+    groups=st.integers(1, 3),
+    residual=st.booleans(),
+    clamp=clamps,
+    grid=grids(),
+    row_chunks=st.integers(1, 9),
+    tile_chunks=st.integers(1, 9),
+)
+def test_dense(isa, **options):
+    case = steps.dense(**options)
+    found, wanted = case.run(isa), case.run("reference")
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@every_isa
+@many
+@given(seed=seeds, tile=st.tuples(st.integers(1, 3), st.integers(1, 14)), outputs=st.integers(1, 40), grid=grids())
+def test_dense_writes_its_pixels_only(isa, seed, tile, outputs, grid):
+    case = steps.dense(seed, 16, 1, tile, outputs, grid=grid)
+    flags = steps.inside(grid)
+    written = np.zeros(len(case.arena), bool)
+    flags = flags[: np.flatnonzero(flags)[-1] + 1]
+    for out in case.arguments["out"]:
+        written[out : out + len(flags)] |= flags
+    np.testing.assert_array_equal(case.run(isa)[~written], case.arena[~written])
 
 
 @every_isa
@@ -190,8 +233,8 @@ def test_mean(isa, seed, shape):
 @pytest.mark.parametrize("name", steps.every_case())
 def test_threads_do_not_change_a_bit(isa, name):
     case = steps.every_case()[name]
-    if case.family in ("taps", "rows"):
-        case = case.changed(row_chunks=5, **({"tile_chunks": 3} if case.family == "taps" else {}))
+    if case.family in ("taps", "dense", "rows"):
+        case = case.changed(row_chunks=5, **({} if case.family == "rows" else {"tile_chunks": 3}))
     wanted = case.run(isa, threads=1)
     for threads in (2, 3, 4):
         np.testing.assert_array_equal(case.run(isa, threads), wanted)
@@ -203,6 +246,12 @@ def test_a_tile_too_wide_for_an_instruction_set_is_narrowed(isa):
     program = _native.Program(len(case.arena), [], 1, isa)
     case.add(program)
     assert program.kernel_name(0) == f"taps_f32_8x{_native.widest_tile(isa, 8)}_{isa}"
+    case = steps.dense(width=32, tile=(3, 14), outputs=32, grid=(1, 300, 14, 14, 14))
+    program = _native.Program(len(case.arena), [], 1, isa)
+    case.add(program)
+    rows, columns, width = map(int, program.kernel_name(0).split("_")[2].split("x"))
+    assert width == 32 and _native.dense_fits(isa, 32, rows, columns)
+    assert not _native.dense_fits(isa, 32, rows + 1, columns + 1) or isa == "reference"
 
 
 @every_isa
