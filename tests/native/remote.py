@@ -142,6 +142,9 @@ def module(command: Sequence[str], here: ModuleType) -> ModuleType:
     found.cpu_features = lambda: connection.text("cpu_features").split()
     found.lanes = lambda isa: int(connection.text("lanes", isa=isa))
     found.widest_tile = lambda isa, mb: int(connection.text("widest_tile", isa=isa, mb=mb))
+    found.dense_fits = lambda isa, width, rows, columns: bool(
+        int(connection.text("dense_fits", isa=isa, width=width, rows=rows, columns=columns))
+    )
     found.fma_peak = lambda isa: float(connection.text("fma_peak", isa=isa))
 
     def activate(isa: str, name: str, parameters: list[float], values: np.ndarray) -> None:
