@@ -1,9 +1,21 @@
-"""Weights to tap lists. A block of rows walks the union of its rows' non-zeros; dense is the union of everything."""
+"""Weights to tap lists, and layers to steps.
 
+A block of rows walks the union of its rows' non-zeros; dense is the union of everything.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..formats.program import Array, Step, runs
+from . import recurrent
+
+if TYPE_CHECKING:
+    from .candidates import Choice
+    from .lowering import Weights
 
 F32 = NDArray[np.float32]
 
@@ -60,3 +72,61 @@ def union_taps(matrix: F32, rows: int) -> int:
     mask = np.zeros((blocks * rows, columns), bool)
     mask[:out] = matrix != 0
     return int(mask.reshape(blocks, rows, columns).any(axis=1).sum())
+
+
+def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
+    """The final step of a layer: `base` with its weights packed, and planes padded to whole blocks."""
+    if choice.op == "recurrent":
+        cells = recurrent.Cells.of(base.fields)
+        more, found = recurrent.pack(w.matrix, w.bias, cells, choice.rows, choice.row_chunks, choice.dense)
+        return with_tile(Step("recurrent", base.name, {**base.fields, **more}, {**base.arrays, **found}), choice)
+    packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense)
+    fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
+    arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}
+    if not choice.dense:
+        arrays |= _compressed(packed)
+    if choice.dense and w.groups > 1:
+        per_group = len(w.matrix) // w.groups
+        fields["block_group"] = [b * choice.rows // per_group for b in range(len(packed.bias) // choice.rows)]
+    kind = {"taps": _taps_fields, "dense": _dense_fields, "rows": _rows_fields}[choice.op]
+    fields = kind(fields, choice, len(packed.bias) - len(w.matrix))
+    return with_tile(Step(choice.op, base.name, fields, arrays), choice)
+
+
+def with_tile(step: Step, choice: "Choice") -> Step:
+    """The same packing with another tile and cut."""
+    tile: dict[str, Any] = {"row_chunks": choice.row_chunks, "tile_chunks": choice.tile_chunks}
+    if step.op in ("rows", "recurrent"):
+        tile = {"samples": choice.tile[0], "row_chunks": choice.row_chunks}
+    elif step.op == "dense":
+        tile["tile"] = list(choice.tile)
+    else:
+        tile["vectors"] = choice.tile[0]
+    return Step(step.op, step.name, {**step.fields, **tile}, step.arrays)
+
+
+def _taps_fields(fields: dict[str, Any], choice: "Choice", spare: int) -> dict[str, Any]:
+    """Rows that fill up the last block read zeros and are stored where nobody reads."""
+    spill, zero, residual = fields.pop("spill"), fields.pop("zero"), fields["residual"]
+    return fields | {
+        "mb": choice.rows,
+        "out": runs([*fields["out"], *[spill] * spare]),
+        "residual": runs([*residual, *[zero] * spare]) if residual else [],
+    }
+
+
+def _dense_fields(fields: dict[str, Any], choice: "Choice", _spare: int) -> dict[str, Any]:
+    """The dense kernel stores only the outputs that there are. Without strides it reads the planes of its own grid."""
+    del fields["spill"], fields["zero"]
+    own = {"step": 1, "x_stride": fields["grid"][1], "x_pitch": fields["grid"][2]}
+    return own | fields | {"width": choice.rows, "out": runs(fields["out"]), "residual": runs(fields["residual"])}
+
+
+def _rows_fields(fields: dict[str, Any], choice: "Choice", _spare: int) -> dict[str, Any]:
+    return fields | {"width": choice.rows}
+
+
+def _compressed(packed: Packed) -> Mapping[str, Array]:
+    """Row pointers and columns; 16 bits a column where they fit."""
+    small = packed.taps == 0 or int(packed.index.max()) < 1 << 16
+    return {"start": packed.start, "index": packed.index.astype(np.uint16 if small else np.int32)}

@@ -5,7 +5,7 @@ others are ordered so that rows with the same columns follow each other (the mat
 2020, arXiv:2002.11474) and cut into panels. Consecutive panels with the same columns store those once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -27,6 +27,11 @@ class Cells:
     """A key of `GATES`."""
     hidden: int
     directions: int
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Cells":
+        """The units that a step's fields describe."""
+        return cls(fields["cell"], fields["hidden"], fields["directions"])
 
     @property
     def gates(self) -> int:

@@ -36,7 +36,7 @@ def retune(spec: ProgramSpec, program: Any) -> dict[int, Retuned]:
     return found
 
 
-_TILES = {"taps": "vectors", "rows": "samples"}
+_TILES = {"taps": "vectors", "dense": "tile", "rows": "samples"}
 """The field that says how large a kernel's tile is."""
 
 
@@ -77,6 +77,8 @@ class _Search:
 
     def _tiles(self) -> Iterator[dict[str, int]]:
         name, now = _TILES[self.first.op], self.first.fields[_TILES[self.first.op]]
+        if self.first.op == "dense":
+            return  # its tile follows from the map's size and the registers
         if self.first.op == "rows":
             sizes = set(range(1, min(self.first.fields["batch"], _native.MAX_SAMPLES) + 1))
         else:

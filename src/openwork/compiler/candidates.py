@@ -1,0 +1,172 @@
+"""What a layer may be run by: kernels, register tiles, cuts of the work for the threads; and a rough cost of each."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..engine import _native
+from ..formats.program import Step
+from . import recurrent
+from .lowering import MAX_ROWS, Draft, Weights
+from .pack import union_taps
+
+LANES_OVER_OUTPUTS = ("rows", "recurrent")
+"""Steps of few samples: their blocks are panels of `WIDTHS` outputs."""
+
+WIDTHS = (16, 32, 64)
+
+PANELS = (32, 16)
+"""Outputs in a panel of the dense kernel."""
+
+PROMISING = 2.0
+"""Candidates whose estimated work is within this factor of the least are timed."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one layer is packed and run."""
+
+    op: str
+    """The native step: taps (lanes over positions), dense (over outputs), rows, recurrent (few samples)."""
+    rows: int
+    """Output rows in a block or a panel."""
+    tile: tuple[int, ...]
+    """Vectors of positions (taps), rows and columns of pixels (dense) or samples in a register block."""
+    dense: bool = False
+    """Whether zeros are computed like any other weight."""
+    row_chunks: int = 1
+    """Pieces that the outputs are cut into for the threads."""
+    tile_chunks: int = 1
+    """Pieces that the positions are cut into."""
+
+    @property
+    def packing(self) -> tuple[str, int, bool, int]:
+        """Choices with the same packing share their arrays. A recurrent layer is packed part by part."""
+        return self.op, self.rows, self.dense, self.row_chunks if self.op == "recurrent" else 0
+
+
+def first(draft: Draft, base: Step, threads: int, isa: str) -> Choice:
+    """The cost model's guess."""
+    return min(kernels(draft, base, threads, isa), key=lambda c: _work(draft, base, c))
+
+
+def kernels(draft: Draft, base: Step, threads: int, isa: str) -> list[Choice]:
+    """Every packing that is worth a try, with its best-looking tile: the best dense ones, and promising sparse ones."""
+    assert draft.weights is not None
+    dense = np.count_nonzero(draft.weights.matrix) == draft.weights.matrix.size
+    found = [next(tiles(draft, base, c, threads, isa)) for c in _packings(draft, base, isa)]
+    work = {c: _work(draft, base, c) for c in found}
+    for kind in (True, False):
+        least = min((w for c, w in work.items() if c.dense is kind), default=0)
+        # one dense candidate at least: what sparsity brings is told, and must not be less than nothing
+        found = [c for c in found if c.dense is not kind or work[c] <= PROMISING * least]
+    return [c for c in found if c.dense] if dense else found
+
+
+def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
+    w = draft.weights
+    assert w is not None
+    if draft.op in LANES_OVER_OUTPUTS:
+        yield from (Choice(draft.op, width, (1,), dense) for width in WIDTHS for dense in (True, False))
+        return
+    if draft.op == "taps":
+        rows = _allowed_rows(w)
+        yield from (Choice("taps", r, (1,), False) for r in rows)
+        yield from (Choice("taps", r, (1,), True) for r in rows[-2:])
+    if w.groups == 1 or len(w.matrix) // w.groups % PANELS[-1] == 0:
+        panels = [p for p in PANELS if w.groups == 1 or len(w.matrix) // w.groups % p == 0]
+        yield from (Choice("dense", p, (1, 1), True) for p in panels if _native.dense_fits(isa, p, 1, 2))
+
+
+def _allowed_rows(w: Weights) -> list[int]:
+    """Rows in a block: any power of two without groups, else one that divides a group's rows."""
+    per_group = len(w.matrix) // w.groups
+    return [r for r in (1, 2, 4, MAX_ROWS) if (per_group % r == 0 if w.groups > 1 else r < 2 * per_group)]
+
+
+def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> Iterator[Choice]:
+    """The same packing with other register tiles, likely best first, each with a cut that suits it."""
+    if choice.op in LANES_OVER_OUTPUTS:
+        samples = range(min(base.fields["batch"], _native.MAX_SAMPLES), 0, -1)
+        chunks = 2 * threads if choice.op == "rows" else threads
+        yield from (replace(choice, tile=(s,), row_chunks=chunks) for s in samples)
+        return
+    if choice.op == "dense":
+        h, w = base.fields["grid"][3:]
+        shapes = _dense_tiles(isa, choice.rows, h, w)
+        found = [replace(choice, tile=shape) for shape in shapes[:3]]
+    else:
+        widest = _native.widest_tile(isa, choice.rows)
+        found = [
+            replace(choice, tile=(t,))
+            for t in dict.fromkeys((widest, widest - 1, widest - 2, (widest + 1) // 2, 1 + widest // 3))
+            if t >= 1
+        ]
+    yield from (_cut(base, c, threads, isa) for c in found)
+
+
+def _dense_tiles(isa: str, width: int, h: int, w: int) -> list[tuple[int, int]]:
+    """Tiles of the dense kernel that cut an image of h x w evenly, the least estimated work first."""
+    found = {}
+    for rows in range(1, min(h, 3) + 1):
+        widest = max((c for c in range(1, min(w, 14) + 1) if _native.dense_fits(isa, width, rows, c)), default=0)
+        for parts in range(math.ceil(w / widest), w + 1) if widest else ():
+            columns = math.ceil(w / parts)
+            if columns < max(1, widest - 5):
+                break
+            found[rows, columns] = _dense_cost(isa, width, rows, columns) * math.ceil(h / rows) * parts
+    return sorted(found, key=found.__getitem__)
+
+
+def _dense_cost(isa: str, width: int, rows: int, columns: int) -> float:
+    """Cycles of one tap of a tile, roughly: two multiply-adds and two loads at a time, and what goes with them."""
+    vectors, pixels = width / _native.lanes(isa), rows * columns
+    return float(max(vectors * pixels, vectors + pixels, 4 * vectors) / 2 + 0.5)
+
+
+def _cut(base: Step, choice: Choice, threads: int, isa: str) -> Choice:
+    """Positions are cut where there are enough of them, else outputs."""
+    batch, _, pitch, h, _ = base.fields["grid"]
+    lines = 1.0 if choice.op == "dense" else pitch / _native.lanes(isa)
+    units = batch * h * lines / choice.tile[0]
+    if units >= 2 * threads:
+        return replace(choice, tile_chunks=threads if units < 8 * threads else 4 * threads)
+    return replace(choice, row_chunks=2 * threads)
+
+
+def cuts(choice: Choice, threads: int) -> Iterator[Choice]:
+    """The same kernel with the work cut in other ways."""
+    ways = [(1, threads), (1, 4 * threads), (threads, 1), (4 * threads, 1), (threads, threads), (1, 1)]
+    if choice.op == "rows":
+        ways = [(1, 1), (threads, 1), (4 * threads, 1), (16 * threads, 1)]
+    elif choice.op == "recurrent":
+        ways = [(1, 1), (threads, 1), (4 * threads, 1)]
+    for rows, tile in dict.fromkeys(ways):
+        yield replace(choice, row_chunks=rows, tile_chunks=tile)
+
+
+def _work(draft: Draft, base: Step, choice: Choice) -> float:
+    """Cycles of a core, roughly, for all positions or samples."""
+    w = draft.weights
+    assert w is not None
+    if choice.op == "recurrent":
+        cells = recurrent.Cells.of(base.fields)
+        return recurrent.arrange(w.matrix, cells, choice.rows, 1, choice.dense).columns() * choice.rows / 16
+    taps = -(-len(w.matrix) // choice.rows) * w.matrix.shape[1] if choice.dense else union_taps(w.matrix, choice.rows)
+    if choice.op == "rows":
+        return taps * choice.rows / 16.0
+    if choice.op == "dense":
+        batch, _, _, h, width = base.fields["grid"]
+        rows, columns = choice.tile
+        vectors = choice.rows / 16
+        cost = max(vectors * rows * columns, vectors + rows * columns) / 2 + 0.5
+        return float(taps * cost * batch * math.ceil(h / rows) * math.ceil(width / columns))
+    # a loaded vector serves all rows of a block; two loads and two multiply-adds at a time
+    return taps * (max(choice.rows, 1.0 + choice.rows / 6) + 0.3) / 2 * math.ceil(_positions(base) / 16)
+
+
+def _positions(base: Step) -> int:
+    batch, stride, pitch, h, w = base.fields["grid"]
+    return int((batch - 1) * stride + (h - 1) * pitch + w)
