@@ -112,9 +112,10 @@ def _dense_tiles(isa: str, width: int, h: int, w: int) -> list[tuple[int, int]]:
     found = {}
     for rows in range(1, min(h, 3) + 1):
         widest = max((c for c in range(1, min(w, 14) + 1) if _native.dense_fits(isa, width, rows, c)), default=0)
-        for parts in range(math.ceil(w / widest), w + 1) if widest else ():
+        fewest = math.ceil(w / widest) if widest else w + 1
+        for parts in range(fewest, w + 1):
             columns = math.ceil(w / parts)
-            if columns < max(1, widest - 5):
+            if parts > fewest and columns < widest - 5:
                 break
             found[rows, columns] = _dense_cost(isa, width, rows, columns) * math.ceil(h / rows) * parts
     return sorted(found, key=found.__getitem__)
