@@ -64,6 +64,49 @@ struct Dense {
   int64_t ahead_step;
 };
 
+// Winograd's F(m x m, 3 x 3) for m = 2 or 4: m x m outputs of a 3 x 3 kernel from (m + 2)^2 products instead of 9 m^2. Tiles of
+// m x m outputs are taken to a polynomial's values at m + 1 points and infinity, multiplied there, summed over the input
+// channels, and taken back. Points: 0, 1, -1 (m = 2), and 0, a, -a, 2a, -2a with a = sqrt(1/2) (m = 4), of all symmetric ones
+// about the most accurate. A "value" below is one of these (m + 2)^2.
+constexpr int kWinogradTiles[] = {2, 4};
+constexpr float kWinogradPoint = 0.70710678118654752f;  // a
+
+// values[i * stride + t] = value i of tile t; tiles lie beside each other in one channel, their windows overlap by two columns.
+struct WinogradTiles {
+  const float* x;  // first float of the first tile's window of (m + 2) x (m + 2)
+  int64_t pitch;
+  int64_t rows, columns;  // of the windows, as far as they are to be read; beyond lie zeros
+  int64_t tiles;
+  float* values;
+  int64_t stride;
+};
+
+// sums[t * sum_stride + o] = sum over channels c: x[c * x_stride + t] * value[c * width + o]; lanes run over outputs.
+struct WinogradProduct {
+  const float* x;
+  int64_t x_stride, channels;
+  const float* value;  // [channels][width]
+  float* sums;
+  int64_t sum_stride;
+  const float* ahead;  // weights to ask for meanwhile, `ahead_step` floats on for every channel
+  int64_t ahead_step;
+};
+
+// sums [m * m][width] of every tile, `stride` floats apart, to planes: y[o] = clamp(bias[o] + residual[o] + sum).
+struct WinogradPixels {
+  const float* sums;  // of whole vectors of pixels: what lies behind the last tile is read, too
+  int64_t stride;
+  int width, outputs;     // of a panel; the last one may be filled up
+  const float* bias;      // [width]
+  const float* arena;
+  float* arena_out;
+  const int32_t* out;       // [outputs], floats from the arena's begin to the output's position 0
+  const int32_t* residual;  // as out, or null
+  int64_t at, pitch;        // position of the first pixel, floats to the next row
+  int64_t rows, columns;    // pixels of the tiles that there are
+  float lo, hi;
+};
+
 // One plane of a pooling: out[y, x] = max or scaled sum over the window, clipped to the image.
 struct Window {
   const float* x;
@@ -119,6 +162,7 @@ struct Gates {
 
 using TapsKernel = void (*)(const Taps&, int64_t q, int block_begin, int block_end);
 using DenseKernel = void (*)(const Dense&, int64_t x_tile, int64_t y_tile);
+using WinogradKernel = void (*)(const WinogradProduct&);
 using RowsKernel = void (*)(const Rows&, int64_t sample, int panel_begin, int panel_end);
 
 constexpr int kMaxFactor = 64;   // by which interleaving widens a row
@@ -135,6 +179,12 @@ struct Kernels {
   TapsKernel taps[4][kMaxVectors];
   // dense[width / 32][step - 1][rows - 1][columns - 1] for widths 16 and 32, null where the block does not fit
   DenseKernel dense[2][2][kMaxRows][kMaxColumns];
+  // winograd[width / 32][tiles - 1] for widths 16 and 32, null where the block does not fit; [m / 4] for the ways there and back
+  WinogradKernel winograd[2][kMaxColumns];
+  void (*winograd_values[2])(const WinogradTiles&);
+  // In place, sums [(m + 2)^2][width] of a tile to [m * m][width]; whether all of them are finite, as far as one look can tell.
+  bool (*winograd_back[2])(float* sums, int64_t tiles, int64_t stride, int width);
+  void (*winograd_store[2])(const WinogradPixels&);
   // rows[log2(width / 16)][samples - 1]
   RowsKernel rows[3][kMaxSamples];
   ActivateKernel activate[kActs];

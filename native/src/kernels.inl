@@ -282,6 +282,7 @@ double fma_peak(int64_t iterations) {
 }  // namespace
 
 #include "dense_kernels.inl"
+#include "winograd_kernels.inl"
 #include "image_kernels.inl"
 #include "gates.inl"
 #include "token_kernels.inl"
@@ -342,6 +343,7 @@ openwork::Kernels table(const char* name) {
   fill_dense<16, 2>(k.dense[0][1]);
   fill_dense<32, 1>(k.dense[1][0]);
   fill_dense<32, 2>(k.dense[1][1]);
+  fill_winograd(k);
   fill_rows<16>(k.rows[0]);
   fill_rows<32>(k.rows[1]);
   fill_rows<64>(k.rows[2]);

@@ -44,6 +44,73 @@ void dense(const Dense& d, int64_t x_tile, int64_t y_tile) {
       }
 }
 
+// Winograd's matrices: inputs to values at the points, sums at the points to outputs.
+constexpr double kA = kWinogradPoint;
+constexpr double kTo2[4][4] = {{-1, 0, 1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, -1, 0, 1}};
+constexpr double kBack2[2][4] = {{1, 1, 1, 0}, {0, 1, -1, 1}};
+constexpr double kTo4[6][6] = {{1, 0, -2.5, 0, 1, 0}, {0, -2 * kA, -2, kA, 1, 0}, {0, 2 * kA, -2, -kA, 1, 0}, {0, -kA, -0.5, 2 * kA, 1, 0}, {0, kA, -0.5, -2 * kA, 1, 0}, {0, 1, 0, -2.5, 0, 1}};
+constexpr double kBack4[4][6] = {{1, 1, 1, 1, 1, 0}, {0, kA, -kA, 2 * kA, -2 * kA, 0}, {0, 0.5, 0.5, 2, 2, 0}, {0, kA / 2, -kA / 2, 4 * kA, -4 * kA, 1}};
+
+template <int M>
+void winograd_values(const WinogradTiles& t) {
+  for (int64_t tile = 0; tile < t.tiles; tile++)
+    for (int i = 0; i < M + 2; i++)
+      for (int j = 0; j < M + 2; j++) {
+        double sum = 0;
+        for (int y = 0; y < M + 2 && y < t.rows; y++)
+          for (int x = 0; x < M + 2 && tile * M + x < t.columns; x++)
+            if (const double by = M == 2 ? kTo2[i % 4][y % 4] * kTo2[j % 4][x % 4] : kTo4[i][y] * kTo4[j][x]; by != 0) sum += by * t.x[y * t.pitch + tile * M + x];
+        t.values[(i * (M + 2) + j) * t.stride + tile] = static_cast<float>(sum);
+      }
+}
+
+template <int WIDTH, int TILES>
+void winograd(const WinogradProduct& p) {
+  for (int t = 0; t < TILES; t++)
+    for (int o = 0; o < WIDTH; o++) {
+      double sum = 0;
+      for (int64_t c = 0; c < p.channels; c++) sum += static_cast<double>(p.x[c * p.x_stride + t]) * p.value[c * WIDTH + o];
+      p.sums[t * p.sum_stride + o] = static_cast<float>(sum);
+    }
+}
+
+template <int M>
+bool winograd_back(float* sums, int64_t tiles, int64_t stride, int width) {
+  bool finite = true;
+  for (int64_t t = 0; t < tiles; t++)
+    for (int o = 0; o < width; o++) {
+      double found[M * M] = {};
+      for (int y = 0; y < M * M; y++)
+        for (int i = 0; i < (M + 2) * (M + 2); i++) {
+          const int row = i / (M + 2), column = i % (M + 2);
+          const double by = M == 2 ? kBack2[y / M % 2][row % 4] * kBack2[y % M % 2][column % 4] : kBack4[y / M][row] * kBack4[y % M][column];
+          if (by != 0) found[y] += by * sums[t * stride + i * width + o];
+        }
+      for (int y = 0; y < M * M; y++) {
+        sums[t * stride + y * width + o] = static_cast<float>(found[y]);
+        finite &= std::isfinite(static_cast<float>(found[y]));
+      }
+    }
+  return finite;
+}
+
+template <int M>
+void winograd_store(const WinogradPixels& s) {
+  for (int o = 0; o < s.outputs; o++)
+    for (int64_t r = 0; r < s.rows; r++)
+      for (int64_t c = 0; c < s.columns; c++) {
+        const int64_t at = s.at + r * s.pitch + c;
+        double sum = static_cast<double>(s.sums[c / M * s.stride + (r * M + c % M) * s.width + o]) + s.bias[o];
+        if (s.residual) sum += s.arena[s.residual[o] + at];
+        s.arena_out[s.out[o] + at] = clamp(sum, s.lo, s.hi);
+      }
+}
+
+template <int WIDTH, int... T>
+void fill_winograd(WinogradKernel* row, std::integer_sequence<int, T...>) {
+  ((row[T] = winograd<WIDTH, T + 1>), ...);
+}
+
 template <int WIDTH, int SAMPLES>
 void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
   for (int64_t n = sample; n < sample + SAMPLES; n++)
@@ -231,6 +298,14 @@ const Kernels& reference_kernels() {
     fill_dense<16, 2>(k.dense[0][1]);
     fill_dense<32, 1>(k.dense[1][0]);
     fill_dense<32, 2>(k.dense[1][1]);
+    fill_winograd<16>(k.winograd[0], std::make_integer_sequence<int, kMaxColumns>());
+    fill_winograd<32>(k.winograd[1], std::make_integer_sequence<int, kMaxColumns>());
+    k.winograd_values[0] = winograd_values<2>;
+    k.winograd_values[1] = winograd_values<4>;
+    k.winograd_back[0] = winograd_back<2>;
+    k.winograd_back[1] = winograd_back<4>;
+    k.winograd_store[0] = winograd_store<2>;
+    k.winograd_store[1] = winograd_store<4>;
     fill_rows<16>(k.rows[0], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<32>(k.rows[1], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<64>(k.rows[2], std::make_integer_sequence<int, kMaxSamples>());

@@ -58,6 +58,7 @@ int Program::add(const std::string& op, const Fields& fields, int at) {
   auto step = make_step(op, fields, limits());
   require(int64_t{step->chunks()} * step->rounds() < kMaxSize, "a step has too many rounds");
   require(at < size(), "no such step");
+  need_scratch(step->scratch());
   step->settle(arena_.get());
   if (at < 0) {
     steps_.push_back(std::move(step));
@@ -65,6 +66,13 @@ int Program::add(const std::string& op, const Fields& fields, int at) {
   }
   steps_[static_cast<size_t>(at)] = std::move(step);
   return at;
+}
+
+void Program::need_scratch(int64_t floats) {
+  if (floats <= scratch_floats_) return;
+  const auto [scratch, bytes] = allocate_arena(floats);
+  scratch_ = {scratch, Unmap{bytes}};
+  scratch_floats_ = floats;
 }
 
 // Threads do not survive a fork, and joining those of the parent would hang.
@@ -143,7 +151,7 @@ void Program::run_rounds(int step, int thread, const Context& context) {
 
 // Every thread walks the same steps.
 void Program::work(int begin, int end, int thread, std::vector<double>* ends) {
-  const Context context = {arena_.get(), bound_.data()};
+  const Context context = {arena_.get(), bound_.data(), scratch_.get(), thread};
   const auto start = Clock::now();
   for (int s = begin; s < end; s++) {
     if (steps_[static_cast<size_t>(s)]->rounds() > 1) {

@@ -58,6 +58,8 @@ class Program {
 
   Limits limits() const { return {arena_floats_, external_floats_, inputs_, threads_}; }
   void prepare(std::span<float* const> externals);
+  // Has at least so many floats of working memory from now on.
+  void need_scratch(int64_t floats);
   // Runs steps [begin, end) on all threads; if `ends` is given, notes the seconds at which each was over.
   void run_steps(int begin, int end, std::vector<double>* ends = nullptr);
   void work(int begin, int end, int thread, std::vector<double>* ends);
@@ -73,6 +75,8 @@ class Program {
   int threads_;
   const Kernels* kernels_;
   std::unique_ptr<float[], Unmap> arena_{nullptr, Unmap{0}};
+  int64_t scratch_floats_ = 0;
+  std::unique_ptr<float[], Unmap> scratch_{nullptr, Unmap{0}};
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<Counter> counters_;    // [steps][threads]
   std::vector<Finished> finished_;  // [steps]

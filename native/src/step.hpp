@@ -19,6 +19,8 @@ namespace openwork {
 struct Context {
   float* arena;
   float* const* externals;  // model inputs and outputs, owned by the caller
+  float* scratch = nullptr;  // what steps asked for with scratch(): each finds there what another left
+  int thread = 0;            // who runs the chunk, below the program's number of threads
 };
 
 // What a step is checked against before it may run.
@@ -37,6 +39,8 @@ class Step {
   virtual int rounds() const { return 1; }
   virtual void run(const Kernels& kernels, const Context& context, int chunk) const = 0;
   virtual std::string kernel(const Kernels& kernels) const = 0;
+  // Floats of working memory that the step needs for all threads together. All steps of a program share the same.
+  virtual int64_t scratch() const { return 0; }
   // Puts what never changes into the arena, once, when the step joins its program.
   virtual void settle(float* /*arena*/) const {}
   // Before a run: throws std::out_of_range for values in external buffers that the step cannot take, such as a token's number.

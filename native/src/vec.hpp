@@ -57,6 +57,34 @@ inline vec keep(vec v, uint32_t bits) {
 #endif
 }
 
+// The first `count` floats at p, at most a vector, zeros after them. Reads no float beyond.
+inline vec load_first(const float* p, int64_t count) {
+  if (count >= kLanes) return load(p);
+  if (count <= 0) return vec{};
+#if OW_LANES == 16 && defined(__AVX512F__)
+  return (vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+#else
+  vec v = {};
+  std::memcpy(&v, p, sizeof(float) * static_cast<size_t>(count));
+  return v;
+#endif
+}
+
+// The first `count` lanes, at most a vector, to p; writes no float beyond.
+inline void store_first(float* p, vec v, int64_t count) {
+  if (count >= kLanes) return store(p, v);
+  if (count <= 0) return;
+#if OW_LANES == 16 && defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
+#elif OW_LANES == 8 && defined(__AVX__)
+  ivec lane;
+  for (int i = 0; i < kLanes; i++) lane[i] = i;
+  _mm256_maskstore_ps(p, (__m256i)(lane < ivec{} + static_cast<int32_t>(count)), (__m256)v);
+#else
+  std::memcpy(p, &v, sizeof(float) * static_cast<size_t>(count));
+#endif
+}
+
 // COUNT floats at p into the lanes from `first` on; the other lanes stay. Reads no float beyond them.
 template <int COUNT>
 inline vec load_some(const float* p, vec v, int first) {

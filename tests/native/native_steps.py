@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from openwork.compiler import winograd as points
 from openwork.compiler.recurrent import Cells, pack
 from openwork.engine import _native
 
@@ -168,6 +169,58 @@ def dense(
         "hi": clamp[1],
     }
     return Case("dense", arguments, f32(room + reach + 2 * outputs * reach, rng))
+
+
+def winograd(
+    seed: int = 0,
+    tile: int = 4,
+    width: int = 16,
+    channels: int = 5,
+    outputs: int = 21,
+    block: int = 3,
+    grid: tuple[int, int, int, int, int] = (2, 54, 7, 6, 5),
+    residual: bool = True,
+    clamp: tuple[float, float] = (-math.inf, math.inf),
+    row_chunks: int = 1,
+    tile_chunks: int = 1,
+) -> tuple[Case, np.ndarray]:
+    """A 3 x 3 convolution on `grid` (batch, stride, pitch, h, w), and its weights [out, channels, 3, 3]."""
+    rng = np.random.default_rng(seed)
+    batch, stride, pitch, h, w = grid
+    reach = (batch - 1) * stride + (h + 1) * pitch + w + 2  # floats that the convolution reads of a channel
+    weight = f32((outputs, channels, 3, 3), rng)
+    outs = reach * (channels + outputs + rng.permutation(outputs))
+    arguments = {
+        "tile": tile,
+        "width": width,
+        "block": block,
+        "row_chunks": row_chunks,
+        "tile_chunks": tile_chunks,
+        "planes": [stretches(i32(reach * rng.permutation(channels) + 3))],
+        "shift": -3,
+        **points.pack(weight.reshape(outputs, -1), f32(outputs, rng), tile, width),
+        "out": i32(outs),
+        "residual": i32(reach * (channels + np.arange(outputs))) if residual else i32(),
+        "grid": list(grid),
+        "lo": clamp[0],
+        "hi": clamp[1],
+    }
+    return Case("winograd", arguments, f32(reach * (channels + 2 * outputs), rng)), weight
+
+
+def convolved(case: Case, weight: np.ndarray) -> np.ndarray:
+    """The arena after a case of `winograd`, by the definition of a convolution, in float64."""
+    batch, stride, pitch, h, w = case.arguments["grid"]
+    at = (np.arange(batch)[:, None, None] * stride + np.arange(h)[:, None] * pitch + np.arange(w)).reshape(-1)
+    planes = np.array([plane + case.arguments["shift"] for plane, _, _ in case.arguments["planes"][0]])
+    arena = case.arena.astype(np.float64)
+    taps = arena[planes[:, None, None, None] + np.arange(3)[:, None, None] * pitch + np.arange(3)[:, None] + at]
+    sums = np.einsum("ocyx,cyxp->op", weight.astype(np.float64), taps)
+    sums += case.arguments["bias"][: len(weight), None]
+    if len(case.arguments["residual"]):
+        sums += arena[case.arguments["residual"][:, None] + at]
+    arena[case.arguments["out"][:, None] + at] = np.clip(sums, case.arguments["lo"], case.arguments["hi"])
+    return arena
 
 
 def inside(grid: tuple[int, ...]) -> np.ndarray:
@@ -543,6 +596,8 @@ def every_case() -> dict[str, Case]:
     return {
         "taps": taps(),
         "dense": dense(),
+        "winograd": winograd()[0],
+        "winograd_2": winograd(tile=2, width=32, outputs=70, row_chunks=3)[0],
         "rows": rows(),
         "max_pool": pool(),
         "avg_pool": pool(is_max=False),
@@ -561,6 +616,7 @@ def every_case() -> dict[str, Case]:
         "scale": scale(),
         "taps_act": taps().changed(act=["silu"]),
         "dense_act": dense().changed(act=["silu"]),
+        "winograd_act": winograd()[0].changed(act=["silu"]),
         "rows_act": rows().changed(act=["elu", 1.0, 1.0, 1.0]),
         "recurrent": recurrent(parts=3)[0],
         "recurrent_lstm": recurrent(kind="lstm", directions=2, parts=5, hidden=40)[0],
