@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "activations.hpp"
+#include "binary.hpp"
 
 namespace openwork {
 
@@ -188,6 +189,7 @@ struct Kernels {
   // rows[log2(width / 16)][samples - 1]
   RowsKernel rows[3][kMaxSamples];
   ActivateKernel activate[kActs];
+  BinaryKernel binary[kBinaryCount][2];  // [1]: the second operand is one number
   void (*scale)(const float* x, const float* weight, const float* bias, float* y, int64_t n);
   void (*max_pool)(const Window&);
   void (*sum_pool)(const Window&);

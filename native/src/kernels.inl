@@ -281,6 +281,7 @@ double fma_peak(int64_t iterations) {
 
 }  // namespace
 
+#include "binary_kernels.inl"
 #include "dense_kernels.inl"
 #include "winograd_kernels.inl"
 #include "image_kernels.inl"
@@ -348,6 +349,7 @@ openwork::Kernels table(const char* name) {
   fill_rows<32>(k.rows[1]);
   fill_rows<64>(k.rows[2]);
   fill_activations(k.activate);
+  fill_binaries(k.binary);
   k.scale = scale;
   k.max_pool = pool<true>;
   k.sum_pool = pool<false>;

@@ -218,6 +218,26 @@ double reciprocal(double x, const float*) { return 1 / x; }
 
 }  // namespace act
 
+namespace bin {
+
+double add(double a, double b) { return a + b; }
+double sub(double a, double b) { return a - b; }
+double mul(double a, double b) { return a * b; }
+double div(double a, double b) { return a / b; }
+double maximum(double a, double b) { return a > b || a != a ? a : b; }
+double minimum(double a, double b) { return a < b || a != a ? a : b; }
+
+}  // namespace bin
+
+template <double (*F)(double, double), bool ONE>
+void binary(const Binary& p) {
+  for (int64_t i = 0; i < p.n; i++) {
+    const int64_t at = p.q + i;
+    const bool pixel = p.inside[at / kUnit] >> (at % kUnit) & 1;
+    p.y[i] = pixel ? static_cast<float>(F(p.a[i], ONE ? *p.b : p.b[i])) : 0.0f;
+  }
+}
+
 template <double (*F)(double, const float*)>
 void activate(const Activate& a) {
   for (int64_t i = 0; i < a.n; i++) {
@@ -312,6 +332,12 @@ const Kernels& reference_kernels() {
     ActivateKernel* next = k.activate;
 #define OW_FILL(name, parameters) *next++ = activate<act::name>;
     OW_ACTIVATIONS(OW_FILL)
+#undef OW_FILL
+    int function = 0;
+#define OW_FILL(name)                            \
+  k.binary[function][0] = binary<bin::name, false>; \
+  k.binary[function++][1] = binary<bin::name, true>;
+    OW_BINARIES(OW_FILL)
 #undef OW_FILL
     k.scale = scale;
     k.max_pool = pool<true>;

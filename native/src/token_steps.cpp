@@ -217,31 +217,36 @@ class EmbeddingStep final : public Step {
   Held<float> table_, added_;
 };
 
-// Planes whose values never change, [channels, positions], the same for every sample: written once.
+// Planes whose values never change, [channels, rows, columns], the same for every sample: written once.
 class ConstantStep final : public Step {
  public:
   ConstantStep(const Fields& f, const Limits& limits)
-      : batch_(f.integer("batch")), stride_(f.integer("stride")), out_(f.positions("out")), value_(f.floats("value")) {
+      : batch_(f.integer("batch")), stride_(f.integer("stride")), rows_(f.integer("rows", 1)), pitch_(f.integer("pitch", 0)), out_(f.positions("out")), value_(f.floats("value")) {
     require_size(batch_, 1, "batch must be at least 1");
     require_size(stride_, 0, "a stride is out of range");
-    require(!out_.empty() && !value_.empty() && value_.size() % out_.size() == 0, "a constant needs as many values for each plane");
-    length_ = value_.size() / out_.size();
-    require_inside(out_, (batch_ - 1) * stride_ + static_cast<int64_t>(length_), limits.arena, "an output plane lies outside the arena");
+    require_size(rows_, 1, "a constant needs at least one row");
+    require_size(pitch_, 0, "a pitch is out of range");
+    const size_t all = out_.size() * static_cast<size_t>(rows_);
+    require(!out_.empty() && !value_.empty() && value_.size() % all == 0, "a constant needs as many values for each plane");
+    width_ = static_cast<int64_t>(value_.size() / all);
+    require_inside(out_, (batch_ - 1) * stride_ + (rows_ - 1) * pitch_ + width_, limits.arena, "an output plane lies outside the arena");
   }
 
   int chunks() const override { return 0; }
   void run(const Kernels&, const Context&, int) const override {}
   void settle(float* arena) const override {
-    for (size_t c = 0; c < out_.size(); c++)
-      for (int64_t n = 0; n < batch_; n++) std::copy_n(value_.data() + c * length_, length_, arena + out_[c] + n * stride_);
+    const float* value = value_.data();
+    for (int32_t plane : out_)
+      for (int64_t row = 0; row < rows_; row++, value += width_)
+        for (int64_t n = 0; n < batch_; n++) std::copy_n(value, width_, arena + plane + n * stride_ + row * pitch_);
   }
   std::string kernel(const Kernels&) const override { return "constant_f32"; }
 
  private:
-  int64_t batch_, stride_;
+  int64_t batch_, stride_, rows_, pitch_;
   std::vector<int32_t> out_;
   Held<float> value_;
-  size_t length_ = 0;
+  int64_t width_ = 0;
 };
 
 const StepKind attention_kind("attention", make<AttentionStep>), layer_norm_kind("layer_norm", make<LayerNormStep>),

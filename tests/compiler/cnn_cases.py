@@ -150,4 +150,69 @@ ENLARGEMENTS = {
     "repeated, unchanged": lambda: does(lambda x: F.interpolate(x, size=(11, 9)).relu()),
     "repeated pixel": lambda: does(lambda c, x: F.interpolate(c(x.mean((2, 3), True)), (11, 9)) + x, conv(6, 1)),
 }
-FAMILIES = {"activations": ACTIVATIONS, "enlargements": ENLARGEMENTS, "rearrangements": REARRANGEMENTS}
+
+
+class Excited(nn.Module):
+    """Squeeze and excitation: a weight for each channel and sample, from the means of all channels."""
+
+    def __init__(self, channels, gate):
+        super().__init__()
+        self.squeeze, self.excite, self.gate = nn.Conv2d(channels, 4, 1), nn.Conv2d(4, channels, 1), gate
+
+    def forward(self, x):
+        return x * self.gate(self.excite(F.silu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))))
+
+
+MEAN, DEVIATION = (
+    torch.tensor([0.5, -0.3, 0.2, 0.0, 1.0, 2.0]).view(6, 1, 1),
+    torch.linspace(0.5, 2, 6).view(1, 6, 1, 1),
+)
+PICTURE = torch.linspace(-1, 1, 99).view(11, 9)
+ARITHMETIC = {
+    "numbers": lambda: does(lambda x: (x + 1.5) * 2 - x / 3),
+    "numbers first": lambda: does(lambda x: (1 - x) * (2 + x) - 3 / (1 + x.abs())),
+    "negative": lambda: does(lambda c, x: -c(x), conv(5, 3)),
+    "multiples": lambda: does(lambda x: torch.sub(x, 2.0, alpha=3) + torch.sub(MEAN, x, alpha=0.5)),
+    "normalised": lambda: does(lambda c, x: c((x / 4 - MEAN) / DEVIATION), conv(5, 3, padding=1)),
+    "mean back": lambda: does(lambda c, x: c(x) + MEAN, conv(6, 3)),
+    "constants first": lambda: does(lambda x: DEVIATION / (1 + x.abs()) - (MEAN - x)),
+    "residual, scaled": lambda: does(lambda c, x: x + 0.1 * c(x), conv(6, 3, padding=1)),
+    "a picture": lambda: does(lambda c, x: c(x * PICTURE) + PICTURE, conv(6, 3, padding=1)),
+    "divided by a picture": lambda: does(lambda x: x / (2 + PICTURE) - (2 + PICTURE) / (3 + x.abs())),
+    "product": lambda: does(lambda c, x: c(x) * x, conv(6, 3, padding=1)),
+    "product, then activation": lambda: does(lambda c, x: F.silu(c(x) * x) + F.relu6(x * c(x)), conv(6, 1)),
+    "difference": lambda: does(lambda c, x: (c(x) - x).relu(), conv(6, 3, padding=1)),
+    "quotient": lambda: does(lambda c, x: c(x) / (1 + x.abs()), conv(6, 3, padding=1)),
+    "product with prelu": lambda: does(lambda p, x: p(x * x.sigmoid()), nn.PReLU(6, init=0.2)),
+    "larger": lambda: does(lambda c, x: torch.maximum(c(x), x), conv(6, 3, padding=1)),
+    "smaller": lambda: does(lambda x: torch.minimum(x, MEAN)),
+    "cube": lambda: does(lambda x: x**3),
+    "gated linear unit": lambda: nn.Sequential(conv(10, 3), nn.GLU(1), nn.Conv2d(5, 3, 3, padding=1)),
+    "squeeze and excitation": lambda: nn.Sequential(
+        conv(8, 3, padding=1), Excited(8, nn.Sigmoid()), nn.Conv2d(8, 5, 1)
+    ),
+    "block of EfficientNet": lambda: does(
+        lambda a, b, c, x: c(b(a(x))) + x,
+        nn.Sequential(conv(24, 1, bias=False), nn.BatchNorm2d(24), nn.SiLU()),
+        nn.Sequential(nn.Conv2d(24, 24, 3, 1, 1, groups=24, bias=False), nn.BatchNorm2d(24), nn.SiLU()),
+        nn.Sequential(Excited(24, nn.Sigmoid()), nn.Conv2d(24, 6, 1, bias=False), nn.BatchNorm2d(6)),
+    ),
+    "block of MobileNetV3": lambda: nn.Sequential(
+        nn.Sequential(conv(20, 1, bias=False), nn.BatchNorm2d(20), nn.Hardswish()),
+        nn.Sequential(nn.Conv2d(20, 20, 5, 2, 2, groups=20, bias=False), nn.BatchNorm2d(20)),
+        nn.Sequential(Excited(20, nn.Hardsigmoid()), nn.Hardswish(), nn.Conv2d(20, 7, 1), nn.BatchNorm2d(7)),
+    ),
+    "hard excitation": lambda: nn.Sequential(conv(8, 3, padding=1), Excited(8, nn.Hardsigmoid()), nn.ReLU()),
+    "one map for all channels": lambda: does(lambda c, x: x * c(x).sigmoid(), conv(1, 3, padding=1)),
+    "one number for a sample": lambda: does(lambda c, x: x * c(x.mean((2, 3), True)), conv(1, 1)),
+    "means first": lambda: does(lambda x: x.mean((2, 3), True) - x),
+    "divided means": lambda: does(lambda x: x.mean((2, 3), True) / (1 + x.abs())),
+    "features": lambda: does(lambda c, x: (lambda y: c(y) * y + 2 * y - c(y))(x.mean((2, 3))), nn.Linear(6, 6)),
+    "one pixel": lambda: does(lambda c, x: (lambda y: c(y) * y + y)(x.mean((2, 3), True)), conv(6, 1)),
+}
+FAMILIES = {
+    "activations": ACTIVATIONS,
+    "enlargements": ENLARGEMENTS,
+    "rearrangements": REARRANGEMENTS,
+    "arithmetic": ARITHMETIC,
+}

@@ -427,6 +427,30 @@ GOLDEN = [
         """,
     ),
     (
+        "merge_scales",
+        "normalisation, a difference and a quotient",
+        lambda: graph(x(), scale("d", "x"), scale("q", "d")),
+        """
+        x: 1x2x6x6 = input()
+        q: 1x2x6x6 = scale(x) bias=%q.merged.bias weight=%q.merged.weight
+        return q
+        """,
+    ),
+    (
+        "merge_scales",
+        "not one that is read elsewhere, or is clamped",
+        lambda: graph(
+            x(), scale("d", "x"), scale("q", "d"), scale("r", "q").with_attrs(lo=0.0), scale("s", "r"), returns="s d"
+        ),
+        """
+        x: 1x2x6x6 = input()
+        d: 1x2x6x6 = scale(x) bias=%d.bias weight=%d.weight
+        r: 1x2x6x6 = scale(d) lo=0.0 bias=%r.merged.bias weight=%r.merged.weight
+        s: 1x2x6x6 = scale(r) bias=%s.bias weight=%s.weight
+        return s, d
+        """,
+    ),
+    (
         "merge_slices",
         "not of something else",
         lambda: graph(x(), node("r", "slice", "x", (1, 1, 6, 6), start=(1, 0, 0), stop=(2, 6, 6), step=(1, 1, 1))),
@@ -457,6 +481,18 @@ def test_folding_scales_rows_and_keeps_zeros():
     folded = after("fold_batch_norm", g)
     np.testing.assert_array_equal(folded.constant(folded["b"], "weight").reshape(2, 2), [[2 * 2, 3 * 2], [0, 5 * 3]])
     np.testing.assert_array_equal(folded.constant(folded["b"], "bias"), [10 * 2 + 10, 20 * 3 + 20])
+
+
+def test_merged_scales_are_one_after_the_other():
+    merged = after("merge_scales", graph(x(), scale("d", "x"), scale("q", "d")))
+    np.testing.assert_array_equal(merged.constant(merged["q"], "weight"), [4, 9])
+    np.testing.assert_array_equal(merged.constant(merged["q"], "bias"), [2 * 10 + 10, 3 * 20 + 20])
+
+
+def test_scales_whose_product_overflows_stay_apart():
+    g = graph(x(), scale("d", "x"), scale("q", "d"))
+    g.constants["d.weight"][:] = g.constants["q.weight"][:] = 1e30
+    assert after("merge_scales", g) == g
 
 
 def test_merged_matrices_and_added_rows_hold_the_values():

@@ -204,6 +204,29 @@ def test_embeddings_are_native_and_check_their_ids(batch):
         engine(ids)
 
 
+class Mixed(nn.Module):
+    """Tokens, features of all tokens and numbers of all features meet: gates as language models have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.gate, self.one = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 1)
+        self.register_buffer("places", torch.randn(1, 40, 12))
+
+    def forward(self, x):
+        y = self.up(x) * F.silu(self.gate(x)) - self.gate(x) ** 3
+        y = y * self.one(y) / 2 + 1
+        return y * y[:, :1] if x.shape[1] != 40 else torch.maximum(y * self.places, y)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8), (3, 2, 8), (1, 40, 8), (3, 40, 8)])
+def test_arithmetic_of_tokens(shape):
+    model = Mixed().eval()
+    engine = compiled(model, shape)
+    assert_agrees(engine, model, shape)
+    if shape[1] == 40:
+        assert not left_to_torch(engine)
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 8), (2, 40, 8), (5, 8)])
 def test_matrices_and_layer_norm_on_few_and_many_tokens(shape):
     model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.LayerNorm(20), nn.Linear(20, 5)).eval()

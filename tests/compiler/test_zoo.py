@@ -13,6 +13,7 @@ QUICK = {
     "alexnet_cifar": None,
     "cifar10_resnet20": None,
     "cifar10_resnet56": None,
+    "edsr": (3, 12, 15),
     "efficientnet_lite0": (3, 64, 64),
     "espcn": (1, 20, 17),
     "resnet18": (3, 64, 64),
@@ -74,7 +75,6 @@ def test_a_model_of_the_zoo_at_batch_8(name):
 # Model, what its inputs are (the shape of an image, or options of example_inputs), what may be left to PyTorch.
 PARTLY_NATIVE = [
     ("bert_base", {"length": 32}, set()),
-    ("edsr", (3, 12, 15), {"aten.sub.Tensor", "aten.add.Tensor"}),
     ("gru_timit", {"length": 3}, set()),
     ("lstm_timit", {"length": 3}, set()),
     ("minilm", {"length": 24}, set()),

@@ -58,6 +58,13 @@ CASES = {
     "scale": (lambda: nn.Sequential(nn.MaxPool2d(2), norm()), IMAGE),
     "clamp": (lambda: nn.Sequential(nn.MaxPool2d(1), nn.ReLU6()), IMAGE),
     "add": (lambda: Calls(lambda own, x: x + x.relu()), IMAGE),
+    "product": (lambda: Calls(lambda own, x: x * own[0](x), nn.Conv2d(8, 8, 1)), IMAGE),
+    "difference of features": (lambda: Calls(lambda own, x: own[0](x) - x, nn.Linear(12, 12)), ROWS),
+    "squeeze and excitation": (
+        lambda: Calls(lambda own, x: own[1](x * own[0](x.mean((2, 3), True)).sigmoid()), nn.Conv2d(8, 8, 1), norm()),
+        IMAGE,
+    ),
+    "numbers": (lambda: Calls(lambda own, x: 2 - x.relu() * 3), IMAGE),
     "max pool": (lambda: nn.MaxPool2d(3, 2, 1), IMAGE),
     "average pool": (lambda: nn.AvgPool2d(3, 2, 1), IMAGE),
     "mean": (lambda: nn.AdaptiveAvgPool2d(1), IMAGE),

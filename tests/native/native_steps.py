@@ -55,7 +55,7 @@ class Case:
 
 ARRAYS = {"start", "index", "value", "bias", "scale_y", "scale_x", "weight", "table", "added", "slope"}
 ARRAYS |= {"panels", "place", "rest", "h_start", "c_start"}
-POSITIONS = {"out", "residual", "rows", "columns", "planes", "q", "k", "v", "x", "y"}
+POSITIONS = {"out", "residual", "rows", "columns", "planes", "q", "k", "v", "x", "y", "a", "b"}
 """Fields that hold positions; cases keep them as arrays."""
 
 
@@ -445,12 +445,15 @@ def embedding(seed: int = 0, batch: int = 2, length: int = 19, channels: int = 5
     return Case("embedding", arguments, f32(channels * batch * stride, rng), [ids.view(np.float32)])
 
 
-def constant(seed: int = 0, batch: int = 2, channels: int = 3, length: int = 6) -> Case:
+def constant(seed: int = 0, batch: int = 2, channels: int = 3, length: int = 6, rows: int = 1) -> Case:
     """Planes that are written once, when the program is made."""
     rng = np.random.default_rng(seed)
-    arguments = {"batch": batch, "stride": length + 1, "out": i32(np.arange(channels) * batch * (length + 1))}
+    stride = rows * (length + 1)
+    arguments = {"batch": batch, "stride": stride, "out": i32(np.arange(channels) * batch * stride)}
+    if rows > 1:
+        arguments |= {"rows": rows, "pitch": length + 1}
     return Case(
-        "constant", arguments | {"value": f32(channels * length, rng)}, f32(channels * batch * (length + 1), rng)
+        "constant", arguments | {"value": f32(channels * rows * length, rng)}, f32(channels * batch * stride, rng)
     )
 
 
@@ -508,6 +511,29 @@ def scale(seed: int = 0, batch: int = 3, features: int = 37, act: list[Any] | No
         **({"act": act} if act else {}),
     }
     return Case("pointwise", arguments, f32(3 + 2 * batch * stride, rng))
+
+
+def binary(
+    seed: int = 0,
+    function: str = "mul",
+    grid: tuple[int, int, int, int, int] = (2, 30, 7, 4, 5),
+    planes: int = 3,
+    each: bool = False,
+) -> Case:
+    """A function of two stacks of planes in any order; with `each` the second is one number a plane and sample."""
+    rng = np.random.default_rng(seed)
+    reach = len(inside(grid))
+    places = 5 + reach * rng.permutation(3 * planes)
+    end = 5 + 3 * planes * reach
+    arguments = {
+        "function": function,
+        "a": i32(places[:planes]),
+        "b": i32(end + rng.permutation(planes)) if each else i32(places[planes : 2 * planes]),
+        "y": i32(places[2 * planes :]),
+        "grid": list(grid),
+        **({"b_stride": planes + 2} if each else {}),
+    }
+    return Case("binary", arguments, f32(end + grid[0] * (planes + 2), rng))
 
 
 def interleave(
@@ -609,11 +635,14 @@ def every_case() -> dict[str, Case]:
         "layer_norm": layer_norm(),
         "embedding": embedding(),
         "constant": constant(),
+        "constant_image": constant(rows=3),
         "word_mean": word_mean(),
         "unit": unit(),
         "interleave": interleave()[0],
         "pointwise": pointwise(),
         "scale": scale(),
+        "binary": binary(),
+        "binary_each": binary(each=True).changed(act=["silu"]),
         "taps_act": taps().changed(act=["silu"]),
         "dense_act": dense().changed(act=["silu"]),
         "winograd_act": winograd()[0].changed(act=["silu"]),

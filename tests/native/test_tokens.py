@@ -140,6 +140,17 @@ def test_a_constant_is_there_before_the_first_run(isa):
 
 
 @every_isa
+def test_a_constant_of_several_rows_leaves_the_padding_between_them(isa):
+    case = steps.constant(rows=4)
+    program = _native.Program(len(case.arena), [], 1, isa)
+    case.add(program)
+    found = program.arena()[: 3 * 2 * 4 * 7].reshape(3, 2, 4, 7)
+    wanted = np.zeros((3, 2, 4, 7), np.float32)
+    wanted[..., :6] = case.arguments["value"].reshape(3, 1, 4, 6)
+    np.testing.assert_array_equal(found, wanted)
+
+
+@every_isa
 @many
 @given(seed=seeds, batch=st.integers(1, 3), length=st.integers(1, 600), channels=st.integers(1, 9))
 def test_word_mean(isa, seed, batch, length, channels):

@@ -290,6 +290,10 @@ CONSTANT = [
     ("as many values", {"value": ONE_FLOAT}),
     ("output plane lies outside", {"batch": 2**29}),
     ("output plane lies outside", {"out": i32(0, 0, -1)}),
+    ("at least one row", {"rows": 0}),
+    ("as many values", {"rows": 4}),
+    ("pitch is out of range", {"pitch": -1}),
+    ("output plane lies outside", {"rows": 2, "pitch": 10**6}),
 ]
 RECURRENT = [
     ("unknown cell 'gr'", {"cell": "gr"}),

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from ..graph import Array, Node, Shape
 from ..layout import Rows, RowsView
 from ..lowering import Lowering, Weights, epilogue_fields
@@ -48,19 +46,10 @@ def _over_tokens(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
     low.values[node.name] = target
 
 
-def channelwise(low: Lowering, node: Node, weight: Array, bias: Array, residual: str | None = None) -> None:
-    """y[c] = weight[c] x[c] + bias[c] (+ residual[c]): one tap a plane."""
+def channelwise(low: Lowering, node: Node, weight: Array, bias: Array) -> None:
+    """y[c] = weight[c] x[c] + bias[c]: one tap a plane."""
     source = low.planes(node.inputs[0])
-    other = low.planes(residual) if residual else None
-    if other:
-        source.grid.merge(other.grid)
     target = low.new_planes(source.grid, len(weight), source.h, source.w)
     weights = Weights(weight[:, None], bias, len(weight), node.shape[0] * source.h * source.w)
-    low.taps([source], [(0, (0, 0))], target, weights, other)
+    low.taps([source], [(0, (0, 0))], target, weights, None)
     low.values[node.name] = target
-
-
-def ones(node: Node) -> tuple[Array, Array]:
-    """Weight and bias that change nothing."""
-    size = node.shape[1 if len(node.shape) == 4 else -1]
-    return np.ones(size, np.float32), np.zeros(size, np.float32)

@@ -2,7 +2,7 @@
 
 | op | inputs | attributes | constants |
 | --- | --- | --- | --- |
-| add | a, b [N, C, H, W] or [N, S, C] | | |
+| add | a, b [N, C, H, W], [N, S, C] or [N, C] | | |
 """
 
 from torch import fx
@@ -10,9 +10,9 @@ from torch import fx
 from ..graph import Graph, Node, Shape
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
-from . import _affine
 from ._affine import many_tokens
-from .constant import constant_tokens, is_tokens_constant
+from ._binary import binary
+from .constant import constant_like, is_tokens_constant
 
 
 @captures("aten.add.Tensor")
@@ -23,10 +23,10 @@ def capture(c: Converter, node: fx.Node) -> Node:
         a, b = b, a
     computed(c, a)
     if many_tokens(shape_of(node)) and is_tokens_constant(c, b) and shape_of(a) == shape_of(node):
-        other = constant_tokens(c, b, shape_of(node))
+        other = constant_like(c, b, shape_of(node))
         return Node(node.name, "add", (c.name(a), other), shape_of(node))
     computed(c, b)
-    require((rank(a) == 4 or many_tokens(shape_of(a))) and shape_of(a) == shape_of(b))
+    require(2 <= rank(a) <= 4 and shape_of(a) == shape_of(b))
     return c.make(node, "add", [a, b])
 
 
@@ -37,4 +37,4 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("add", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
-    _affine.channelwise(low, node, *_affine.ones(node), residual=node.inputs[1])
+    binary(low, node, "add")

@@ -11,7 +11,7 @@ from ..graph import Graph, Node, Shape
 from ..layout import PlaneView
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
-from .constant import constant_tokens
+from .constant import constant_like
 
 
 @captures("aten.cat.default")
@@ -28,7 +28,7 @@ def _joined(c: Converter, node: fx.Node, tensors: list[fx.Node]) -> Node:
     """Tokens after tokens, a class token before the others."""
     n, _, width = shape_of(node)
     names = [
-        constant_tokens(c, t, (n, shape_of(t)[1], width)) if c.is_constant(t) and rank(t) == 3 else c.name(t)
+        constant_like(c, t, (n, shape_of(t)[1], width)) if c.is_constant(t) and rank(t) == 3 else c.name(t)
         for t in tensors
     ]
     computed(c, *(t for t in tensors if not c.is_constant(t)))
