@@ -42,4 +42,14 @@ void interleave(const float* const* rows, int factor, float* y, int64_t n) {
   }
 }
 
+void widen(const float* __restrict x, const int32_t* at, const int32_t* next, const float* share, float* __restrict y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = (1.0f - share[i]) * x[at[i]] + share[i] * x[next[i]];
+}
+
+void mix(const float* a, const float* b, float share, float* y, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, load(a + i) * (1.0f - share) + load(b + i) * share);
+  for (; i < n; i++) y[i] = a[i] * (1.0f - share) + b[i] * share;
+}
+
 }  // namespace

@@ -196,6 +196,9 @@ struct Kernels {
   void (*copy_row)(const float* x, int64_t step, float* y, int64_t n);
   // y[i] = rows[i % factor][i / factor] for i < n; factor is at most kMaxFactor
   void (*interleave)(const float* const* rows, int factor, float* y, int64_t n);
+  // y[i] = (1 - share[i]) * x[at[i]] + share[i] * x[next[i]]; y is no part of x
+  void (*widen)(const float* x, const int32_t* at, const int32_t* next, const float* share, float* y, int64_t n);
+  void (*mix)(const float* a, const float* b, float share, float* y, int64_t n);  // y[i] = (1 - share) * a[i] + share * b[i]
   float (*sum)(const float* x, int64_t n);
   float (*dot)(const float* x, const float* y, int64_t n);
   void (*attention)(const Attention& a, int64_t begin, int64_t count);  // at most kMaxQueries vectors of queries

@@ -355,6 +355,8 @@ openwork::Kernels table(const char* name) {
   k.sum_pool = pool<false>;
   k.copy_row = copy_row;
   k.interleave = interleave;
+  k.widen = widen;
+  k.mix = mix;
   k.sum = sum;
   k.dot = dot;
   k.gates[0] = gates_f32<Cell::gru>;

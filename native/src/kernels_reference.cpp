@@ -151,6 +151,14 @@ void interleave(const float* const* rows, int factor, float* y, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = rows[i % factor][i / factor];
 }
 
+void widen(const float* x, const int32_t* at, const int32_t* next, const float* share, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = static_cast<float>((1.0 - share[i]) * x[at[i]] + static_cast<double>(share[i]) * x[next[i]]);
+}
+
+void mix(const float* a, const float* b, float share, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = static_cast<float>((1.0 - share) * a[i] + static_cast<double>(share) * b[i]);
+}
+
 float sum(const float* x, int64_t n) {
   double total = 0;
   for (int64_t i = 0; i < n; i++) total += x[i];
@@ -344,6 +352,8 @@ const Kernels& reference_kernels() {
     k.sum_pool = pool<false>;
     k.copy_row = copy_row;
     k.interleave = interleave;
+    k.widen = widen;
+    k.mix = mix;
     k.sum = sum;
     k.dot = dot;
     k.gates[0] = gates<Cell::gru>;

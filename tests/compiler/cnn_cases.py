@@ -148,6 +148,28 @@ ENLARGEMENTS = {
     "repeated 3x5": lambda: does(lambda x: F.interpolate(x, scale_factor=(3, 5))),
     "repeated exactly": lambda: does(lambda x: F.interpolate(x, size=(22, 36), mode="nearest-exact")),
     "repeated, unchanged": lambda: does(lambda x: F.interpolate(x, size=(11, 9)).relu()),
+    **{
+        f"bilinear {options}": lambda o=options: does(lambda x: F.interpolate(x, mode="bilinear", **o))
+        for options in (
+            {"scale_factor": 2},
+            {"scale_factor": 2, "align_corners": True},
+            {"scale_factor": (3, 1.7), "align_corners": False},
+            {"scale_factor": 0.6, "recompute_scale_factor": True},
+            {"size": (5, 40)},
+            {"size": (11, 4), "align_corners": True},
+            {"size": (1, 1)},
+        )
+    },
+    "bilinear, between convs": lambda: nn.Sequential(
+        conv(5, 3), nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), nn.Conv2d(5, 3, 3, padding=1)
+    ),
+    "bilinear, joined": lambda: does(
+        lambda c, d, x: d(torch.cat([F.interpolate(c(x).relu(), (11, 9), mode="bilinear"), x], 1)),
+        conv(4, 3, stride=2),
+        nn.Conv2d(10, 5, 3, padding=1),
+    ),
+    "bilinear, from one pixel": lambda: does(lambda x: F.interpolate(x.mean((2, 3), True), (7, 8), mode="bilinear")),
+    "bilinear, unchanged": lambda: does(lambda x: F.interpolate(x, (11, 9), mode="bilinear").relu()),
     "repeated pixel": lambda: does(lambda c, x: F.interpolate(c(x.mean((2, 3), True)), (11, 9)) + x, conv(6, 1)),
 }
 

@@ -34,8 +34,13 @@ def sparse(name, sparsity=0.8):
             for name_of, weight in module.named_parameters():
                 if "weight" in name_of:
                     weight.data[torch.rand(weight.shape) < sparsity] = 0
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            # outputs as large as inputs: else a hundred layers in a row fade, explode, or magnify every rounding error
+    return normed(model)
+
+
+def normed(model):
+    """The model with outputs as large as inputs: else a hundred layers in a row fade, explode, or magnify rounding."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
             weight = module.weight.data
             weight /= (weight.square().sum() / len(weight)).sqrt()
     return model
@@ -54,6 +59,15 @@ def check(name, batch, image=None, **options):
 @pytest.mark.parametrize("name", QUICK)
 def test_a_model_of_the_zoo(name, batch):
     check(name, batch, QUICK[name])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_unet_that_interpolates(batch):
+    torch.manual_seed(0)
+    model = normed(lively(models.resolve("unet", weights=None, upsampling="bilinear"), 0.8))
+    engine = compiled(model, (batch, 3, 36, 48))
+    assert left_to_torch(engine) == []
+    assert_agrees(engine, model, (batch, 3, 36, 48))
 
 
 @pytest.mark.slow

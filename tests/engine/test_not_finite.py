@@ -95,6 +95,7 @@ CASES = {
     ),
     "split": (lambda: Calls(lambda own, x: torch.cat(x.chunk(2, 1)[::-1], 1)), IMAGE),
     "upsampling": (lambda: nn.Upsample(scale_factor=2, mode="nearest"), IMAGE),
+    "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), IMAGE),
     "sigmoid": (lambda: nn.Sequential(nn.MaxPool2d(2), nn.Sigmoid()), IMAGE),
     "recurrent": (lambda: Calls(lambda own, x: own[0](x)[0], nn.GRU(12, 5, batch_first=True)), WORDS),
     "recurrent, final state": (lambda: Calls(lambda own, x: own[0](x)[1], nn.GRU(12, 5)), WORDS),

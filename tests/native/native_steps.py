@@ -54,7 +54,7 @@ class Case:
 
 
 ARRAYS = {"start", "index", "value", "bias", "scale_y", "scale_x", "weight", "table", "added", "slope"}
-ARRAYS |= {"panels", "place", "rest", "h_start", "c_start"}
+ARRAYS |= {"panels", "place", "rest", "h_start", "c_start", "row", "row_share", "column", "column_share"}
 POSITIONS = {"out", "residual", "rows", "columns", "planes", "q", "k", "v", "x", "y", "a", "b"}
 """Fields that hold positions; cases keep them as arrays."""
 
@@ -555,6 +555,27 @@ def interleave(
     return Case("interleave", dict(**source, **target, batch=n, factor=list(factor), size=[h, w]), arena), wanted
 
 
+def bilinear(
+    seed: int = 0, shape: tuple[int, int, int, int] = (2, 3, 7, 5), size: tuple[int, int] = (9, 11)
+) -> tuple[Case, np.ndarray]:
+    """Images brought to another size with random places and shares, and what must come out."""
+    rng = np.random.default_rng(seed)
+    x = f32(shape, rng)
+    source, end = view("x", -1, shape, gap=2)
+    target, total = view("y", -1, (*shape[:2], *size), gap=1, base=end)
+    arena = f32(total, rng)
+    place(x, arena, source, "x")
+    axes, wanted = {}, x.astype(np.float64)
+    for axis, (name, before, after) in enumerate(zip(("row", "column"), shape[2:], size, strict=True)):
+        at, share = rng.integers(0, before, after), rng.random(after).astype(np.float32)
+        axes |= {name: i32(at), f"{name}_share": share}
+        spread = share.reshape(-1, *[1] * (1 - axis)).astype(np.float64)
+        last = np.minimum(at + 1, before - 1)
+        wanted = wanted.take(at, 2 + axis) * (1 - spread) + wanted.take(last, 2 + axis) * spread
+    arguments = dict(**source, **target, batch=shape[0], size=[*shape[2:], *size], **axes)
+    return Case("bilinear", arguments, arena), wanted
+
+
 def recurrent(
     seed: int = 0,
     kind: str = "gru",
@@ -639,6 +660,7 @@ def every_case() -> dict[str, Case]:
         "word_mean": word_mean(),
         "unit": unit(),
         "interleave": interleave()[0],
+        "bilinear": bilinear()[0],
         "pointwise": pointwise(),
         "scale": scale(),
         "binary": binary(),

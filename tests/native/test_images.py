@@ -47,3 +47,48 @@ def test_interleaving_is_exact_and_writes_its_pixels_only(isa, seed, factor, sha
 def test_what_is_wrong_with_an_interleaving_is_said(message, changes):
     with pytest.raises(ValueError, match=message):
         steps.interleave()[0].changed(**changes).run("base")
+
+
+@every_isa
+@many
+@given(
+    seed=seeds,
+    shape=shapes,
+    size=st.tuples(st.integers(1, 20), st.integers(1, 90) | st.just(2100)),
+    threads=st.integers(1, 3),
+)
+def test_interpolation_mixes_four_pixels_and_writes_its_own_only(isa, seed, shape, size, threads):
+    case, wanted = steps.bilinear(seed, shape, size)
+    found = case.run(isa, threads)
+    np.testing.assert_allclose(found, case.run("reference"), rtol=1e-5, atol=1e-5)
+    pixels = steps.read((*shape[:2], *size), found, case.arguments, "y")
+    np.testing.assert_allclose(pixels, wanted, rtol=1e-5, atol=1e-5)
+    before = case.arena.copy()
+    steps.place(pixels, before, case.arguments, "y")
+    np.testing.assert_array_equal(found, before)
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("one place and share", {"row": steps.i32(0)}),
+        ("one place and share", {"column_share": np.zeros(3, np.float32)}),
+        ("reads outside the image", {"row": steps.i32([7] * 9)}),
+        ("reads outside the image", {"column": steps.i32([-1] * 11)}),
+        ("at least one row and column", {"size": [7, 0, 9, 11]}),
+        ("at least one row and column", {"size": [2**24, 5, 9, 11]}),
+        ("outside its buffer", {"size": [500, 5, 9, 11]}),
+        ("batch must be at least 1", {"batch": 0}),
+        ("outside its buffer", {"batch": 9}),
+        ("size has the wrong length", {"size": [7, 5]}),
+    ],
+)
+def test_what_is_wrong_with_an_interpolation_is_said(message, changes):
+    with pytest.raises(ValueError, match=message):
+        steps.bilinear()[0].changed(**changes).run("base")
+
+
+def test_as_many_planes_come_out_as_go_in():
+    case = steps.bilinear()[0]
+    with pytest.raises(ValueError, match="as many output as input planes"):
+        case.changed(y={**case.arguments["y"], "planes": steps.i32(0)}).run("base")
