@@ -7,8 +7,8 @@ inline vec bin_sub(vec a, vec b) { return a - b; }
 inline vec bin_mul(vec a, vec b) { return a * b; }
 inline vec bin_div(vec a, vec b) { return a / b; }
 // NaN wins on either side, as in PyTorch: a comparison with it is false.
-inline vec bin_maximum(vec a, vec b) { return (a > b) | (a != a) ? a : b; }
-inline vec bin_minimum(vec a, vec b) { return (a < b) | (a != a) ? a : b; }
+inline vec bin_maximum(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
+inline vec bin_minimum(vec a, vec b) { return ((a < b) | (a != a)) ? a : b; }
 
 // ONE: b is a single number. The last vector may be short, and nothing beyond it is read or written.
 template <vec (*F)(vec, vec), bool ONE>
