@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "activation.hpp"
-#include "step.hpp"
+#include "slabs.hpp"
 #include "tap_lists.hpp"
 
 namespace openwork {
@@ -16,6 +16,7 @@ class DenseStep final : public Step {
         step_(f.small("step")),
         tile_(f.numbers("tile", 2)),
         grid_(f.numbers("grid", 5)),
+        slabs_(f, limits.arena),
         x_stride_(f.integer("x_stride")),
         x_pitch_(f.integer("x_pitch")),
         value_(f.floats("value")),
@@ -28,7 +29,7 @@ class DenseStep final : public Step {
     require(step_ == 1 || step_ == 2, "pixels must lie 1 or 2 floats apart");
     require(tile_[0] >= 1 && tile_[0] <= kMaxRows, "rows in a tile must be 1 to 3");
     require(tile_[1] >= 1 && tile_[1] <= kMaxColumns, "columns in a tile must be 1 to 14");
-    inside_bits(grid_, limits.arena);  // checks the grid
+    inside_slabs(grid_, slabs_);  // checks the grid
     require_size(x_stride_, 0, "the input's stride is out of range");
     require_size(x_pitch_, 0, "the input's pitch is out of range");
     require(!out_.empty() && bias_.size() == (out_.size() + static_cast<size_t>(width_) - 1) / static_cast<size_t>(width_) * static_cast<size_t>(width_), "panels need one bias for each output");
@@ -37,36 +38,40 @@ class DenseStep final : public Step {
     start_ = lists.start;
     first_ = lists.first;
     require(value_.size() == static_cast<size_t>(start_.back()) * static_cast<size_t>(width_), "columns need one value for each output of the panel");
-    const int64_t reach = (batch() - 1) * int64_t{grid_[1]} + (height() - 1) * int64_t{grid_[2]} + columns();
-    require_inside(out_, reach, limits.arena, "an output plane lies outside the arena");
-    require_inside(residual_, reach, limits.arena, "a residual plane lies outside the arena");
+    const int64_t below = slabs_.most_rows(grid_[3]) - 1;  // of an image's rows in a slab, the first
+    const int64_t reach = (batch() - 1) * int64_t{grid_[1]} + below * int64_t{grid_[2]} + columns();
+    require_inside(out_, reach, slabs_.floats(), "an output plane lies outside the arena");
+    require_inside(residual_, reach, slabs_.floats(), "a residual plane lies outside the arena");
     const std::vector<int32_t> table = tap_table(f);
     offset_.reserve(lists.index.size());
     for (int32_t i : lists.index) {
       require(i >= 0 && static_cast<size_t>(i) < table.size(), "a tap's index lies outside its table");
       offset_.push_back(table[static_cast<size_t>(i)]);
     }
-    require_inside(offset_, (batch() - 1) * x_stride_ + (height() - 1) * x_pitch_ + (columns() - 1) * int64_t{step_} + 1, limits.arena, "a tap reads outside the arena");
+    require_inside(offset_, (batch() - 1) * x_stride_ + below * x_pitch_ + (columns() - 1) * int64_t{step_} + 1, slabs_.floats(), "a tap reads outside the arena");
     parts_ = static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, panels()));
-    tile_chunks_ = static_cast<int>(std::clamp<int64_t>(f.small("tile_chunks"), 1, batch() * height()));
-    require(int64_t{parts_} * tile_chunks_ < kMaxSize, "a dense step is cut into too many chunks");
+    tile_chunks_ = static_cast<int>(std::clamp<int64_t>(f.small("tile_chunks"), 1, batch() * (below + 1)));
+    require(int64_t{parts_} * tile_chunks_ * slabs_.count() < kMaxSize, "a dense step is cut into too many chunks");
   }
 
-  int chunks() const override { return parts_ * tile_chunks_; }
+  int chunks() const override { return parts_ * tile_chunks_ * slabs_.count(); }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
+    const int slab = chunk / (parts_ * tile_chunks_), piece = chunk % (parts_ * tile_chunks_);
+    const int64_t height = slabs_.height(slab, grid_[3]);
+    float* const arena = context.arena + slabs_.at(slab);
     const auto& family = kernels.dense[width_ / 32][step_ - 1];
     const auto [tile_rows, tile_columns] = fitting(kernels);
     const int64_t across = (columns() + tile_columns - 1) / tile_columns;    // tiles beside each other
-    const int64_t down = (height() + tile_rows - 1) / tile_rows;              // below each other in an image
-    const int64_t part = chunk % tile_chunks_, bands = batch() * down;
+    const int64_t down = (height + tile_rows - 1) / tile_rows;                // below each other in an image
+    const int64_t part = piece % tile_chunks_, bands = batch() * down;
     const int64_t band_begin = bands * part / tile_chunks_, band_end = bands * (part + 1) / tile_chunks_;
     const int64_t tiles = (band_end - band_begin) * across;
     if (tiles == 0) return;
-    const int64_t panel_begin = panels() * (chunk / tile_chunks_) / parts_, panel_end = panels() * (chunk / tile_chunks_ + 1) / parts_;
+    const int64_t panel_begin = panels() * (piece / tile_chunks_) / parts_, panel_end = panels() * (piece / tile_chunks_ + 1) / parts_;
     for (int64_t p = panel_begin; p < panel_end; p++) {
       const int64_t begin = start_[static_cast<size_t>(p)], taps = start_[static_cast<size_t>(p) + 1] - begin;
-      Dense dense = {context.arena, context.arena, offset_.data() + first_[static_cast<size_t>(p)], taps, value_.data() + begin * width_, bias_.data() + p * width_,
+      Dense dense = {arena, arena, offset_.data() + first_[static_cast<size_t>(p)], taps, value_.data() + begin * width_, bias_.data() + p * width_,
                      out_.data() + p * width_, residual_.empty() ? nullptr : residual_.data() + p * width_,
                      static_cast<int>(std::min<int64_t>(width_, static_cast<int64_t>(out_.size()) - p * width_)), x_pitch_, grid_[2], bounds_.lo, bounds_.hi, nullptr, 0};
       // While the tiles of a panel are worked on, the weights of the next one come closer, a share with each tile.
@@ -74,7 +79,7 @@ class DenseStep final : public Step {
       dense.ahead_step = (width_ + tiles - 1) / tiles;
       int64_t tile = 0;
       for (int64_t band = band_begin; band < band_end; band++) {
-        const int64_t image = band / down, row = height() * (band % down) / down, rows = height() * (band % down + 1) / down - row;
+        const int64_t image = band / down, row = height * (band % down) / down, rows = height * (band % down + 1) / down - row;
         for (int64_t c = 0; c < across; c++, tile++) {
           const int64_t column = columns() * c / across, count = columns() * (c + 1) / across - column;
           dense.ahead = next + tile * taps * dense.ahead_step;
@@ -101,14 +106,13 @@ class DenseStep final : public Step {
   }
 
   int64_t batch() const { return grid_[0]; }
-  int64_t height() const { return grid_[3]; }
   int64_t columns() const { return grid_[4]; }
   int64_t panels() const { return static_cast<int64_t>(first_.size()); }
 
   // The tile was tuned for one instruction set; another one may have fewer registers.
   std::pair<int, int> fitting(const Kernels& kernels) const {
     const auto& family = kernels.dense[width_ / 32][step_ - 1];
-    int rows = static_cast<int>(std::min<int64_t>(tile_[0], height())), columns = static_cast<int>(std::min<int64_t>(tile_[1], this->columns()));
+    int rows = static_cast<int>(std::min<int64_t>(tile_[0], grid_[3])), columns = static_cast<int>(std::min<int64_t>(tile_[1], this->columns()));
     while (rows > 1 && !family[rows - 1][columns - 1]) rows--;
     while (columns > 1 && !family[rows - 1][columns - 1]) columns--;
     return {rows, columns};
@@ -116,6 +120,7 @@ class DenseStep final : public Step {
 
   int width_, step_;
   std::vector<int> tile_, grid_;
+  Slabs slabs_;
   int64_t x_stride_, x_pitch_;
   std::vector<int32_t> start_, first_, offset_;
   Held<float> value_, bias_;

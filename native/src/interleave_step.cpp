@@ -13,10 +13,12 @@ class InterleaveStep final : public PlaneStep {
         batch_(f.integer("batch")),
         factor_(f.numbers("factor", 2)),
         size_(f.numbers("size", 2)),
-        x_(f.inner("x")),
-        y_(f.inner("y")) {
+        x_(f.inner("x"), limits),
+        y_(f.inner("y"), limits) {
     x_.check_head(limits);
     y_.check_target(limits);
+    require_whole(x_);
+    require_whole(y_);
     require_size(batch_, 1, "batch must be at least 1");
     for (int factor : factor_) require(factor >= 1 && factor <= kMaxFactor, "factors must be 1 to 64");
     for (int size : size_) require(size >= 1 && size < (1 << 24), "an image needs at least one row and column");
@@ -34,8 +36,12 @@ class InterleaveStep final : public PlaneStep {
     return "interleave_f32_" + std::to_string(factor_[0]) + "x" + std::to_string(factor_[1]) + "_" + kernels.name;
   }
 
- protected:
-  void run_plane(const Kernels& kernels, const Context& context, size_t c) const override {
+  void run(const Kernels& kernels, const Context& context, int chunk) const override {
+    for_planes(chunk, [&](size_t c) { run_plane(kernels, context, c); });
+  }
+
+ private:
+  void run_plane(const Kernels& kernels, const Context& context, size_t c) const {
     const float* rows[kMaxFactor];
     for (int64_t n = 0; n < batch_; n++)
       for (int y = 0; y < size_[0]; y++) {
@@ -46,7 +52,6 @@ class InterleaveStep final : public PlaneStep {
       }
   }
 
- private:
   int64_t batch_;
   std::vector<int> factor_, size_;
   View x_, y_;

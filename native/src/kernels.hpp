@@ -193,7 +193,8 @@ struct Kernels {
   void (*scale)(const float* x, const float* weight, const float* bias, float* y, int64_t n);
   void (*max_pool)(const Window&);
   void (*sum_pool)(const Window&);
-  void (*copy_row)(const float* x, int64_t step, float* y, int64_t n);
+  // y[r * y_pitch + i] = x[r * x_pitch + i * step] for r < rows, i < n; reads and writes nothing between
+  void (*copy_rows)(const float* x, int64_t x_pitch, int64_t step, float* y, int64_t y_pitch, int64_t rows, int64_t n);
   // y[i] = rows[i % factor][i / factor] for i < n; factor is at most kMaxFactor
   void (*interleave)(const float* const* rows, int factor, float* y, int64_t n);
   // y[i] = (1 - share[i]) * x[at[i]] + share[i] * x[next[i]]; y is no part of x

@@ -218,22 +218,6 @@ void pool(const Window& p) {
   }
 }
 
-void copy_row(const float* x, int64_t step, float* y, int64_t n) {
-  if (step == 1) {
-    std::memmove(y, x, sizeof(float) * static_cast<size_t>(n));  // a hostile program may copy onto itself
-  } else if (step == 2) {
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8) *reinterpret_cast<Short<8>::unaligned*>(y + i) = strided<8, 2>(x + 2 * i);
-    if (i + 4 <= n) {
-      *reinterpret_cast<Short<4>::unaligned*>(y + i) = strided<4, 2>(x + 2 * i);
-      i += 4;
-    }
-    for (; i < n; i++) y[i] = x[2 * i];
-  } else {
-    for (int64_t i = 0; i < n; i++) y[i] = x[i * step];
-  }
-}
-
 // Four sums at a time, so that additions overlap.
 template <class F>
 float reduced(const F& at, int64_t n) {
@@ -353,7 +337,7 @@ openwork::Kernels table(const char* name) {
   k.scale = scale;
   k.max_pool = pool<true>;
   k.sum_pool = pool<false>;
-  k.copy_row = copy_row;
+  k.copy_rows = copy_rows;
   k.interleave = interleave;
   k.widen = widen;
   k.mix = mix;

@@ -143,8 +143,9 @@ void pool(const Window& p) {
     }
 }
 
-void copy_row(const float* x, int64_t step, float* y, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = x[i * step];
+void copy_rows(const float* x, int64_t x_pitch, int64_t step, float* y, int64_t y_pitch, int64_t rows, int64_t n) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < n; i++) y[r * y_pitch + i] = x[r * x_pitch + i * step];
 }
 
 void interleave(const float* const* rows, int factor, float* y, int64_t n) {
@@ -350,7 +351,7 @@ const Kernels& reference_kernels() {
     k.scale = scale;
     k.max_pool = pool<true>;
     k.sum_pool = pool<false>;
-    k.copy_row = copy_row;
+    k.copy_rows = copy_rows;
     k.interleave = interleave;
     k.widen = widen;
     k.mix = mix;

@@ -4,7 +4,7 @@
 #include <bit>
 
 #include "activation.hpp"
-#include "step.hpp"
+#include "slabs.hpp"
 #include "tap_lists.hpp"
 
 namespace openwork {
@@ -19,7 +19,8 @@ class TapsStep final : public Step {
         bias_(f.floats("bias")),
         out_(f.positions("out")),
         residual_(f.positions("residual")),
-        inside_(inside_bits(f.numbers("grid"), limits.arena)),
+        slabs_(f, limits.arena),
+        inside_(inside_slabs(f.numbers("grid"), slabs_)),
         bounds_(f),
         act_(f) {
     require(mb_ == 1 || mb_ == 2 || mb_ == 4 || mb_ == 8, "rows in a block must be 1, 2, 4 or 8");
@@ -32,31 +33,34 @@ class TapsStep final : public Step {
     require(bias_.size() == rows, "taps need one bias for each row");
     require(out_.size() == rows, "taps need one output plane for each row");
     require(residual_.empty() || residual_.size() == rows, "taps need one residual plane for each row, or none");
-    const int64_t reach = static_cast<int64_t>(inside_.size()) * kUnit;
-    require_inside(out_, reach, limits.arena, "an output plane lies outside the arena");
-    require_inside(residual_, reach, limits.arena, "a residual plane lies outside the arena");
+    const int64_t reach = static_cast<int64_t>(inside_.front().size()) * kUnit;  // no slab is higher than the first
+    require_inside(out_, reach, slabs_.floats(), "an output plane lies outside the arena");
+    require_inside(residual_, reach, slabs_.floats(), "a residual plane lies outside the arena");
     const std::vector<int32_t> table = tap_table(f);
     offset_.reserve(lists.index.size());
     for (int32_t i : lists.index) {
       require(i >= 0 && static_cast<size_t>(i) < table.size(), "a tap's index lies outside its table");
       offset_.push_back(table[static_cast<size_t>(i)]);
     }
-    require_inside(offset_, reach, limits.arena, "a tap reads outside the arena");
+    require_inside(offset_, reach, slabs_.floats(), "a tap reads outside the arena");
     cut_rows(std::max(1, f.small("row_chunks")));
-    tile_chunks_ = static_cast<int>(std::clamp<int64_t>(f.small("tile_chunks"), 1, static_cast<int64_t>(inside_.size())));
-    require((static_cast<int64_t>(row_cut_.size()) - 1) * tile_chunks_ < kMaxSize, "taps are cut into too many chunks");
+    tile_chunks_ = static_cast<int>(std::clamp<int64_t>(f.small("tile_chunks"), 1, static_cast<int64_t>(inside_.front().size())));
+    require((static_cast<int64_t>(row_cut_.size()) - 1) * tile_chunks_ * slabs_.count() < kMaxSize, "taps are cut into too many chunks");
   }
 
-  int chunks() const override { return (static_cast<int>(row_cut_.size()) - 1) * tile_chunks_; }
+  int chunks() const override { return slab_chunks() * slabs_.count(); }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
-    const Taps taps = {context.arena, context.arena,  start_.data(), first_.data(), offset_.data(), value_.data(),
+    const int slab = chunk / slab_chunks();
+    float* const arena = context.arena + slabs_.at(slab);
+    const std::vector<uint16_t>& inside = inside_[static_cast<size_t>(slab)];
+    const Taps taps = {arena,         arena,          start_.data(), first_.data(), offset_.data(), value_.data(),
                        bias_.data(),  out_.data(),    residual_.empty() ? nullptr : residual_.data(),
-                       inside_.data(), bounds_.lo, bounds_.hi};
+                       inside.data(), bounds_.lo, bounds_.hi};
     const auto& family = kernels.taps[std::countr_zero(static_cast<unsigned>(mb_))];
     const int widest = fitting(kernels);
-    const int64_t vectors = static_cast<int64_t>(inside_.size()) * (kUnit / kernels.lanes);
-    const int rows = chunk / tile_chunks_, part = chunk % tile_chunks_;
+    const int64_t vectors = static_cast<int64_t>(inside.size()) * (kUnit / kernels.lanes);
+    const int rows = chunk % slab_chunks() / tile_chunks_, part = chunk % tile_chunks_;
     const int block_begin = row_cut_[static_cast<size_t>(rows)], block_end = row_cut_[static_cast<size_t>(rows) + 1];
     // Tiles of a chunk differ by at most one vector: a short last tile would waste most of its broadcasts.
     const int64_t first = vectors * part / tile_chunks_, count = vectors * (part + 1) / tile_chunks_ - first;
@@ -80,6 +84,8 @@ class TapsStep final : public Step {
   }
 
  private:
+  int slab_chunks() const { return (static_cast<int>(row_cut_.size()) - 1) * tile_chunks_; }
+
   // A few blocks at a time, so that their tile still lies in the first cache when the activation comes over it.
   void run_activated(const Kernels& kernels, TapsKernel kernel, const Taps& taps, int64_t q, int64_t n, int block_begin, int block_end) const {
     const int each = std::max(1, 32 / mb_);
@@ -126,7 +132,8 @@ class TapsStep final : public Step {
   std::vector<int32_t> start_, first_, offset_;
   Held<float> value_, bias_;
   std::vector<int32_t> out_, residual_;
-  std::vector<uint16_t> inside_;
+  Slabs slabs_;
+  std::vector<std::vector<uint16_t>> inside_;
   std::vector<int> row_cut_;
   Bounds bounds_;
   Activation act_;

@@ -152,6 +152,29 @@ GOLDEN = [
         """,
     ),
     (
+        "merge_added_convs",
+        "the shortcut of a residual block is part of the sum; kernels of 3x3, several readers and clamps keep apart",
+        lambda: graph(
+            x((1, 2, 6, 6)),
+            conv("a", "x", (1, 3, 6, 6)),
+            conv("b", "x", (1, 3, 6, 6)),
+            conv("c", "x a", (1, 3, 6, 6), lo=0.0),
+            conv("d", "x b", (1, 3, 6, 6)),
+            conv("e", "x", (1, 3, 6, 6), lo=0.0),
+            conv("f", "x e", (1, 3, 6, 6)),
+            returns="c d f b",
+        ),
+        """
+        x: 1x2x6x6 = input()
+        b: 1x3x6x6 = conv(x) dilation=(1,1) groups=1 padding=(0,0) stride=(1,1) bias=%b.bias weight=%b.weight
+        c: 1x3x6x6 = conv_sum(x, x) groups=1 lo=0.0 strides=((1,1),(1,1)) bias=%c.bias.sum weight=%c.weight.sum
+        d: 1x3x6x6 = conv(x, b) dilation=(1,1) groups=1 padding=(0,0) stride=(1,1) bias=%d.bias weight=%d.weight
+        e: 1x3x6x6 = conv(x) dilation=(1,1) groups=1 lo=0.0 padding=(0,0) stride=(1,1) bias=%e.bias weight=%e.weight
+        f: 1x3x6x6 = conv(x, e) dilation=(1,1) groups=1 padding=(0,0) stride=(1,1) bias=%f.bias weight=%f.weight
+        return c, d, f, b
+        """,
+    ),
+    (
         "merge_linears",
         "few tokens are rows, and stay apart",
         lambda: graph(

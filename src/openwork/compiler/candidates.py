@@ -94,7 +94,7 @@ def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> I
         yield from (replace(choice, tile=(s,), row_chunks=chunks) for s in samples)
         return
     if choice.op == "dense":
-        h, w = base.fields["grid"][3:]
+        h, w = _grid(base)[3:]
         shapes = _dense_tiles(isa, choice.rows, h, w)
         found = [replace(choice, tile=shape) for shape in shapes[:3]]
     else:
@@ -129,6 +129,8 @@ def _dense_cost(isa: str, width: int, rows: int, columns: int) -> float:
 
 def _cut(base: Step, choice: Choice, threads: int, isa: str) -> Choice:
     """Positions are cut where there are enough of them, else outputs."""
+    if "slabs" in base.fields:
+        return choice  # one for each thread
     batch, _, pitch, h, _ = base.fields["grid"]
     lines = 1.0 if choice.op == "dense" else pitch / _native.lanes(isa)
     units = batch * h * lines / choice.tile[0]
@@ -137,10 +139,12 @@ def _cut(base: Step, choice: Choice, threads: int, isa: str) -> Choice:
     return replace(choice, row_chunks=2 * threads)
 
 
-def cuts(choice: Choice, threads: int) -> Iterator[Choice]:
+def cuts(base: Step, choice: Choice, threads: int) -> Iterator[Choice]:
     """The same kernel with the work cut in other ways."""
     ways = [(1, threads), (1, 4 * threads), (threads, 1), (4 * threads, 1), (threads, threads), (1, 1)]
-    if choice.op == "rows":
+    if "slabs" in base.fields:  # of a slab
+        ways = [(1, 1), (4, 1), (1, 4)]
+    elif choice.op == "rows":
         ways = [(1, 1), (threads, 1), (4 * threads, 1), (16 * threads, 1)]
     elif choice.op == "recurrent":
         ways = [(1, 1), (threads, 1), (4 * threads, 1)]
@@ -159,7 +163,7 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
     if choice.op == "rows":
         return taps * choice.rows / 16.0
     if choice.op == "dense":
-        batch, _, _, h, width = base.fields["grid"]
+        batch, _, _, h, width = _grid(base)
         rows, columns = choice.tile
         vectors = choice.rows / 16
         cost = max(vectors * rows * columns, vectors + rows * columns) / 2 + 0.5
@@ -169,5 +173,13 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
 
 
 def _positions(base: Step) -> int:
-    batch, stride, pitch, h, w = base.fields["grid"]
+    batch, stride, pitch, h, w = _grid(base)
     return int((batch - 1) * stride + (h - 1) * pitch + w)
+
+
+def _grid(base: Step) -> list[int]:
+    """Batch, stride, pitch, height and width of what is worked on at a time: all images, or a slab of one."""
+    grid: list[int] = list(base.fields["grid"])
+    if "slabs" in base.fields:
+        grid[3] = min(grid[3], base.fields["slabs"][2])
+    return grid

@@ -114,7 +114,7 @@ def compile_graph(
 ) -> Engine:
     """The engine of a captured graph; `model`, which it was captured from, says on `inputs` what is right."""
     threads, isa = settings.threads, settings.isa
-    lowered = lower(optimize(captured))
+    lowered = lower(optimize(captured), threads)
     program, layers = _tune(lowered, threads, isa, settings.tune, progress or (lambda done, total: None))
     facts = {
         **facts,

@@ -21,6 +21,27 @@ def round_up(value: int, unit: int = UNIT) -> int:
     return -(-value // unit) * unit
 
 
+@dataclass(eq=False)
+class Slabs:
+    """The stretches of the arena that hold images cut into slabs of rows, one for each thread.
+
+    What one thread works on then shares no cache line and no page with another one's, and stays in its core's caches
+    from layer to layer (docs/decisions/0011-slabs.md).
+    """
+
+    count: int
+    floats: int = 0
+    """From a slab to the next; known once planned."""
+
+    LEAST = 24
+    """Pixels of a slab below which threads had better share images and divide the outputs."""
+
+    def rows(self, batch: int, h: int, w: int) -> int:
+        """Rows of an image in a slab; 0 if such images are not cut."""
+        rows = -(-h // self.count)
+        return rows if self.count > 1 and batch == 1 and rows * w >= self.LEAST and rows * (self.count - 1) < h else 0
+
+
 class Grid:
     """Geometry shared by planes; union-find, so that merging is cheap and order does not matter."""
 
@@ -31,6 +52,8 @@ class Grid:
         self._before = (0, 0)
         self._after = (0, 0)
         self._sizes: set[tuple[int, int]] = set()
+        self._slabs: Slabs | None = None
+        self._slab_rows = -1  # not known yet; 0: images are whole
 
     @property
     def root(self) -> "Grid":
@@ -49,6 +72,33 @@ class Grid:
         g._before = (max(g._before[0], before[0]), max(g._before[1], before[1]))
         g._after = (max(g._after[0], after[0]), max(g._after[1], after[1]))
 
+    def cut(self, slabs: Slabs, h: int, w: int) -> None:
+        """Cut images of h x w into slabs, unless images that share the grid would be cut elsewhere."""
+        g = self.root
+        g._slabs = slabs
+        rows = slabs.rows(self.batch, h, w)
+        g._slab_rows = rows if g._slab_rows in (-1, rows) else 0
+
+    def keep_whole(self) -> None:
+        """For steps that know nothing of slabs."""
+        self.root._slab_rows = 0
+
+    @property
+    def slab_rows(self) -> int:
+        """Rows of an image in a slab; 0 if images are whole."""
+        return max(0, self.root._slab_rows)
+
+    @property
+    def slabs(self) -> list[int]:
+        """How images are cut, as a program writes it: slabs, floats from one to the next, rows in each."""
+        g = self.root
+        return [g._slabs.count, g._slabs.floats, g._slab_rows] if g._slabs and g._slab_rows > 0 else []
+
+    @property
+    def halo(self) -> list[int]:
+        """Rows above and below that readers reach."""
+        return [self.root._before[0], self.root._after[0]]
+
     def merge(self, other: "Grid") -> None:
         """From now on both are one grid."""
         a, b = self.root, other.root
@@ -56,6 +106,9 @@ class Grid:
             return
         assert a.batch == b.batch
         b._parent = a
+        if a._slab_rows != b._slab_rows:
+            a._slab_rows = max(a._slab_rows, b._slab_rows) if -1 in (a._slab_rows, b._slab_rows) else 0
+        a._slabs = a._slabs or b._slabs
         a._sizes |= b._sizes
         a._rows, a._pitch = max(a._rows, b._rows), max(a._pitch, b._pitch)
         a._before = (max(a._before[0], b._before[0]), max(a._before[1], b._before[1]))
@@ -63,29 +116,39 @@ class Grid:
 
     @property
     def pitch(self) -> int:
-        """Floats from a row to the next."""
-        return self.root._pitch
+        """Floats from a row to the next; whole vectors where they cost nothing, so that fewer loads are split."""
+        g = self.root
+        wider = (round_up(g._pitch, unit) for unit in (UNIT, UNIT // 2))
+        return next(
+            (p for p in wider if all(self._units(h, w, p) <= self._units(h, w, g._pitch) for h, w in g._sizes)),
+            g._pitch,
+        )
+
+    def _units(self, h: int, w: int, pitch: int) -> int:
+        """Vectors of positions, were rows so far apart."""
+        rows = min(h, self.slab_rows or h)
+        return -(-((self.batch - 1) * self.root._rows * pitch + (rows - 1) * pitch + w) // UNIT)
 
     @property
     def stride(self) -> int:
         """Floats from an image of the batch to the next."""
-        return self.root._rows * self.root._pitch
+        return self.root._rows * self.pitch
 
     def count(self, h: int, w: int) -> int:
-        """Positions from the first pixel to the last of a batch of h x w images."""
-        return (self.batch - 1) * self.stride + (h - 1) * self.pitch + w
+        """Positions from the first pixel to the last of a batch of h x w images, or of a slab's share of one."""
+        return (self.batch - 1) * self.stride + (min(h, self.slab_rows or h) - 1) * self.pitch + w
 
     @property
     def lead(self) -> int:
         """Floats before a plane's position 0, so that it is aligned."""
         g = self.root
-        return round_up(g._before[0] * g._pitch + g._before[1])
+        return round_up(g._before[0] * g.pitch + g._before[1])
 
     @property
     def plane(self) -> int:
         """Floats of one plane: an odd multiple of 16, so that channels do not collide in the cache."""
         g = self.root
-        reach = round_up(max(self.count(h, w) for h, w in g._sizes)) + g._after[0] * g._pitch + g._after[1]
+        reach = round_up(max(self.count(h, w) for h, w in g._sizes)) + g._after[0] * g.pitch + g._after[1]
         units = round_up(self.lead + reach + UNIT) // UNIT
         return UNIT * (units + 1 - units % 2)
 
@@ -177,7 +240,7 @@ class PlaneView:
     @property
     def image(self) -> "Image":
         """As an image stack that copies and pooling understand."""
-        return Image(-1, self.grid.pitch, self.grid.stride, self.offsets())
+        return Image(-1, self.grid.pitch, self.grid.stride, self.offsets(), self.grid.slabs)
 
     def storages(self) -> set[Storage]:
         """What it lies in."""
@@ -235,6 +298,7 @@ class Image:
     pitch: int
     stride: int
     offsets: list[int] = field(repr=False)
+    slabs: list[int] = field(default_factory=list)
 
 
 def dense_image(buffer: int, shape: tuple[int, ...], base: int, stride: int) -> Image:

@@ -5,9 +5,9 @@ from .lowering import Lowered, Lowering
 from .operators import lowering_rule
 
 
-def lower(graph: Graph) -> Lowered:
-    """Lower every node; what has no native form becomes a segment that PyTorch runs."""
-    low = Lowering(graph)
+def lower(graph: Graph, slabs: int = 1) -> Lowered:
+    """Lower every node; what has no native form becomes a segment that PyTorch runs. Images may be cut into `slabs`."""
+    low = Lowering(graph, slabs)
     for node in graph.nodes:
         low.node = node
         lowering_rule(node.op)(low, node)

@@ -6,12 +6,12 @@ each kind of node.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..formats.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
 from .graph import Graph, Node
-from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Storage, View, plane_shape
+from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Slabs, Storage, View, plane_shape
 from .plan import plan
 
 Pair = tuple[int, int]
@@ -29,6 +29,12 @@ class Draft:
     fields: Callable[[], dict[str, Any]]
     arrays: dict[str, Array] = field(default_factory=dict)
     weights: "Weights | None" = None
+    slabs: bool = False
+    """Whether the step knows of images that are cut into slabs."""
+    alike: bool = False
+    """Whether it reads images that are cut only into such."""
+    halo: bool = False
+    """Whether it does nothing but fill the halos of slabs."""
 
     def reads(self) -> set[Storage]:
         """Storage that must still hold its value when this step runs."""
@@ -73,8 +79,9 @@ class Lowered:
 class Lowering:
     """Collects the steps of a program. `node` is the one being lowered."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, slabs: int = 1) -> None:
         self.graph = graph
+        self.slabs = Slabs(slabs)
         self.users = graph.users()
         self.values: dict[str, View] = {}
         self.shapes = {n.name: n.shape for n in graph}
@@ -93,7 +100,8 @@ class Lowering:
         outputs = [self._export(name) for name in self.graph.outputs]
         self._close_torch()
         self._close_native()
-        arena = plan(self.drafts)
+        self._settle_slabs()
+        arena = plan(self.drafts, self.slabs)
         steps = tuple(d.emit() for d in self.drafts)
         constants = {
             n.constants[k]: self.graph.constant(n, k) for n in self.graph if n.op == "torch" for k in n.constants
@@ -102,6 +110,22 @@ class Lowering:
             arena, tuple(self.externals), tuple(self.inputs), tuple(outputs), steps, tuple(self.segments), constants
         )
         return Lowered(program, tuple(self.drafts))
+
+    def _settle_slabs(self) -> None:
+        """Keep images whole where a step needs them so; halos that nobody then has are dropped."""
+        for draft in self.drafts:
+            if not draft.slabs:
+                _keep_whole([*draft.sources, *draft.targets])
+        # from the end: a source that has to be whole may be another one's target
+        for draft in reversed(self.drafts):
+            if draft.alike and not all(isinstance(v, PlaneView) and v.grid.slab_rows for v in draft.targets):
+                _keep_whole(draft.sources)
+        used = [
+            not d.halo or any(isinstance(v, PlaneView) and v.grid.slab_rows for v in d.targets) for d in self.drafts
+        ]
+        before = [sum(used[:i]) for i in range(len(used) + 1)]
+        self.segments = [replace(s, begin=before[s.begin], end=before[s.end]) for s in self.segments]
+        self.drafts = [d for d, u in zip(self.drafts, used, strict=True) if u]
 
     # ---- values in the layout that an operator wants ----
 
@@ -170,6 +194,7 @@ class Lowering:
     def new_planes(self, grid: Grid, channels: int, h: int, w: int) -> PlaneView:
         """Fresh planes on a grid."""
         grid.need(h, w)
+        grid.cut(self.slabs, h, w)
         storage = Planes(grid, channels, h, w)
         return PlaneView(grid, h, w, tuple((storage, c) for c in range(channels)))
 
@@ -207,12 +232,16 @@ class Lowering:
     ) -> None:
         """Copy `size` pixels of every plane, from `origin` in strides of `step`, to `at` in the target."""
         size = size or size_of(target)
+        if isinstance(target, PlaneView):
+            self.cache |= {("halo", c): True for c in target.channels}
 
         def fields() -> dict[str, Any]:
             x, y = source.image, target.image
             planes = len(x.offsets)
             return {
-                "x": image_fields(x, [o + origin[0] * x.pitch + origin[1] for o in x.offsets]),
+                **({"halo": target.grid.halo} if isinstance(target, PlaneView) and y.slabs else {}),
+                "from": [[origin[0], 0, planes]],
+                "x": image_fields(x, [o + origin[1] for o in x.offsets]),
                 "y": image_fields(y, [o + at[0] * y.pitch + at[1] for o in y.offsets]),
                 "batch": batch_of(source),
                 "step": list(step),
@@ -220,7 +249,24 @@ class Lowering:
                 "columns": [[size[1], 0, planes]],
             }
 
-        self.draft("copy", [source], [target], fields)
+        self.draft("copy", [source], [target], fields).slabs = at[0] == 0
+
+    def halo(self, view: PlaneView) -> None:
+        """Let every slab of a value hold the rows of its neighbours that the readers on its grid reach."""
+        missing = [c for c in view.channels if ("halo", c) not in self.cache]
+        self.cache |= {("halo", c): True for c in missing}
+        if not missing or not view.grid.slab_rows:
+            return
+        part = PlaneView(view.grid, view.h, view.w, tuple(missing))
+
+        def fields() -> dict[str, Any]:
+            image, planes = image_fields(part.image, part.offsets()), len(missing)
+            rows, columns = [[part.h, 0, planes]], [[part.w, 0, planes]]
+            return {"x": image, "y": image, "batch": 1, "step": [1, 1], "rows": rows, "columns": columns,
+                    "halo": part.grid.halo, "only_halo": True}  # fmt: skip
+
+        made = self.draft("copy", [part], [part], fields)
+        made.slabs = made.halo = True
 
     def rows_to_planes(self, source: View, target: PlaneView) -> None:
         """Turn tokens [N, S, C], a row of features each, into a plane for each feature."""
@@ -272,8 +318,11 @@ class Lowering:
         def fields() -> dict[str, Any]:
             x, y = source.image, targets[0].image
             planes = len(x.offsets)
-            origins = [o + a * x.pitch + b for a, b in phases for o in x.offsets]
+            origins = [o + b for _, b in phases for o in x.offsets]
             return {
+                **({"halo": targets[0].grid.halo} if y.slabs else {}),
+                "together": len(phases),
+                "from": [[a, 0, planes] for a, _ in phases],
                 "x": image_fields(x, origins),
                 "y": image_fields(y, [o for t in targets for o in t.offsets()]),
                 "batch": batch_of(source),
@@ -282,7 +331,7 @@ class Lowering:
                 "columns": [[-(-(size[1] - b) // stride[1]), 0, planes] for _, b in phases],
             }
 
-        self.draft("copy", [source], list(targets), fields)
+        self.draft("copy", [source], list(targets), fields).slabs = True
 
     def taps(
         self,
@@ -310,12 +359,16 @@ class Lowering:
                 "spill": spill[0][0].offset(0) if spill else -1,
                 "zero": zero[0][0].offset(0) if zero else -1,
                 "grid": [grid.batch, grid.stride, pitch, target.h, target.w],
+                **slab_fields(grid.slabs),
                 **epilogue_fields(node),
             }
 
         slope = {"slope": self.graph.constant(node, "slope")} if "slope" in node.constants else {}
-        made = self.draft("taps", touched, [target, PlaneView(grid, target.h, target.w, spill)], fields, **slope)
-        made.weights = weights
+        if any(dy for _, (dy, _) in shifts) and len(sources) == 1:  # phases come with their halo
+            self.halo(sources[0])
+        to = [target, PlaneView(grid, target.h, target.w, spill)]
+        made = self.draft("taps", touched, to, fields, **slope)
+        made.weights, made.slabs = weights, True
 
     # ---- PyTorch segments ----
 
@@ -363,6 +416,12 @@ class Lowering:
             self.segments.append(Segment(begin, len(self.drafts)))
 
 
+def _keep_whole(views: Iterable[View]) -> None:
+    for view in views:
+        if isinstance(view, PlaneView):
+            view.grid.keep_whole()
+
+
 def epilogue_fields(node: Node) -> dict[str, Any]:
     """The fused clamp or activation as JSON: no bound is null."""
     bounds = {"lo": None if node.lo == -math.inf else node.lo, "hi": None if node.hi == math.inf else node.hi}
@@ -382,7 +441,13 @@ def _writing(call: TorchCall, buffer: int) -> TorchCall:
 
 
 def image_fields(image: Image, offsets: Iterable[int]) -> dict[str, Any]:
-    return {"buffer": image.buffer, "pitch": image.pitch, "stride": image.stride, "planes": runs(list(offsets))}
+    place = {"buffer": image.buffer, "pitch": image.pitch, "stride": image.stride, "planes": runs(list(offsets))}
+    return place | slab_fields(image.slabs)
+
+
+def slab_fields(slabs: list[int]) -> dict[str, Any]:
+    """How images are cut, where they are."""
+    return {"slabs": slabs} if slabs else {}
 
 
 def size_of(view: View) -> Pair:

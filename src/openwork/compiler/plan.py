@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from .layout import UNIT, Storage, round_up
+from .layout import UNIT, Planes, Slabs, Storage, round_up
+
+PAGE = 1024  # floats
 
 
 class Touches(Protocol):
@@ -18,14 +20,21 @@ class Touches(Protocol):
     def writes(self) -> Iterable[Storage]: ...
 
 
-def plan(steps: Sequence[Touches]) -> int:
-    """Give every storage its place; returns the floats of the arena."""
+def plan(steps: Sequence[Touches], slabs: Slabs | None = None) -> int:
+    """Give every storage its place; returns the floats of the arena, at whose begin the slabs lie."""
     lives = lifetimes(steps)
-    spaces: dict[Any, list[Storage]] = defaultdict(list)
+    cut: dict[Any, list[Storage]] = defaultdict(list)
+    whole: dict[Any, list[Storage]] = defaultdict(list)
     for storage in lives:
-        spaces[storage.space].append(storage)
+        (cut if isinstance(storage, Planes) and storage.grid.slabs else whole)[storage.space].append(storage)
     arena = 0
-    for members in spaces.values():
+    for members in cut.values():
+        arena = _place(members, lives, arena)
+    if cut:
+        assert slabs
+        slabs.floats = round_up(arena + UNIT, PAGE) + UNIT
+        arena = slabs.count * slabs.floats
+    for members in whole.values():
         arena = _place(members, lives, arena)
     return arena + UNIT
 

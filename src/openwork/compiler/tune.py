@@ -169,7 +169,7 @@ class _Tuner:
     def _together(self, searches: Sequence[_Search]) -> None:
         """Time cuts and the close kernels of all layers at once, one candidate of each layer a run."""
         for _ in range(2 if self.effort == "thorough" else 1):
-            self._runs(searches, [list(cuts(s.best(), self.threads)) for s in searches])
+            self._runs(searches, [list(cuts(self.bases[s.members[0]], s.best(), self.threads)) for s in searches])
             self._runs(searches, [self._rivals(s) for s in searches])
         # once more, with everybody else where they belong: a lucky run must not decide
         finals = [sorted(s.together, key=s.together.__getitem__)[:3] for s in searches]
@@ -256,7 +256,7 @@ def _signature(draft: Draft, base: Step) -> Any:
     w = draft.weights
     many = draft.op not in LANES_OVER_OUTPUTS
     density = tuple(round(50 * union_taps(w.matrix, r) * r / w.matrix.size) for r in ((1, 4, 8) if many else WIDTHS))
-    geometry = tuple(base.fields["grid"]) if many else (base.fields["batch"],)
+    geometry = (*base.fields["grid"], *base.fields.get("slabs", ())) if many else (base.fields["batch"],)
     if draft.op == "recurrent":
         geometry += (base.fields["steps"], Cells.of(base.fields))
     phases = len(base.fields["planes"]) if many else 1

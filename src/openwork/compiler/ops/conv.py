@@ -79,7 +79,8 @@ def lower(low: Lowering, node: Node) -> None:
     grid, (h, w) = source.grid, node.shape[2:]
     before = tuple(max(0, -min(i for i, _ in axis)) for axis in steps)
     reach = [max(i for i, _ in axis) for axis in steps]
-    after = (max(0, reach[0] + h - source.h), max(0, reach[1] + w - source.w))
+    # a slab's last row has rows below it in the image, wherever the image ends
+    after = (max(0, reach[0] + (0 if grid.slab_rows else h - source.h)), max(0, reach[1] + w - source.w))
     grid.need(source.h, source.w, (before[0], before[1]), after)
     residual = low.planes(node.inputs[1]) if len(node.inputs) > 1 else None
     if residual:

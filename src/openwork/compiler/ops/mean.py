@@ -44,5 +44,5 @@ def lower(low: Lowering, node: Node) -> None:
             "h": source.h, "w": source.w, "scale": scale,
         }  # fmt: skip
 
-    low.draft("mean", [source], [target], fields)
+    low.draft("mean", [source], [target], fields).slabs = True
     low.values[node.name] = target

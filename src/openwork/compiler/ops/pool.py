@@ -12,7 +12,7 @@ import numpy as np
 from torch import fx
 
 from ..graph import Array, Graph, Node, Shape
-from ..layout import Grid
+from ..layout import Grid, PlaneView
 from ..lowering import Lowering, image_fields
 from ..operators import (
     Converter,
@@ -88,6 +88,10 @@ def lower(low: Lowering, node: Node) -> None:
     source = low.view(node.inputs[0])
     n, c, h, w = low.shapes[node.inputs[0]]
     target = low.new_planes(Grid(n), c, *node.shape[2:])
+    if isinstance(source, PlaneView) and source.grid.slab_rows and target.grid.slab_rows:
+        above, below = _reach(node, low.slabs.count, source.grid.slab_rows, target.grid.slab_rows)
+        source.grid.need(h, w, (above, 0), (below, 0))
+        low.halo(source)
     attrs = {k: list(node[k]) for k in ("kernel", "stride", "padding", "dilation")}
     is_max = node.op == "max_pool"
     none = np.zeros(0, np.float32)
@@ -105,8 +109,21 @@ def lower(low: Lowering, node: Node) -> None:
             **attrs,
         }
 
-    low.draft("pool", [source], [target], fields, scale_y=scales[0], scale_x=scales[1])
+    draft = low.draft("pool", [source], [target], fields, scale_y=scales[0], scale_x=scales[1])
+    draft.slabs = draft.alike = True
     low.values[node.name] = target
+
+
+def _reach(node: Node, slabs: int, rows_in: int, rows_out: int) -> tuple[int, int]:
+    """Rows above and below a slab of the input that the windows of its slab of the output reach, at most."""
+    (stride, padding, kernel, dilation) = (node[k][0] for k in ("stride", "padding", "kernel", "dilation"))
+    above = below = 0
+    for slab in range(slabs):
+        first = slab * rows_out * stride - padding
+        last = first + (rows_out - 1) * stride + (kernel - 1) * dilation
+        above = max(above, slab * rows_in - first)
+        below = max(below, last + 1 - (slab + 1) * rows_in)
+    return above, below
 
 
 def _scales(node: Node, axis: int, size: int) -> Array:
