@@ -31,11 +31,13 @@ class BilinearStep final : public PlaneStep {
         size_(f.numbers("size", 4)),
         rows_(f.integers("row"), f.floats("row_share"), size_[0], size_[2]),
         columns_(f.integers("column"), f.floats("column_share"), size_[1], size_[3]),
-        x_(f.inner("x")),
-        y_(f.inner("y")) {
+        x_(f.inner("x"), limits),
+        y_(f.inner("y"), limits) {
     x_.check_head(limits);
     y_.check_target(limits);
     require(x_.offset.size() == y_.offset.size(), "interpolation needs as many output as input planes");
+    require_whole(x_);
+    require_whole(y_);
     require_size(batch_, 1, "batch must be at least 1");
     for (size_t c = 0; c < x_.offset.size(); c++) {
       x_.check(limits, batch_, size_[0], size_[1], c);
@@ -45,13 +47,16 @@ class BilinearStep final : public PlaneStep {
 
   std::string kernel(const Kernels& kernels) const override { return std::string("bilinear_f32_") + kernels.name; }
 
- protected:
-  void run_plane(const Kernels& kernels, const Context& context, size_t c) const override {
+  void run(const Kernels& kernels, const Context& context, int chunk) const override {
+    for_planes(chunk, [&](size_t c) { run_plane(kernels, context, c); });
+  }
+
+ private:
+  void run_plane(const Kernels& kernels, const Context& context, size_t c) const {
     for (int64_t n = 0; n < batch_; n++)
       for (int begin = 0; begin < size_[3]; begin += kTile) run_tile(kernels, x_.plane(context, c, n), y_.plane(context, c, n), begin, std::min(kTile, size_[3] - begin));
   }
 
- private:
   static constexpr int kTile = 1024;  // columns whose two widened rows fit into the first cache
 
   void run_tile(const Kernels& kernels, const float* x, float* y, int begin, int count) const {

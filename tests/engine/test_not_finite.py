@@ -52,6 +52,14 @@ CASES = {
         lambda: Calls(lambda own, x: F.relu6(own[0](x) + x), nn.Conv2d(8, 8, 3, padding=1)),
         IMAGE,
     ),
+    "shortcut": (
+        lambda: Calls(lambda own, x: F.relu(own[0](x) + own[1](x)), nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1)),
+        IMAGE,
+    ),
+    "slabs": (
+        lambda: nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)),
+        (1, 8, 25, 19),
+    ),
     "linear": (lambda: nn.Linear(12, 20), ROWS),
     "linear + clamp": (lambda: nn.Sequential(nn.Linear(12, 70), nn.Hardtanh()), ROWS),
     "linear over words": (lambda: nn.Linear(12, 20), WORDS),
