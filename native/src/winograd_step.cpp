@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "activation.hpp"
-#include "step.hpp"
+#include "slabs.hpp"
 
 namespace openwork {
 namespace {
@@ -26,6 +26,7 @@ class WinogradStep final : public Step {
         width_(f.small("width")),
         threads_(limits.threads),
         grid_(f.numbers("grid", 5)),
+        slabs_(f, limits.arena),
         value_(f.aligned_floats("value")),
         bias_(f.floats("bias")),
         out_(f.positions("out")),
@@ -34,10 +35,10 @@ class WinogradStep final : public Step {
         act_(f) {
     require(m_ == 2 || m_ == 4, "a tile must be 2 or 4 pixels wide");
     require(width_ == 16 || width_ == 32, "outputs in a panel must be 16 or 32");
-    inside_bits(grid_, limits.arena);  // checks the grid
+    inside_slabs(grid_, slabs_);  // checks the grid
     across_ = (grid_[4] + m_ - 1) / m_;
-    down_ = (grid_[3] + m_ - 1) / m_;
-    tiles_ = grid_[0] * across_ * down_;
+    down_ = (slabs_.most_rows(grid_[3]) + m_ - 1) / m_;
+    tiles_ = (slabs_.cut() ? slabs_.count() : grid_[0]) * across_ * down_;
     read_planes(f, limits);
     parts_ = std::clamp<int64_t>(f.small("row_chunks"), 1, panels());
     tile_chunks_ = std::clamp<int64_t>(f.small("tile_chunks"), 1, tiles_);
@@ -84,10 +85,10 @@ class WinogradStep final : public Step {
       require(plane + shift >= 0 && plane + shift <= INT32_MAX, "a tile reads outside the arena");
       offset_.push_back(static_cast<int32_t>(plane + shift));
     }
-    const int64_t before = (grid_[0] - 1) * int64_t{grid_[1]} + (grid_[3] - 1) * int64_t{grid_[2]};  // the last row
-    require_inside(offset_, before + 2 * int64_t{grid_[2]} + grid_[4] + 2, limits.arena, "a tile reads outside the arena");
-    require_inside(out_, before + grid_[4], limits.arena, "an output plane lies outside the arena");
-    require_inside(residual_, before + grid_[4], limits.arena, "a residual plane lies outside the arena");
+    const int64_t before = (grid_[0] - 1) * int64_t{grid_[1]} + (slabs_.most_rows(grid_[3]) - 1) * int64_t{grid_[2]};  // the last row
+    require_inside(offset_, before + 2 * int64_t{grid_[2]} + grid_[4] + 2, slabs_.floats(), "a tile reads outside the arena");
+    require_inside(out_, before + grid_[4], slabs_.floats(), "an output plane lies outside the arena");
+    require_inside(residual_, before + grid_[4], slabs_.floats(), "a residual plane lies outside the arena");
     const size_t width = static_cast<size_t>(width_);
     require(!out_.empty() && bias_.size() == (out_.size() + width - 1) / width * width, "panels need one bias for each output");
     require(residual_.empty() || residual_.size() == out_.size(), "a Winograd step needs one residual plane for each output, or none");
@@ -107,13 +108,16 @@ class WinogradStep final : public Step {
     require(value_floats_ < kMaxSize && sum_floats_ < kMaxSize && scratch() < kMaxSize, "a Winograd step needs too much memory");
   }
 
-  // Calls f(first tile, tiles, position of its first pixel, rows, columns of pixels) for tiles that lie beside each other.
+  // Calls f(first tile, tiles, position of its first pixel, rows, columns of pixels) for tiles that lie beside each other. A slab
+  // is an image of its own; below the last one's pixels there are tiles without any.
   template <class F>
   void each_row(int64_t from, int64_t to, const F& f) const {
     for (int64_t t = from, n; t < to; t += n) {
       const int64_t column = t % across_, line = t / across_, image = line / down_, row = line % down_ * m_;
       n = std::min(across_ - column, to - t);
-      f(t, n, image * grid_[1] + row * grid_[2] + column * m_, std::min<int64_t>(m_, grid_[3] - row), std::min<int64_t>(n * m_, grid_[4] - column * m_));
+      const int64_t rows = slabs_.height(slabs_.cut() ? static_cast<int>(image) : 0, grid_[3]) - row;
+      const int64_t at = image * (slabs_.cut() ? slabs_.floats() : grid_[1]);
+      if (rows > 0) f(t, n, at + row * grid_[2] + column * m_, std::min<int64_t>(m_, rows), std::min<int64_t>(n * m_, grid_[4] - column * m_));
     }
   }
 
@@ -235,6 +239,7 @@ class WinogradStep final : public Step {
 
   int m_, width_, threads_;
   std::vector<int> grid_;
+  Slabs slabs_;
   Held<float> value_, bias_;
   std::vector<int32_t> offset_, out_, residual_;
   Bounds bounds_;

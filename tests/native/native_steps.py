@@ -811,6 +811,7 @@ def every_case() -> dict[str, Case]:
         "binary_each": binary(each=True).changed(act=["silu"]),
         "taps_slabs": cut(taps(grid=(1, 40, 7, 5, 6)), 3, 2),
         "dense_slabs": cut(dense(grid=(1, 40, 7, 5, 6)), 2, 3),
+        "winograd_slabs": cut(winograd(grid=(1, 1, 8, 5, 6))[0], 2, 3),
         "copy_slabs": slab_copy()[0],
         "copy_halo": slab_copy()[0].changed(only_halo=True),
         "pool_slabs": slab_pool()[0],
