@@ -39,7 +39,7 @@ class WinogradStep final : public Step {
     across_ = (grid_[4] + m_ - 1) / m_;
     down_ = (slabs_.most_rows(grid_[3]) + m_ - 1) / m_;
     tiles_ = (slabs_.cut() ? slabs_.count() : grid_[0]) * across_ * down_;
-    read_planes(f, limits);
+    read_planes(f);
     parts_ = std::clamp<int64_t>(f.small("row_chunks"), 1, panels());
     tile_chunks_ = std::clamp<int64_t>(f.small("tile_chunks"), 1, tiles_);
     require(parts_ * tile_chunks_ < kMaxSize, "a Winograd step is cut into too many chunks");
@@ -76,7 +76,7 @@ class WinogradStep final : public Step {
     int64_t at, rows, columns;  // position of its first pixel, pixels
   };
 
-  void read_planes(const Fields& f, const Limits& limits) {
+  void read_planes(const Fields& f) {
     const auto phases = f.position_lists("planes");
     require(phases.size() == 1 && !phases.front().empty(), "a Winograd step reads the planes of one phase");
     const int64_t shift = f.integer("shift");
