@@ -36,7 +36,7 @@ struct View {
   // The same for a view that the step writes.
   void check_target(const Limits& limits) const {
     check_head(limits);
-    require(std::ranges::find(limits.inputs, buffer) == limits.inputs.end(), "a step writes into an input");
+    require_writable(buffer, limits);
   }
 
   // Rows [begin, end) of every slab, counted from its own first one, lie inside the slab or the buffer.

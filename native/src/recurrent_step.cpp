@@ -70,6 +70,8 @@ class RecurrentStep final : public Step {
     if (f.given("y")) y_.emplace(f.inner("y"), limits, steps_, batch_, directions_ * hidden_);
     for (auto [name, place] : {std::pair{"h0", &h0_}, {"hn", &hn_}, {"c0", &c0_}, {"cn", &cn_}})
       if (f.given(name)) place->emplace(f.inner(name), limits, directions_, batch_, hidden_);
+    for (const auto* written : {&y_, &hn_, &cn_})
+      if (*written) require_writable((*written)->buffer, limits);
     for (auto [name, values] : {std::pair{"h_start", &h_start_}, {"c_start", &c_start_}})
       if (f.has_array(name)) {
         *values = f.floats(name);

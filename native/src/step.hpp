@@ -3,6 +3,7 @@
 // A kind of step is one file: a class, and `const StepKind kind("name", make<Class>);` that makes it known.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -70,6 +71,11 @@ inline void require(bool fine, const char* what) {
 constexpr int64_t kMaxSize = int64_t{1} << 30;  // keeps sums of products of two sizes inside int64
 
 inline void require_size(int64_t value, int64_t lo, const char* what) { require(value >= lo && value < kMaxSize, what); }
+
+// Buffers outside the arena that a step writes belong to nobody else: an input is the caller's.
+inline void require_writable(int buffer, const Limits& limits) {
+  require(std::ranges::find(limits.inputs, buffer) == limits.inputs.end(), "a step writes into an input");
+}
 
 // Row pointers of a compressed list: 0 = start[0] <= start[1] <= ... = items.
 inline void require_starts(std::span<const int32_t> start, size_t items) {

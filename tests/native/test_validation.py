@@ -384,6 +384,24 @@ def test_the_unchanged_cases_are_accepted():
         case.run("auto", threads=2)
 
 
+def test_no_step_writes_into_an_input():
+    refusing = set()
+    for name, case in steps.every_case().items():
+        sizes = [b.size for b in case.buffers]
+        program = _native.Program(len(case.arena), sizes, 1, "auto", inputs=list(range(len(sizes))))
+        try:
+            case.add(program)
+        except ValueError as error:
+            assert str(error) == "a step writes into an input"
+            refusing.add(name)
+            continue
+        buffers = [b.copy() for b in case.buffers]
+        program.run(0, 1, buffers)
+        for before, after in zip(case.buffers, buffers, strict=True):
+            np.testing.assert_array_equal(before.view(np.int32), after.view(np.int32))
+    assert refusing >= {"copy_out", "recurrent_outside"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
