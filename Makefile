@@ -30,6 +30,8 @@ help:
 	@echo "make slow    the slow tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make arm     the native library for aarch64: cross-compiled and tested on an emulated CPU"
+	@echo "make sanitize the native library under AddressSanitizer, UBSan and ThreadSanitizer, with its whole test suite"
+	@echo "make fuzz    a million hostile artifacts for the loader; INPUTS=20000 SECONDS=60 SEED=2 for less, or others"
 	@echo "make bench   the targets of speed, single layers, whole models and scaling, beside nine other engines"
 	@echo "make sweep   every model dense and sparse in every pattern, beside PyTorch and its dense self (hours; resumable)"
 	@echo "make peers   environments of their own for the engines that need them (DeepSparse, LiteRT; 2.5 GB)"
@@ -56,6 +58,18 @@ arm: $(VENV)/.dev
 	  echo "  Debian, Ubuntu:  sudo apt install qemu-user libc6-arm64-cross" >&2; \
 	  exit 1; }
 	@$(BIN)/python -m pytest -q tests/native/test_aarch64*.py
+
+.PHONY: sanitize
+sanitize: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q tests/native/test_sanitizers.py
+
+INPUTS ?= 1000000
+SECONDS ?= 86400
+SEED ?= 1
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev
+	@$(BIN)/python tests/native/fuzz_loader.py $(INPUTS) $(SECONDS) $(SEED)
 
 .PHONY: lint
 lint: $(VENV)/.dev

@@ -8,7 +8,8 @@ namespace openwork {
 
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> found;
-#if defined(__x86_64__)
+#if defined(OPENWORK_PORTABLE)
+#elif defined(__x86_64__)
   const bool avx2 = cpu_has("avx2") && cpu_has("fma");
   if (avx2 && cpu_has("avx512f") && cpu_has("avx512dq") && cpu_has("avx512bw") && cpu_has("avx512vl")) found.push_back(&avx512_kernels());
   if (avx2) found.push_back(&avx2_kernels());

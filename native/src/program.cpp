@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <new>
 #include <utility>
 
@@ -14,6 +15,20 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+#if defined(OPENWORK_HEAP_ARENA)
+
+// From the heap, whose ends AddressSanitizer watches.
+std::pair<float*, size_t> allocate_arena(int64_t floats) {
+  const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
+  void* const found = std::calloc(bytes, 1);
+  if (!found) throw std::bad_alloc();
+  return {static_cast<float*>(found), bytes};
+}
+
+void release_arena(float* arena, size_t) { std::free(arena); }
+
+#else
 
 // Zeroed by the kernel page by page on first use, so that a file which lies about its size costs nothing. Aligned to a huge
 // page where it is large enough to profit from one. Returns the arena and the bytes to unmap.
@@ -34,9 +49,13 @@ std::pair<float*, size_t> allocate_arena(int64_t floats) {
   return {reinterpret_cast<float*>(begin + skip), rounded};
 }
 
+void release_arena(float* arena, size_t bytes) { munmap(arena, bytes); }
+
+#endif
+
 }  // namespace
 
-void Program::Unmap::operator()(float* p) const { munmap(p, bytes); }
+void Program::Release::operator()(float* p) const { release_arena(p, bytes); }
 
 Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa, std::vector<int> inputs)
     : arena_floats_(arena_floats),
@@ -48,7 +67,7 @@ Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threa
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
   for (int64_t floats : external_floats_) require_size(floats, 1, "an external buffer's size is out of range");
   const auto [arena, bytes] = allocate_arena(arena_floats);
-  arena_ = {arena, Unmap{bytes}};
+  arena_ = {arena, Release{bytes}};
 }
 
 Program::~Program() { forget_pool_after_fork(); }
@@ -71,7 +90,7 @@ int Program::add(const std::string& op, const Fields& fields, int at) {
 void Program::need_scratch(int64_t floats) {
   if (floats <= scratch_floats_) return;
   const auto [scratch, bytes] = allocate_arena(floats);
-  scratch_ = {scratch, Unmap{bytes}};
+  scratch_ = {scratch, Release{bytes}};
   scratch_floats_ = floats;
 }
 

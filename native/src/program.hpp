@@ -51,7 +51,7 @@ class Program {
   struct alignas(64) Finished {
     std::atomic<uint32_t> chunks{0};
   };
-  struct Unmap {
+  struct Release {
     size_t bytes;
     void operator()(float* p) const;
   };
@@ -74,9 +74,9 @@ class Program {
   std::vector<int> inputs_;
   int threads_;
   const Kernels* kernels_;
-  std::unique_ptr<float[], Unmap> arena_{nullptr, Unmap{0}};
+  std::unique_ptr<float[], Release> arena_{nullptr, Release{0}};
   int64_t scratch_floats_ = 0;
-  std::unique_ptr<float[], Unmap> scratch_{nullptr, Unmap{0}};
+  std::unique_ptr<float[], Release> scratch_{nullptr, Release{0}};
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<Counter> counters_;    // [steps][threads]
   std::vector<Finished> finished_;  // [steps]

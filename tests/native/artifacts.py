@@ -15,7 +15,7 @@ from openwork.formats.program import ProgramSpec, Segment, Step, TensorSpec
 
 sys.path.append(str(Path(__file__).parents[1] / "compiler"))
 
-from small_models import compiled, lively
+from small_models import Calls, compiled, lively
 
 
 class TwoOutputs(nn.Module):
@@ -62,6 +62,40 @@ def wide() -> openwork.Engine:
     return compiled(lively(nn.Sequential(*layers, nn.Linear(24 * 49, 40)), 0.3), (1, 3, 18, 18), threads=4)
 
 
+def pixels() -> openwork.Engine:
+    """Images that grow: transposed convolution, pixel shuffle, upsampling; activations by themselves."""
+    torch.manual_seed(0)
+    grown = [nn.ConvTranspose2d(2, 3, 2, 2), nn.PReLU(3), nn.Conv2d(3, 8, 3, padding=1), nn.PixelShuffle(2)]
+    layers = [*grown, nn.SiLU(), nn.Upsample(scale_factor=2), nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d(1)]
+    return compiled(lively(nn.Sequential(*layers), 0.4), (1, 2, 4, 5), threads=2)
+
+
+def sentences() -> openwork.Engine:
+    """Attention on tokens, and vectors of length one."""
+
+    def forward(own, ids, mask):
+        x = own[0](ids)
+        q, k, v = (part.view(2, 8, 2, 8).transpose(1, 2) for part in own[1](x).chunk(3, -1))
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 8, 16)
+        y, present = own[2](x + own[3](y)), mask[:, :, None].float()
+        return nn.functional.normalize((y * present).sum(1) / present.sum(1).clamp(min=1e-9))
+
+    torch.manual_seed(0)
+    model = Calls(forward, nn.Embedding(30, 16), nn.Linear(16, 48), nn.LayerNorm(16), nn.Linear(16, 16))
+    ids = torch.randint(30, (2, 8))
+    return openwork.compile(model.eval(), (ids, torch.ones_like(ids)), threads=2, tune="off")
+
+
+def stream() -> openwork.Engine:
+    """Recurrent layers, one of them in both directions."""
+    torch.manual_seed(0)
+    layers = nn.GRU(6, 8, bidirectional=True, batch_first=True), nn.LSTM(16, 5, batch_first=True)
+    return compiled(Calls(lambda own, x: own[1](own[0](x)[0])[0], *layers).eval(), (2, 4, 6), threads=2)
+
+
+MODELS = (two_outputs, words, wide, pixels, sentences, stream)
+
+
 class _Recorder:
     """Stands in for a native program: keeps what a case would add to one."""
 
@@ -79,7 +113,10 @@ def single_step(case: native_steps.Case) -> bytes:
         sizes.append(1)  # a step that writes into the arena: the output stays as it is
     if len(sizes) == 1:
         sizes.append(1)
-    externals = tuple(TensorSpec(f"b{i}", (size,)) for i, size in enumerate(sizes))
+    numbers = [case.arguments.get(name) for name in ("ids", "flags")]  # buffers that hold whole numbers
+    externals = tuple(
+        TensorSpec(f"b{i}", (size,), "int32" if i in numbers else "float32") for i, size in enumerate(sizes)
+    )
     output = written["buffer"] if isinstance(written, dict) and written.get("buffer", -1) >= 0 else len(sizes) - 1
     inputs = tuple(i for i in range(len(sizes)) if i != output)
     spec = ProgramSpec(len(case.arena), externals, inputs, (output,), (recorder.step,), (Segment(0, 1),))
@@ -89,7 +126,7 @@ def single_step(case: native_steps.Case) -> bytes:
 def write(folder: Path) -> list[Path]:
     """All of them as files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for make in (two_outputs, words, wide):
+    for make in MODELS:
         make().save(folder / f"{make.__name__}.openwork")
     for name, case in native_steps.every_case().items():
         (folder / f"step-{name}.openwork").write_bytes(single_step(case))

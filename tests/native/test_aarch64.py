@@ -3,11 +3,7 @@
 Says whether results are right. It says nothing about speed: an emulator has none of its own.
 """
 
-import os
 import platform
-import re
-import shlex
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -16,14 +12,13 @@ import numpy as np
 import pytest
 import remote
 import torch
-from builds import called
+from suite import KERNELS, fuzzed, passed
 from torch import nn
 
 import openwork
 from openwork.engine import _native
 
-HERE = Path(__file__).parent
-TESTS = HERE.parent
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -39,32 +34,12 @@ def there(program):
         yield native
 
 
-def elsewhere(command, *arguments):
-    """What Python prints when the library of another process, started by `command`, takes the place of the one here."""
-    path = os.pathsep.join(map(str, (HERE, *sys.path)))
-    return called(sys.executable, *arguments, OPENWORK_REMOTE=shlex.join(map(str, command)), PYTHONPATH=path)
-
-
-def passed(command, *tests):
-    """How many tests passed there."""
-    said = elsewhere(command, "-m", "pytest", "-q", "-p", "elsewhere", "-m", "not slow", *tests)
-    return int(re.search(r"(\d+) passed", said)[1])
-
-
-LOCAL = ("test_aarch64.py", "test_aarch64_library.py", "test_c_library.py", "test_cpu.py", "test_processes.py")
-"""Tests in this folder that are about this machine or this process."""
-CRASHES = f"{HERE}/test_validation.py::test_random_arguments_never_crash"
-"""Starts a process of its own, so it has a test of its own here."""
-KERNELS = (str(HERE), *(f"--ignore={HERE / name}" for name in LOCAL), "--deselect", CRASHES)
-
-
 def test_kernels_and_checks(program):
     assert passed(cross.emulated(program), *KERNELS) > 200
 
 
 def test_random_arguments_never_crash(program):
-    script = f"import elsewhere, runpy, sys; sys.argv[1:] = ['1000']; runpy.run_path({str(HERE / 'fuzz_steps.py')!r})"
-    refused, ran = map(int, elsewhere(cross.emulated(program), "-c", script).split()[-2:])
+    refused, ran = fuzzed(cross.emulated(program), 1000)
     assert refused > 500 and ran > 50
 
 

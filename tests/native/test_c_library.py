@@ -26,11 +26,13 @@ import openwork  # noqa: E402
 
 EXAMPLE = ROOT / "examples" / "c" / "run.c"
 HEADER = ROOT / "native" / "include" / "openwork.h"
+PAGE = (ROOT / "docs" / "c-api.md").read_text()
+BLOCKS = dict(re.findall(r"```(c|cmake)\n(.*?)```", PAGE, re.S))
 
 
 @pytest.fixture(scope="module")
 def installed() -> Path:
-    return build("library", "install") / "installed"
+    return build(os.environ.get("OPENWORK_LIBRARY_FORM", "library"), "install") / "installed"
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +105,30 @@ def test_the_example_built_with_pkg_config_gives_what_python_gives(installed, en
 PROJECT = """
 cmake_minimum_required(VERSION 3.20)
 project(example LANGUAGES C)
-find_package(openwork 0.1 REQUIRED)
-add_executable(run {source})
-target_link_libraries(run PRIVATE openwork::openwork)
-"""
+add_executable(main {source})
+{page}"""
 
 
 def test_the_example_built_with_cmake_gives_what_python_gives(installed, engine, path, tmp_path):
-    (tmp_path / "CMakeLists.txt").write_text(PROJECT.format(source=EXAMPLE))
+    (tmp_path / "CMakeLists.txt").write_text(PROJECT.format(source=EXAMPLE, page=BLOCKS["cmake"]))
     called("cmake", "-S", tmp_path, "-B", tmp_path / "build", "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={installed}")
     called("cmake", "--build", tmp_path / "build")
-    run_example(tmp_path / "build" / "run", path, engine, tmp_path)
+    run_example(tmp_path / "build" / "main", path, engine, tmp_path)
+
+
+def test_the_page_shows_a_program_that_runs(installed, engine, path, tmp_path):
+    one = compiled(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(108, 5)).eval(), (1, 2, 8, 8))
+    one.save(tmp_path / "model.openwork")
+    (tmp_path / "main.c").write_text(BLOCKS["c"])
+    (command,) = re.findall(r"^cc main\.c .*", PAGE, re.M)
+    where = {"PKG_CONFIG_PATH": str(installed / "lib" / "pkgconfig"), "LD_LIBRARY_PATH": str(installed / "lib")}
+    printed = called("sh", "-c", f"cd {tmp_path} && {command} -std=c99 -Wall -Wextra -Werror && ./main", **where)
+    assert float(printed) == pytest.approx(one(np.zeros((1, 2, 8, 8), np.float32))[0, 0], rel=1e-4)
+
+
+def test_the_page_names_every_function():
+    declared = set(re.findall(r"^OPENWORK_API .*?(openwork_\w+)\(", HEADER.read_text(), re.M))
+    assert declared == set(re.findall(r"`(openwork_\w+)\(", PAGE))
 
 
 def test_the_example_says_what_is_wrong(installed, path, tmp_path):
@@ -159,6 +174,27 @@ def test_outputs_are_those_of_python(library, engine, path, threads, memory):
 def test_content_in_memory_may_lie_anywhere(library, engine, path, offset):
     loaded = Engine(library, path.read_bytes(), offset=offset)
     np.testing.assert_array_equal(loaded.run(images())[0], engine(images())[0])
+
+
+@pytest.mark.parametrize("threads", [16, 64])
+def test_more_threads_than_cores_give_the_same(library, engine, path, threads):
+    loaded = Engine(library, path, threads)
+    for _ in range(3):
+        np.testing.assert_array_equal(loaded.run(images())[0], engine(images())[0])
+
+
+def test_no_samples_touch_nothing(library, path):
+    handle = Engine(library, path)
+    assert library.run_batch(handle.handle, 0, None, None) == 0
+
+
+def test_not_finite_passes_and_is_forgotten(library, engine, path):
+    loaded, odd = Engine(library, path), images()
+    odd[0, 0, 3, 3], odd[1, 1, 2, 2] = np.nan, np.inf
+    for x in (images(), odd, images()):
+        for ours, theirs in zip(loaded.run(x), engine(x), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert np.isnan(loaded.run(odd)[0]).any() and np.isfinite(loaded.run(images())[0]).all()
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 3, 4, 7])

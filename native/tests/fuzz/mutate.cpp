@@ -24,7 +24,8 @@ constexpr std::string_view kNasty[] = {
     "-9223372036854775808", "-2147483649", "-2147483648", "-5", "-1", "0", "1", "2", "3", "5", "7", "8", "15", "16", "17", "63", "64", "255",
     "1000", "32768", "65536", "16777215", "16777216", "1073741823", "1073741824", "2147483647", "2147483648", "1099511627776",
     "4611686018427387904", "9223372036854775807", "9223372036854775808", "0.5", "-1.5", "1e308", "1e-320", "1e999", "null", "true", "false",
-    "\"\"", "\"7\"", "\"taps\"", "\"int64\"", "\"bool\"", "\"float32\"", "\"F32\"", "\"I64\"", "\"\\ud800\"", "[]", "[[]]", "[0]", "{}", "{\"value\":1}",
+    "\"\"", "\"7\"", "\"taps\"", "\"int64\"", "\"bool\"", "\"float32\"", "\"F32\"", "\"I64\"", "\"\\ud800\"", "[]", "[[]]", "[0]", "{}",
+    "{\"value\":1}",
     "[[0,1,3]]", "[[0,0,16777216]]", "[[0,0,1099511627776]]", "[[0,-1,3]]", "[[2147483647,0,1]]", "[[5,3,2],[0,0,4]]"};
 
 // ---- texts ----
@@ -195,7 +196,8 @@ void seal(std::string& content) {
   content.replace(at, 64, kBlank);
   Sha256 whole;
   whole.update(sha256(bytes_of(content).first(start)));
-  for (size_t i = start; i < content.size(); i += 1 << 20) whole.update(sha256(bytes_of(content).subspan(i, std::min<size_t>(1 << 20, content.size() - i))));
+  for (size_t i = start; i < content.size(); i += 1 << 20)
+    whole.update(sha256(bytes_of(content).subspan(i, std::min<size_t>(1 << 20, content.size() - i))));
   std::string digest;
   for (const uint8_t byte : whole.finish()) digest += {"0123456789abcdef"[byte >> 4], "0123456789abcdef"[byte & 15]};
   content.replace(at, 64, digest);

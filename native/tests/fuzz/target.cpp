@@ -70,7 +70,8 @@ void attempt(std::span<const uint8_t> bytes) {
   Engine engine(std::move(artifact));
   run(engine, -1, 1, seed);
   if (seed % 4 == 0) {
-    const int64_t piece = engine.externals()[static_cast<size_t>(engine.inputs()[0])].shape.empty() ? 1 : engine.externals()[static_cast<size_t>(engine.inputs()[0])].shape[0];
+    const auto& shape = engine.externals()[static_cast<size_t>(engine.inputs()[0])].shape;
+    const int64_t piece = shape.empty() ? 1 : shape[0];
     if (piece * size <= kLargest) run(engine, 2 * piece - 1, 2, seed);
   }
   fuzz_counts.ran++;
