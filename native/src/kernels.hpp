@@ -18,12 +18,14 @@ namespace openwork {
 constexpr int kUnit = 16;
 constexpr int kMaxRowsPerBlock = 8;
 
-// y[row, q] = clamp(bias[row] + residual[row, q] + sum over taps k of the row's block: value[k, row] * x[offset[k] + q])
+// y[row, q] = clamp(bias[row] + residual[row, q] + sum over taps k of the row's block: value[k, row] * x[offset[k] + q]); with
+// `more`, what y holds stands for the bias: a sum that goes on.
 struct Taps {
   const float* arena;
   float* arena_out;
-  const int32_t* start;     // [blocks + 1], values of block b are start[b] .. start[b+1]
-  const int32_t* first;     // [blocks], where the block's offsets begin; dense blocks share theirs
+  const int32_t* begin;     // [blocks], values of block b are begin[b] .. end[b]
+  const int32_t* end;       // [blocks]
+  const int32_t* list;      // [blocks], from a value's place to that of its offset; dense blocks share theirs
   const int32_t* offset;    // floats from the arena's begin to the tap's value at position 0
   const float* value;       // [taps][mb]
   const float* bias;        // [blocks * mb]
@@ -31,6 +33,7 @@ struct Taps {
   const int32_t* residual;  // as out, or null
   const uint16_t* inside;   // [units], bit i: position 16 u + i is a pixel; others are stored as zero
   float lo, hi;
+  bool more;
 };
 
 // y[n, o] = clamp(bias[o] + sum over columns k of o's panel: value[k, o] * x[n, index[k]]); lanes run over outputs o.

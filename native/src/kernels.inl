@@ -42,13 +42,15 @@ void taps_f32(const Taps& t, int64_t q, int block_begin, int block_end) {
     vec acc[MB][NV];
     const float* bias = t.bias + static_cast<int64_t>(b) * MB;
 #pragma GCC unroll 16
-    for (int m = 0; m < MB; m++)
+    for (int m = 0; m < MB; m++) {
+      const float* begun = t.arena_out + t.out[static_cast<int64_t>(b) * MB + m] + q;
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; v++) acc[m][v] = splat(bias[m]);
+      for (int v = 0; v < NV; v++) acc[m][v] = t.more ? load(begun + v * kLanes) : splat(bias[m]);
+    }
 
-    const float* w = t.value + static_cast<int64_t>(t.start[b]) * MB;
-    const int32_t* const offset_begin = t.offset + t.first[b];
-    const int32_t* const offset_end = offset_begin + (t.start[b + 1] - t.start[b]);
+    const float* w = t.value + static_cast<int64_t>(t.begin[b]) * MB;
+    const int32_t* const offset_begin = t.offset + t.list[b] + t.begin[b];
+    const int32_t* const offset_end = t.offset + t.list[b] + t.end[b];
     for (const int32_t* offset = offset_begin; offset != offset_end; offset++, w += MB) {
       const float* x = x_tile + *offset;
       __builtin_prefetch(w + kWeightsAhead, 0, 2);

@@ -22,9 +22,9 @@ template <int MB, int NV>
 void taps(const Taps& t, int64_t q, int block_begin, int block_end) {
   for (int row = block_begin * MB; row < block_end * MB; row++)
     for (int64_t at = q; at < q + static_cast<int64_t>(NV) * kUnit; at++) {
-      double sum = t.bias[row];
-      for (int32_t k = t.start[row / MB]; k < t.start[row / MB + 1]; k++)
-        sum += static_cast<double>(t.value[static_cast<int64_t>(k) * MB + row % MB]) * t.arena[t.offset[t.first[row / MB] + k - t.start[row / MB]] + at];
+      double sum = t.more ? t.arena_out[t.out[row] + at] : t.bias[row];
+      for (int32_t k = t.begin[row / MB]; k < t.end[row / MB]; k++)
+        sum += static_cast<double>(t.value[static_cast<int64_t>(k) * MB + row % MB]) * t.arena[t.offset[t.list[row / MB] + k] + at];
       if (t.residual) sum += t.arena[t.residual[row] + at];
       const bool pixel = t.inside[at / kUnit] >> (at % kUnit) & 1;
       t.arena_out[t.out[row] + at] = pixel ? clamp(sum, t.lo, t.hi) : 0.0f;

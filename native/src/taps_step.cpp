@@ -27,7 +27,7 @@ class TapsStep final : public Step {
     require(vectors_ >= 1 && vectors_ <= kMaxVectors, "vectors in a tile must be 1 to 12");
     TapLists lists(f, mb_, static_cast<int64_t>(out_.size()));
     start_ = std::move(lists.start);
-    first_ = std::move(lists.first);
+    cut_taps(f.small("pieces", 1), lists);
     const size_t rows = (start_.size() - 1) * static_cast<size_t>(mb_);
     require(value_.size() == static_cast<size_t>(start_.back()) * static_cast<size_t>(mb_), "taps need one value for each row of the block");
     require(bias_.size() == rows, "taps need one bias for each row");
@@ -54,9 +54,11 @@ class TapsStep final : public Step {
     const int slab = chunk / slab_chunks();
     float* const arena = context.arena + slabs_.at(slab);
     const std::vector<uint16_t>& inside = inside_[static_cast<size_t>(slab)];
-    const Taps taps = {arena,         arena,          start_.data(), first_.data(), offset_.data(), value_.data(),
-                       bias_.data(),  out_.data(),    residual_.empty() ? nullptr : residual_.data(),
-                       inside.data(), bounds_.lo, bounds_.hi};
+    const int32_t* const residual = residual_.empty() ? nullptr : residual_.data();
+    const auto taps = [&](size_t piece, bool last) {
+      return Taps{arena, arena, cut_[piece].data(), cut_[piece + 1].data(), list_.data(), offset_.data(), value_.data(), bias_.data(), out_.data(),
+                  last ? residual : nullptr, inside.data(), last ? bounds_.lo : -__builtin_inff(), last ? bounds_.hi : __builtin_inff(), piece > 0};
+    };
     const auto& family = kernels.taps[std::countr_zero(static_cast<unsigned>(mb_))];
     const int widest = fitting(kernels);
     const int64_t vectors = static_cast<int64_t>(inside.size()) * (kUnit / kernels.lanes);
@@ -71,10 +73,12 @@ class TapsStep final : public Step {
         const int64_t begin = first + count * t / tiles, end = first + count * (t + 1) / tiles;
         const TapsKernel kernel = family[end - begin - 1];
         const int64_t q = begin * kernels.lanes, n = (end - begin) * kernels.lanes;
+        const size_t last = cut_.size() - 2;
+        for (size_t piece = 0; piece < last; piece++) kernel(taps(piece, false), q, group, next);
         if (act_)
-          run_activated(kernels, kernel, taps, q, n, group, next);
+          run_activated(kernels, kernel, taps(last, true), q, n, group, next);
         else
-          kernel(taps, q, group, next);
+          kernel(taps(last, true), q, group, next);
       }
     }
   }
@@ -116,6 +120,24 @@ class TapsStep final : public Step {
     return next;
   }
 
+  // Cuts the taps of every block at the same columns, so that all blocks walk a few channels, whose tile lies in the first
+  // cache, before they walk the next ones.
+  void cut_taps(int pieces, const TapLists& lists) {
+    require(pieces >= 1 && pieces <= 64, "taps must be cut into 1 to 64 pieces");
+    const size_t blocks = start_.size() - 1;
+    const int64_t columns = lists.index.empty() ? 0 : int64_t{*std::ranges::max_element(lists.index)} + 1;
+    cut_.assign(static_cast<size_t>(pieces) + 1, std::vector<int32_t>(blocks));
+    for (size_t b = 0; b < blocks; b++) {
+      list_.push_back(lists.first[b] - start_[b]);
+      const auto begin = lists.index.begin() + lists.first[b], end = begin + (start_[b + 1] - start_[b]);
+      auto at = begin;
+      for (int p = 0; p <= pieces; p++) {
+        at = p == pieces ? end : std::find_if(at, end, [&](int32_t column) { return column * int64_t{pieces} >= columns * p; });
+        cut_[static_cast<size_t>(p)][b] = start_[b] + static_cast<int32_t>(at - begin);
+      }
+    }
+  }
+
   // Cuts the row blocks into ranges of nearly equal work, so that uneven filters balance.
   void cut_rows(int parts) {
     const int blocks = static_cast<int>(start_.size()) - 1;
@@ -129,7 +151,8 @@ class TapsStep final : public Step {
   }
 
   int mb_, vectors_, tile_chunks_ = 1;
-  std::vector<int32_t> start_, first_, offset_;
+  std::vector<int32_t> start_, list_, offset_;
+  std::vector<std::vector<int32_t>> cut_;  // [pieces + 1][blocks], where each piece of a block's taps begins
   Held<float> value_, bias_;
   std::vector<int32_t> out_, residual_;
   Slabs slabs_;

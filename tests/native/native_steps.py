@@ -97,6 +97,7 @@ def taps(
     clamp: tuple[float, float] = (-math.inf, math.inf),
     row_chunks: int = 1,
     tile_chunks: int = 1,
+    pieces: int = 1,
 ) -> Case:
     """Blocks of `mb` rows with `counts` taps each over the positions of `grid` (batch, stride, pitch, h, w)."""
     rng = np.random.default_rng(seed)
@@ -110,6 +111,7 @@ def taps(
         "vectors": vectors,
         "row_chunks": row_chunks,
         "tile_chunks": tile_chunks,
+        "pieces": pieces,
         "start": i32(0, *np.cumsum(counts)),
         "index": i32(rng.integers(0, len(table), sum(counts))),
         "planes": [stretches(i32(table))],
@@ -809,6 +811,7 @@ def every_case() -> dict[str, Case]:
         "scale": scale(),
         "binary": binary(),
         "binary_each": binary(each=True).changed(act=["silu"]),
+        "taps_pieces": taps(pieces=3),
         "taps_slabs": cut(taps(grid=(1, 40, 7, 5, 6)), 3, 2),
         "dense_slabs": cut(dense(grid=(1, 40, 7, 5, 6)), 2, 3),
         "winograd_slabs": cut(winograd(grid=(1, 1, 8, 5, 6))[0], 2, 3),

@@ -44,6 +44,7 @@ def grids(draw):
     grid=grids(),
     row_chunks=st.integers(1, 9),
     tile_chunks=st.integers(1, 9),
+    pieces=st.integers(1, 9),
 )
 def test_taps(isa, **options):
     case = steps.taps(**options)

@@ -39,6 +39,8 @@ TAPS = [
     ("rows in a block", {"mb": -8}),
     ("vectors in a tile", {"vectors": 0}),
     ("vectors in a tile", {"vectors": 13}),
+    ("1 to 64 pieces", {"pieces": 0}),
+    ("1 to 64 pieces", {"pieces": 65}),
     ("begin with 0", {"start": i32(1, 5, 5, 14)}),
     ("begin with 0", {"start": i32(0)}),
     ("begin with 0", {"start": i32()}),

@@ -40,6 +40,8 @@ class Choice:
     """Pieces that the outputs are cut into for the threads."""
     tile_chunks: int = 1
     """Pieces that the positions are cut into."""
+    pieces: int = 1
+    """Pieces that the columns are cut into, so that a tile of each lies in the first cache (taps)."""
 
     @property
     def packing(self) -> tuple[str, int, bool, int]:
@@ -104,7 +106,24 @@ def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> I
             for t in dict.fromkeys((widest, widest - 1, widest - 2, (widest + 1) // 2, 1 + widest // 3))
             if t >= 1
         ]
+        if choice.pieces > 1:
+            found = [in_pieces(base, c) or c for c in found]
     yield from (_cut(base, c, threads, isa) for c in found)
+
+
+FIRST_CACHE = 32 << 10
+"""Bytes of x that a tile may read again and again without going to the second cache."""
+
+
+def in_pieces(base: Step, choice: Choice) -> Choice | None:
+    """The same kernel with its columns in pieces whose part of a tile lies in the first cache; None if all of it does."""
+    if choice.op != "taps" or base.fields.get("block_group"):
+        return None
+    shifts = [by for _, by in base.fields["shifts"]]
+    channels = sum(count for *_, count in base.fields["planes"][0])
+    lines = len(base.fields["planes"]) * (choice.tile[0] + 1) + (max(shifts) - min(shifts)) // 16
+    pieces = math.ceil(64 * lines * channels / FIRST_CACHE)
+    return replace(choice, pieces=min(pieces, 64)) if pieces > 1 else None
 
 
 def _dense_tiles(isa: str, width: int, h: int, w: int) -> list[tuple[int, int]]:

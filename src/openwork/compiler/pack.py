@@ -101,7 +101,7 @@ def with_tile(step: Step, choice: "Choice") -> Step:
     elif step.op == "dense":
         tile["tile"] = list(choice.tile)
     else:
-        tile["vectors"] = choice.tile[0]
+        tile |= {"vectors": choice.tile[0], "pieces": choice.pieces}
     return Step(step.op, step.name, {**step.fields, **tile}, step.arrays)
 
 

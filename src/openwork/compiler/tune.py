@@ -15,7 +15,7 @@ import numpy as np
 from ..engine import _native
 from ..engine.native import add_step, build
 from ..formats.program import ProgramSpec, Step
-from .candidates import LANES_OVER_OUTPUTS, WIDTHS, Choice, cuts, first, kernels, tiles
+from .candidates import LANES_OVER_OUTPUTS, WIDTHS, Choice, cuts, first, in_pieces, kernels, tiles
 from .lowering import Draft, Lowered
 from .pack import layer_step, union_taps, with_tile
 from .recurrent import Cells
@@ -135,6 +135,7 @@ class _Tuner:
         at = search.members[0]
         found = kernels(self.drafts[at], self.bases[at], self.threads, self.isa)
         self._race(search, at, found)
+        self._race(search, at, [c for c in (in_pieces(self.bases[at], f) for f in found) if c])
         for choice in _ahead(search.alone):
             self._race(search, at, list(tiles(self.drafts[at], self.bases[at], choice, self.threads, self.isa)))
         keep = {c.packing for c in _ahead(search.alone)}

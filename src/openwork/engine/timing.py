@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import EngineError
 
 BLOCK_SECONDS = 0.05
-"""How long a side runs without a break in its turn: long enough to fill its caches, wake its threads and settle its clock."""
+"""How long a side runs without a break in its turn: its caches fill, its threads wake and its clock settles."""
 
 PAUSE_SECONDS = 0.003
 """How long no thread of the process may work before a side's turn begins."""
