@@ -116,7 +116,7 @@ FIRST_CACHE = 32 << 10
 
 
 def in_pieces(base: Step, choice: Choice) -> Choice | None:
-    """The same kernel with its columns in pieces whose part of a tile lies in the first cache; None if all of it does."""
+    """The same kernel with columns in pieces whose part of a tile lies in the first cache; None if all of it does."""
     if choice.op != "taps" or base.fields.get("block_group"):
         return None
     shifts = [by for _, by in base.fields["shifts"]]
