@@ -25,15 +25,18 @@ KERNELS = (str(HERE), *(f"--ignore={HERE / name}" for name in LOCAL), "--deselec
 """What asks every kernel and every check of the library."""
 
 
-def elsewhere(command: Sequence[str | Path], *arguments: str) -> str:
+def elsewhere(command: Sequence[str | Path], *arguments: str, **environment: str) -> str:
     """What Python prints when the library of another process, started by `command`, takes the place of the one here."""
-    path = os.pathsep.join(map(str, (HERE, *sys.path)))
-    return called(sys.executable, *arguments, OPENWORK_REMOTE=shlex.join(map(str, command)), PYTHONPATH=path)
+    environment |= {
+        "OPENWORK_REMOTE": shlex.join(map(str, command)),
+        "PYTHONPATH": os.pathsep.join((str(HERE), *sys.path)),
+    }
+    return called(sys.executable, *arguments, **environment)
 
 
-def passed(command: Sequence[str | Path], *tests: str) -> int:
+def passed(command: Sequence[str | Path], *tests: str, **environment: str) -> int:
     """How many tests passed there; one that fails is a failure."""
-    said = elsewhere(command, "-m", "pytest", "-q", "-p", "elsewhere", "-m", "not slow", *tests)
+    said = elsewhere(command, "-m", "pytest", "-q", "-p", "elsewhere", "-m", "not slow", *tests, **environment)
     return int(re.search(r"(\d+) passed", said)[1])
 
 
