@@ -43,7 +43,7 @@ def test_the_file_is_plain_safetensors_with_the_programs_arrays(engine, path):
     head, arrays = taken_apart(path.read_bytes())
     assert head["format"] == artifact.VERSION
     steps = engine.artifact.program.steps
-    assert {"taps", "rows", "pool", "copy", "mean"} == {s.op for s in steps}
+    assert {"taps", "rows", "pool", "copy", "mean", "binary"} == {s.op for s in steps}
     for i, step in enumerate(steps):
         for role, array in step.arrays.items():
             np.testing.assert_array_equal(arrays[f"{i}.{role}"], array)
