@@ -151,6 +151,7 @@ class CopyStep final : public PlaneStep {
     for_planes(chunk % plane_chunks(), [&](size_t first_copy) {
       for (size_t c = first_copy; c < planes; c += planes / together_) {
         const auto [begin, end] = rows_of(s, c);
+        fetch(context, s, c + kAhead);
         for (int64_t n = 0; n < batch_; n++) {
           float* y = y_.plane(context, c, n) + y_.slabs.at(s) - own * y_.pitch;
           for (int64_t i = begin, rows; i < end; i += rows) {
@@ -166,6 +167,21 @@ class CopyStep final : public PlaneStep {
   }
 
  private:
+  static constexpr size_t kAhead = 4;  // planes
+
+  // Asks for what a later plane's copy reads and writes: rows are short, and planes lie where no prefetcher expects them.
+  void fetch(const Context& context, int slab, size_t c) const {
+    if (c >= x_.offset.size()) return;
+    const auto [begin, end] = rows_of(slab, c);
+    if (begin == end) return;
+    const int64_t own = y_.slabs.begin(slab), first = from(c) + begin * step_[0];
+    const float* const y = y_.plane(context, c, 0) + y_.slabs.at(slab) + (begin - own) * y_.pitch;
+    for (const float* line = y; line < y + (end - begin) * y_.pitch; line += kUnit) __builtin_prefetch(line, 1, 2);
+    const int64_t rows = std::min(end - begin, x_.rows_left(first, step_[0])) * step_[0];
+    const float* const x = x_.row(context, c, 0, first);
+    for (const float* line = x; line < x + rows * x_.pitch; line += kUnit) __builtin_prefetch(line, 0, 3);
+  }
+
   static size_t apart(const Fields& f) {
     const int together = f.small("together", 1);
     require(together >= 1, "planes that are copied together must be at least one");
