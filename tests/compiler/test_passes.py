@@ -450,6 +450,79 @@ GOLDEN = [
         """,
     ),
     (
+        "move_views",
+        "tokens of PyTorch's attention: swapped once at each end",
+        lambda: graph(
+            x((9, 2, 4)),
+            linear("q", "x", (9, 2, 4)),
+            node("t", "swap", "q", (2, 9, 4)),
+            node("a", "attention", "t t t", (2, 9, 4), heads=1, size=4),
+            node("b", "swap", "a", (9, 2, 4)),
+            node("c", "regroup", "b", (18, 4)),
+            linear("o", "c", (18, 4)),
+            node("d", "regroup", "o", (9, 2, 4)),
+            node("s", "add", "x d", (9, 2, 4)),
+            linear("z", "s", (9, 2, 3)),
+        ),
+        """
+        x: 9x2x4 = input()
+        x.swapped: 2x9x4 = swap(x)
+        t: 2x9x4 = linear(x.swapped) bias=%q.bias weight=%q.weight
+        a: 2x9x4 = attention(t, t, t) heads=1 size=4
+        o.moved: 2x9x4 = linear(a) bias=%o.bias weight=%o.weight
+        s.moved: 2x9x4 = add(x.swapped, o.moved)
+        z.moved: 2x9x3 = linear(s.moved) bias=%z.bias weight=%z.weight
+        z: 9x2x3 = swap(z.moved)
+        return z
+        """,
+    ),
+    (
+        "move_views",
+        "there and back is nowhere",
+        lambda: graph(
+            x((9, 2, 4)),
+            node("t", "swap", "x", (2, 9, 4)),
+            linear("q", "t", (2, 9, 4)),
+            node("u", "swap", "q", (9, 2, 4)),
+            node("s", "add", "u x", (9, 2, 4)),
+        ),
+        """
+        x: 9x2x4 = input()
+        u: 9x2x4 = linear(x) bias=%q.bias weight=%q.weight
+        s: 9x2x4 = add(u, x)
+        return s
+        """,
+    ),
+    (
+        "move_views",
+        "groups of an input stay, those of a matrix on many tokens go",
+        lambda: graph(
+            x((18, 4)),
+            node("r", "regroup", "x", (2, 9, 4)),
+            linear("q", "r", (2, 9, 4)),
+            node("u", "regroup", "q", (18, 4)),
+            linear("v", "u", (18, 3)),
+            node("w", "regroup", "v", (2, 9, 3)),
+            returns="w q",
+        ),
+        """
+        x: 18x4 = input()
+        r: 2x9x4 = regroup(x)
+        q: 2x9x4 = linear(r) bias=%q.bias weight=%q.weight
+        v.moved: 2x9x3 = linear(q) bias=%v.bias weight=%v.weight
+        w: 2x9x3 = regroup(v.moved)
+        return w, q
+        """,
+    ),
+    (
+        "move_views",
+        "few tokens are rows already",
+        lambda: graph(
+            x((1, 3, 4)), linear("q", "x", (1, 3, 4)), node("r", "regroup", "q", (3, 4)), linear("o", "r", (3, 2))
+        ),
+        None,
+    ),
+    (
         "merge_scales",
         "normalisation, a difference and a quotient",
         lambda: graph(x(), scale("d", "x"), scale("q", "d")),

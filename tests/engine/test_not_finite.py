@@ -83,6 +83,12 @@ CASES = {
     "layer norm": (lambda: nn.LayerNorm(12), WORDS),
     "attention": (lambda: Attends(False), WORDS),
     "attention, causal": (lambda: Attends(True), WORDS),
+    "multi-head attention": (lambda: nn.TransformerEncoderLayer(12, 3, 20, batch_first=True), WORDS),
+    "multi-head attention, the other order": (lambda: nn.TransformerEncoderLayer(12, 3, 20, norm_first=True), WORDS),
+    "gelu that is spelled out": (
+        lambda: Calls(lambda own, x: 0.5 * x * (1 + torch.tanh(0.7978845608 * (x + 0.044715 * x**3)))),
+        WORDS,
+    ),
     "unit length": (lambda: Calls(lambda own, x: F.normalize(own[0](x), dim=1), nn.Linear(12, 8)), ROWS),
     "mean of words": (lambda: Calls(mean_of_words, nn.Linear(12, 8)), WORDS),
     "tokens, join": (

@@ -7,7 +7,7 @@ import contextlib
 import math
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ..errors import CaptureError, ModelError
 from ..formats.program import DTYPES
 from .graph import Array, Graph, Node, Shape, verify
-from .operators import Inputs, Unsupported, capture_rules
+from .operators import CaptureRule, Inputs, Unsupported, capture_rules, takes_any_type
 
 TAKES_INTEGERS = frozenset({"embedding", "attention", "word_mean"})
 """Operators whose native form reads whole numbers; before all others such an input stays with PyTorch."""
@@ -49,25 +49,36 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Graph:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every submodule is in the mode that it was in."""
+    """Evaluation mode; afterwards every submodule is in the mode that it was in.
+
+    PyTorch's fast path for transformer encoders is off meanwhile: it is not what `torch.export` captures, and returns
+    zeros for tokens that a padding mask hides.
+    """
     before = [(module, module.training) for module in model.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     model.eval()
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for module, training in before:
             module.training = training
 
 
 def check_weights(model: nn.Module) -> None:
     """Raise `ModelError` naming the first parameter or buffer that is empty or not finite."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    buffers = dict(model.named_buffers())
+    for name, tensor in [*model.named_parameters(), *buffers.items()]:
         if tensor.numel() == 0:
             raise ModelError(
                 f"{name} has shape {tuple(tensor.shape)}: a layer with no weights cannot be compiled; remove it"
             )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            bad = int((~torch.isfinite(tensor)).sum())
+        if not tensor.is_floating_point():
+            continue
+        # minus infinity in a buffer is a mask; training that diverges leaves NaN and plus infinity
+        bad = int((~torch.isfinite(tensor) & ~(torch.isneginf(tensor) if name in buffers else False)).sum())
+        if bad:
             raise ModelError(
                 f"{name} holds {bad} values that are NaN or infinite; load a checkpoint from before training diverged"
             )
@@ -115,7 +126,7 @@ class _Converter:
     def _call(self, node: fx.Node) -> None:
         if self._fold(node):
             return
-        for rule in capture_rules(str(node.target)) if self._is_plain(node) else ():
+        for rule in self._rules(node):
             try:
                 made = rule(self, node)
             except Unsupported:
@@ -130,13 +141,14 @@ class _Converter:
 
     def _fold(self, node: fx.Node) -> bool:
         """Compute what depends on parameters, buffers and numbers only: position ids, causal masks, normed weights."""
-        target = node.target
-        if not isinstance(target, OpOverload) or not isinstance(node.meta.get("val"), Tensor):
-            return False
-        if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
-            return False
+        target: Any = node.target
         if any(source.name not in self.tensors for source in node.all_input_nodes):
             return False
+        if target is not operator.getitem:
+            if not isinstance(target, OpOverload) or not isinstance(node.meta.get("val"), Tensor | tuple | list):
+                return False
+            if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
+                return False
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self.tensors[source.name])
         with torch.no_grad():
             self.tensors[node.name] = target(*args, **kwargs)
@@ -230,12 +242,12 @@ class _Converter:
         names = tuple(self.name(x) if isinstance(x, fx.Node) else x for x in inputs)
         return Node(name, op, names, shape, attrs or {}, keys, source_of(node))
 
-    def _is_plain(self, node: fx.Node) -> bool:
-        """Native operators work on float32 tensors that were computed, not on parameters."""
-        value = node.meta.get("val")
-        if not isinstance(value, Tensor) or value.dtype is not torch.float32:
-            return isinstance(value, tuple | list)
-        return True
+    def _rules(self, node: fx.Node) -> Sequence[CaptureRule]:
+        """Native operators work on float32 tensors; what changes nothing may be left out whatever the type."""
+        value, rules = node.meta.get("val"), capture_rules(str(node.target))
+        if isinstance(value, tuple | list) or (isinstance(value, Tensor) and value.dtype is torch.float32):
+            return rules
+        return [rule for rule in rules if takes_any_type(rule)] if isinstance(value, Tensor) else ()
 
     def _typed(self, node: fx.Node) -> dict[str, Any]:
         """The attribute `dtype` of a value that is no float: whole numbers or truth values."""

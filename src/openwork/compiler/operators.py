@@ -29,16 +29,18 @@ _captures: dict[str, list[CaptureRule]] = {}
 _shapes: dict[str, ShapeRule] = {}
 _lowerings: dict[str, LoweringRule] = {}
 _epilogues: set[str] = set()
+_any_type: set[CaptureRule] = set()
 
 
-def captures(*targets: str, pattern: bool = False) -> Callable[[CaptureRule], CaptureRule]:
+def captures(*targets: str, pattern: bool = False, any_type: bool = False) -> Callable[[CaptureRule], CaptureRule]:
     """Register a capture rule for PyTorch operators such as 'aten.conv2d.default'.
 
     An operator may have several rules. Those of a `pattern`, which knows what several operators mean together, are
-    tried before those of the operator alone.
+    tried before those of the operator alone. One for `any_type` is tried for whole numbers and truth values, too.
     """
 
     def register(rule: CaptureRule) -> CaptureRule:
+        _any_type.update([rule] if any_type else [])
         for target in targets:
             rules = _captures.setdefault(target, [])
             rules.insert(0 if pattern else len(rules), rule)
@@ -76,6 +78,11 @@ def capture_rules(target: str) -> Sequence[CaptureRule]:
     """The rules for a PyTorch operator, in the order in which to try them; none if it has no native form."""
     _load()
     return _captures.get(target, ())
+
+
+def takes_any_type(rule: CaptureRule) -> bool:
+    """Whether a rule is tried for results that are no floats."""
+    return rule in _any_type
 
 
 def shape_rule(op: str) -> ShapeRule | None:

@@ -1,12 +1,14 @@
 """Walking back through an exported graph: what a tensor was before it was reshaped, for rules that know its meaning."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
-from ..operators import arguments, rank, require, shape_of
+from ..operators import Unsupported, arguments, rank, require, shape_of
 
 _GETITEM = "<built-in function getitem>"
 _SAME = {
@@ -22,6 +24,12 @@ _RESHAPES = {
     "aten._unsafe_view.default",
     "aten.flatten.using_ints",
     "aten.unflatten.int",
+}
+_PIECES = {"aten.unbind.int", "aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default"}
+_VIEWS = {
+    *(_SAME | _RESHAPES | {_GETITEM}),
+    *("aten.permute.default", "aten.transpose.int", "aten.select.int", "aten.slice.Tensor", "aten.expand.default"),
+    *("aten.unsqueeze.default", "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims"),
 }
 
 
@@ -59,6 +67,60 @@ def permuted(node: Any, order: tuple[int, ...]) -> fx.Node | None:
     return skip(node.args[0]) if tuple(found) == order else None
 
 
+def views(node: fx.Node) -> list[fx.Node]:
+    """`node`, what it is a view of, what that is a view of, ..., to the first value that is no view."""
+    found = [node]
+    while target(found[-1]) in _VIEWS:
+        source = found[-1].args[0]
+        if target(found[-1]) == _GETITEM:
+            if target(source) not in _PIECES:
+                break
+            source = source.args[0]  # type: ignore[union-attr]
+        if not isinstance(source, fx.Node):
+            break
+        found.append(source)
+    return found
+
+
+@dataclass(frozen=True)
+class Heads:
+    """`count` heads of queries, keys or values: features from `first` of tokens [N, S, *], [S, N, *] if `swapped`."""
+
+    tokens: fx.Node
+    first: int
+    count: int
+    swapped: bool
+
+
+def heads(node: fx.Node) -> Heads:
+    """Where [N, H, S, D], or [N H, S, D], comes from. `Unsupported` if not from tokens.
+
+    What a chain of views does is not derived from its operators: the numbers of the elements are sent through it.
+    """
+    for tokens in reversed(views(node)):
+        if rank(tokens) == 3 and tokens is not node:
+            numbers = torch.arange(math.prod(shape_of(tokens)), dtype=torch.int32).reshape(shape_of(tokens))
+            found = evaluate(node, lambda x, tokens=tokens, numbers=numbers: numbers if x is tokens else None)  # type: ignore[misc]
+            for swapped in (False, True):
+                first = int(found.flatten()[0]) % numbers.shape[2]
+                whole = numbers.transpose(0, 1) if swapped else numbers
+                if (count := _heads_of(whole, found, first)) is not None:
+                    return Heads(tokens, first, count, swapped)
+    raise Unsupported
+
+
+def _heads_of(tokens: Tensor, found: Tensor, first: int) -> int | None:
+    """How many heads of tokens [N, S, *] are found in [N, H, S, D] or [N H, S, D]; None if they are not."""
+    n, s, features = tokens.shape
+    *_, length, size = found.shape
+    count = found.numel() // (n * length * size)
+    fits = length == s and (found.ndim == 3 or found.shape[:2] == (n, count)) and first + count * size <= features
+    if not fits or count * n * length * size != found.numel():
+        return None
+    wanted = tokens[..., first : first + count * size].reshape(n, s, count, size).transpose(1, 2)
+    return count if torch.equal(found, wanted.reshape(found.shape)) else None
+
+
 @dataclass(frozen=True)
 class Features:
     """Features [first, first + count) of tokens [N, S, C]."""
@@ -68,35 +130,6 @@ class Features:
     count: int
 
 
-def heads(node: fx.Node) -> tuple[Features, int]:
-    """Where [N, H, S, D] comes from: H x D features of tokens, and H. `Unsupported` if from elsewhere."""
-    n, h, s, d = shape_of(node)
-    last: Any = skip(node)
-    if target(last) == "aten.select.int":  # [3, N, H, S, D] of one matrix for queries, keys and values
-        stacked, axis, which = last.args
-        require(axis == 0)
-        return _stacked(skip(stacked), which), h
-    if target(last) == _GETITEM and target(last.args[0]) == "aten.unbind.int":
-        pieces, which = last.args
-        require(not arguments(pieces, None, 0)[1])
-        return _stacked(skip(pieces.args[0]), which), h
-    found = permuted(last, (0, 2, 1, 3))
-    require(found is not None)
-    flat = reshaped(found)
-    require(flat is not None and shape_of(flat) == (n, s, h * d))
-    return part(flat), h
-
-
-def _stacked(node: fx.Node, which: int) -> Features:
-    three, n, h, s, d = shape_of(node)
-    found = permuted(node, (2, 0, 3, 1, 4))
-    require(found is not None)
-    flat = reshaped(found)
-    require(flat is not None and shape_of(flat) == (n, s, three * h * d))
-    whole = part(flat)
-    return Features(whole.tokens, whole.first + which * h * d, h * d)
-
-
 def part(node: Any) -> Features:
     """Tokens as they are, or as a piece that was split off along the features."""
     node = skip(node)
@@ -104,7 +137,7 @@ def part(node: Any) -> Features:
     whole = Features(node, 0, shape_of(node)[2])
     if target(node) == _GETITEM:
         pieces, which = node.args
-        if target(pieces) in ("aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default"):
+        if target(pieces) in _PIECES - {"aten.unbind.int"}:
             x, _, axis = arguments(pieces, None, None, 0)
             if axis in (2, -1):
                 sizes = [shape_of(piece)[2] for piece in _values(pieces)]
@@ -137,7 +170,9 @@ def evaluate(node: fx.Node, known: Callable[[fx.Node], Tensor | None]) -> Tensor
             if given is None:
                 require(n.op == "call_function")
                 args, kwargs = fx.map_arg((n.args, n.kwargs), value)
-                given = n.target(*args, **kwargs)  # type: ignore[operator]
+                # strides here need not be those that let PyTorch's view be one
+                run = torch.ops.aten.reshape.default if target(n) == "aten.view.default" else n.target
+                given = run(*args, **kwargs)  # type: ignore[operator]
             values[n] = given
         return values[n]
 

@@ -19,7 +19,7 @@ from torch import Tensor, fx
 from ..graph import Array, Graph, Node, Shape
 from ..layout import UNIT, External, PlaneView, round_up
 from ..lowering import Lowering
-from ..operators import Converter, arguments, captures, computed, implies, lowers, require, shape_of
+from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 from . import _walk
 
 _PROBES = 6
@@ -33,38 +33,55 @@ def capture(c: Converter, node: fx.Node) -> Node:
     return _attention(c, node, q, k, v, mask, bool(causal), None if scale is None else float(scale))
 
 
-@captures("aten.matmul.default", pattern=True)
+@captures("aten.matmul.default", "aten.bmm.default", pattern=True)
 def capture_spelled_out(c: Converter, node: fx.Node) -> Node:
-    """softmax(scale (q k^T) + mask) v, operator by operator."""
+    """softmax(scale (q k^T) + mask) v, operator by operator; heads may be joined with the batch."""
     weights, v = arguments(node, None, None)
     weights = _walk.skip(weights)
     require(_walk.target(weights) == "aten.softmax.int")
     scores, axis, dtype = arguments(weights, None, None, None)
-    require(axis in (-1, 3) and dtype in (None, torch.float32) and len(shape_of(scores)) == 4)
+    require(dtype in (None, torch.float32) and rank(scores) in (3, 4) and axis % rank(scores) == rank(scores) - 1)
     scores, mask, scale = _walk.skip(scores), None, 1.0
     if _walk.target(scores) == "aten.add.Tensor":
         scores, mask, alpha = arguments(scores, None, None, 1)
         require(alpha == 1)
-        scores = _walk.skip(scores)
-    while (operator := _walk.target(scores)) in ("aten.mul.Tensor", "aten.div.Tensor"):
-        scores, factor = arguments(scores, None, None)
-        require(isinstance(factor, int | float) and factor != 0)
-        scale *= factor if operator == "aten.mul.Tensor" else 1 / factor
-        scores = _walk.skip(scores)
-    require(_walk.target(scores) == "aten.matmul.default")
-    q, turned = arguments(scores, None, None)
-    k = _walk.permuted(turned, (0, 1, 3, 2))
+    scores, factor = _scaled(scores)
+    scale *= factor
+    if _walk.target(scores) == "aten.baddbmm.default":
+        require(mask is None and factor == 1 and not scores.kwargs)
+        mask, q, turned = scores.args
+    else:
+        require(_walk.target(scores) in ("aten.matmul.default", "aten.bmm.default"))
+        q, turned = arguments(scores, None, None)
+    turned, factor = _scaled(turned)
+    scale *= factor
+    q, factor = _scaled(q)
+    scale *= factor
+    k = _walk.permuted(turned, (0, 1, 3, 2) if rank(turned) == 4 else (0, 2, 1))
     require(k is not None)
     return _attention(c, node, q, k, v, mask, False, scale)  # type: ignore[arg-type]
+
+
+def _scaled(x: Any) -> tuple[Any, float]:
+    """What `x` is a multiple of, and the factor."""
+    x, scale = _walk.skip(x), 1.0
+    while (operator := _walk.target(x)) in ("aten.mul.Tensor", "aten.div.Tensor"):
+        inner, factor = arguments(x, None, None)
+        if not isinstance(factor, int | float) or factor == 0:
+            break
+        x, scale = _walk.skip(inner), scale * factor if operator == "aten.mul.Tensor" else scale / factor
+    return x, scale
 
 
 def _attention(
     c: Converter, node: fx.Node, q: fx.Node, k: fx.Node, v: fx.Node, mask: Any, causal: bool, scale: float | None
 ) -> Node:
-    (n, h, queries, d), keys = shape_of(q), shape_of(k)[2]
-    require(shape_of(k) == (n, h, keys, d) and shape_of(v) == (n, h, keys, d) and d <= 256)
-    parts = [_walk.heads(x)[0] for x in (q, k, v)]
+    (*_, queries, d), keys = shape_of(q), shape_of(k)[-2]
+    parts = [_walk.heads(x) for x in (q, k, v)]
     computed(c, *(p.tokens for p in parts))
+    n, h = shape_of(parts[0].tokens)[int(parts[0].swapped)], parts[0].count
+    require(shape_of(k) == shape_of(v) == (*shape_of(q)[:-2], keys, d) and d <= 256)
+    require(all(p.count == h and shape_of(p.tokens)[int(p.swapped)] == n for p in parts))
     flags, attrs, constants = _masked(c, mask, causal, (n, h, queries, keys))
     attrs |= {
         "heads": h,
@@ -72,14 +89,28 @@ def _attention(
         "scale": 1 / math.sqrt(d) if scale is None else scale,
         "first": tuple(p.first for p in parts),
     }
-    # The value lies as tokens. Who wants [N, H, S, D] gets it from PyTorch; nearly always the heads are joined again.
-    joined = c.make(node, "attention", [*(p.tokens for p in parts), *flags], attrs, **constants)
-    joined = Node(tokens_name(node), *_rest(joined, (n, queries, h * d)))
+    # The value lies as tokens. Who wants heads apart gets them from PyTorch; nearly always they are joined again.
+    inputs = [_tokens(c, node, p) for p in parts]
+    made = c.make(node, "attention", [*inputs, *flags], attrs, **constants)
+    joined = Node(tokens_name(node), *_rest(made, (n, queries, h * d)))
     apart = (n, queries, h, d)
     split = Node(f"{node.name}.split", "torch", (joined.name,), apart, _view(joined.name, list(apart)))
-    c.nodes += [joined, split]
     args = {"target": "aten.transpose.int", "args": [{"value": split.name}, 1, 2], "kwargs": {"dict": {}}}
-    return Node(node.name, "torch", (split.name,), (n, h, queries, d), args)
+    turned = Node(f"{node.name}.turned", "torch", (split.name,), (n, h, queries, d), args)
+    c.nodes += [joined, split, turned]
+    whole = shape_of(node)
+    return Node(node.name, "torch", (turned.name,), whole, _view(turned.name, list(whole)))
+
+
+def _tokens(c: Converter, node: fx.Node, part: _walk.Heads) -> str:
+    """The name of a part's tokens [N, S, *]."""
+    if not part.swapped:
+        return c.name(part.tokens)
+    s, n, features = shape_of(part.tokens)
+    name = f"{c.name(part.tokens)}.swapped"
+    if all(made.name != name for made in c.nodes):
+        c.nodes.append(Node(name, "swap", (c.name(part.tokens),), (n, s, features)))
+    return name
 
 
 def _rest(node: Node, shape: Shape) -> tuple[Any, ...]:
@@ -95,14 +126,26 @@ def tokens_name(node: fx.Node) -> str:
     return f"{node.name}.tokens"
 
 
-def joined_heads(c: Converter, node: fx.Node) -> str | None:
-    """The name of the tokens that a reshape joins from an attention's heads, if it does."""
-    before = _walk.reshaped(node)
-    attention = _walk.permuted(before, (0, 2, 1, 3)) if before is not None else None
-    if attention is None:
-        return None
-    name = tokens_name(attention)
-    return next((n.name for n in c.nodes if n.name == name and n.shape == shape_of(node)), None)
+def joined_heads(c: Converter, node: fx.Node) -> Node | str:
+    """The tokens that views join from an attention's heads: as they are, swapped or regrouped. Else `Unsupported`."""
+    attention = next((x for x in _walk.views(node) if any(made.name == tokens_name(x) for made in c.nodes)), None)
+    require(attention is not None)
+    name = tokens_name(attention)  # type: ignore[arg-type]
+    made = next(made for made in c.nodes if made.name == name)
+    (n, s, features), size = made.shape, made["size"]
+    require(shape_of(node)[-1] == features)
+    tokens = torch.arange(n * s * features, dtype=torch.int32).reshape(n, s, features)
+    apart = tokens.reshape(n, s, -1, size).transpose(1, 2).reshape(shape_of(attention))
+    found = _walk.evaluate(node, lambda x: apart if x is attention else None)
+    swapped = not torch.equal(found, tokens.reshape(found.shape))
+    if swapped:
+        require(torch.equal(found, tokens.transpose(0, 1).reshape(found.shape)))
+        if shape_of(node) == (s, n, features):
+            return c.make(node, "swap", [name])
+        name = c.part(node, "swapped", "swap", [name], (s, n, features))
+    elif shape_of(node) == made.shape:
+        return name
+    return c.make(node, "regroup", [name])
 
 
 def _masked(
@@ -117,11 +160,19 @@ def _masked(
         return [], {}, {"bias": _bias(_additive(allowed)[None, None])}
     require(not causal)
     if c.is_constant(mask):
-        value = c.value(mask)
-        require(2 <= value.ndim <= 4 and (value.ndim < 4 or value.shape[0] == 1))
-        heads = value.shape[-3] if value.ndim > 2 else 1
-        return [], {}, {"bias": _bias(_additive(value).expand(1, heads, queries, keys))}
+        value = _additive(_apart(c.value(mask), shape))
+        require(bool((value == value[:1]).all()))
+        return [], {}, {"bias": _bias(value[:1].expand(1, -1, queries, keys))}
     return _flagged(c, mask, shape)
+
+
+def _apart(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
+    """A mask with axes for sample, head, query and key."""
+    n, h, *_ = shape
+    require(2 <= mask.ndim <= 4)
+    if mask.ndim == 3 and mask.shape[0] == n * h:
+        return mask.reshape(n, h, *mask.shape[1:])
+    return mask[(None,) * (4 - mask.ndim)]
 
 
 def _flagged(
@@ -138,19 +189,23 @@ def _flagged(
     def of(value: Tensor) -> Tensor:
         given = {flags[0]: value.to(dtype)}
         found = _walk.evaluate(mask, lambda x: given.get(x, c.value(x) if c.is_constant(x) else None))
-        return _additive(found).expand(n, -1, queries, keys)
+        return _additive(_apart(found, shape)).expand(n, -1, queries, keys)
 
     with torch.no_grad():
         on, off = of(torch.ones(n, keys)), of(torch.zeros(n, keys))
-        lowest = off.flatten()[0]
-        require(bool((off == lowest).all()) and bool((on == on[:1]).all()))
+        # a flag may say that a key exists, or that it does not: `none` is what is added where it does not
+        inverted = not bool((off == off.flatten()[0]).all())
+        some, none = (off, on) if inverted else (on, off)
+        lowest = none.flatten()[0]
+        require(bool((none == lowest).all()) and bool((some == some[:1]).all()))
         for probe in range(_PROBES):
             drawn = torch.rand(n, keys, generator=torch.Generator().manual_seed(probe)) < 0.5
-            require(torch.equal(of(drawn), torch.where(drawn[:, None, None, :], on, lowest)))
-    if bool((on == on.flatten()[0]).all()):
-        return flags, {"on": float(on.flatten()[0]), "off": float(lowest)}, {}
-    require(bool(on.max() == 0) and float(lowest) < -1e30)
-    return flags, {"on": 0.0, "off": float(lowest)}, {"bias": _bias(on[:1])}
+            require(torch.equal(of(drawn), torch.where(drawn[:, None, None, :], on, off)))
+    if bool((some == some.flatten()[0]).all()):
+        return flags, {"on": float(on.flatten()[0]), "off": float(off.flatten()[0])}, {}
+    require(bool(some.max() == 0) and float(lowest) < -1e30)
+    added = {"on": float(lowest), "off": 0.0} if inverted else {"on": 0.0, "off": float(lowest)}
+    return flags, added, {"bias": _bias(some[:1])}
 
 
 def _additive(mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import fx
 from ..graph import Graph, Node, Shape
 from ..layout import External, RowsView
 from ..lowering import Lowering
-from ..operators import Converter, arguments, captures, computed, implies, lowers, require, shape_of
+from ..operators import Converter, arguments, captures, computed, implies, lowers, shape_of
 from .attention import joined_heads
 
 
@@ -23,15 +23,13 @@ from .attention import joined_heads
     "aten._unsafe_view.default",
     "aten.squeeze.dims",
 )
-def capture(c: Converter, node: fx.Node) -> str:
+def capture(c: Converter, node: fx.Node) -> Node | str:
     """No change, or heads of attention that are joined; rearrange.py knows the others."""
     (x,) = arguments(node, None)
     computed(c, x)
     if shape_of(x) == shape_of(node):
         return c.name(x)
-    joined = joined_heads(c, node)
-    require(joined is not None)
-    return str(joined)
+    return joined_heads(c, node)
 
 
 @implies("flatten")

@@ -5,6 +5,7 @@
 | linear | x [N, F] or [N, S, F] | | weight [O, I], bias [O] |
 """
 
+import numpy as np
 from torch import fx
 
 from ..graph import Graph, Node, Shape
@@ -19,6 +20,21 @@ def capture(c: Converter, node: fx.Node) -> Node:
     computed(c, x)
     require(rank(x) in (2, 3))
     return c.make(node, "linear", [x], {}, **layer_constants(c, weight, bias))
+
+
+@captures("aten.addmm.default", "aten.mm.default", "aten.matmul.default")
+def capture_product(c: Converter, node: fx.Node) -> Node:
+    """x @ W, plus a bias; W is [I, O], as GPT-2's Conv1D has it."""
+    name = str(node.target)
+    bias, x, weight = node.args[:3] if name == "aten.addmm.default" else (None, *node.args[:2])
+    computed(c, x)
+    require(rank(x) in (2, 3) and c.is_constant(weight) and rank(weight) == 2 and not node.kwargs)
+    turned = np.ascontiguousarray(c.tensor(weight).T)  # type: ignore[arg-type]
+    shift = np.zeros(len(turned), np.float32)
+    if bias is not None:
+        require(c.is_constant(bias) and rank(bias) == 1)
+        shift = shift + c.tensor(bias)  # type: ignore[arg-type]
+    return c.make(node, "linear", [x], {}, weight=turned, bias=shift)  # type: ignore[list-item]
 
 
 @implies("linear")

@@ -7,13 +7,17 @@
 `native/src/activations.hpp` lists the functions. `fuse_activation` makes them part of the layer before them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import fx
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
 
 from ..graph import Array, Graph, Node, Shape
 from ..lowering import Lowering
-from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require
+from ..operators import Converter, Unsupported, arguments, captures, computed, implies, lowers, rank, require
+from . import _walk
 from ._positions import pointwise
 
 Act = tuple[Any, ...]
@@ -83,8 +87,48 @@ def power(c: Converter, node: fx.Node) -> Node:
     return _made(c, node, (_POWERS[exponent],))
 
 
+_SPELLED = {
+    f"aten.{name}"
+    for name in ("mul.Tensor", "add.Tensor", "sub.Tensor", "div.Tensor", "neg.default", "pow.Tensor_Scalar")
+} | {f"aten.{name}.default" for name in ("tanh", "erf", "sigmoid", "exp", "relu6", "hardtanh", "clamp", "softplus")}
+_KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+}
+_STEPS = 12
+"""Operators that an activation may be written with."""
+
+
+@captures("aten.mul.Tensor", "aten.div.Tensor", pattern=True)
+def spelled_out(c: Converter, node: fx.Node) -> Node:
+    """An activation that is written operator by operator, told from its values: GPT-2's 0.5 x (1 + tanh(...))."""
+    order = {n: i for i, n in enumerate(node.graph.nodes)}
+    x = node
+    frontier: set[fx.Node] = {node}
+    for _ in range(_STEPS):
+        last = max(frontier, key=order.__getitem__)
+        require(_walk.target(last) in _SPELLED and not any(c.is_constant(a) for a in last.all_input_nodes))
+        frontier = (frontier - {last}) | set(last.all_input_nodes)
+        if len(frontier) != 1:
+            continue
+        (x,) = frontier
+        probes = torch.linspace(-9, 9, 257)
+        found = _walk.evaluate(node, lambda n, x=x, probes=probes: probes if n is x else None)  # type: ignore[misc]
+        for name, function in _KNOWN.items():
+            if torch.allclose(found, function(probes), rtol=1e-5, atol=1e-6):
+                return _named(c, node, x, (name,))
+    raise Unsupported
+
+
 def _made(c: Converter, node: fx.Node, act: Act, **constants: Array) -> Node:
     (x,) = arguments(node, None)
+    return _named(c, node, x, act, **constants)
+
+
+def _named(c: Converter, node: fx.Node, x: fx.Node, act: Act, **constants: Array) -> Node:
     computed(c, x)
     require(rank(x) >= 1)
     name, *parameters = act

@@ -60,6 +60,8 @@ def lower(low: Lowering, node: Node) -> None:
     view = low.view(node.inputs[0])
     if isinstance(view, External):
         low.values[node.name] = External(view.buffer, node.shape)
+    elif node.shape == low.shapes[node.inputs[0]]:
+        low.values[node.name] = view
     else:
         low.values[node.name] = low.rows(node.inputs[0])
 
