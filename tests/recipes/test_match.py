@@ -49,6 +49,45 @@ def test_targets(targets: str, names: set[str]) -> None:
     assert hit(Rule(targets=targets, constraint=HALF)) == {name: HALF if name in names else None for name in DENSE}
 
 
+class Sequences(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 6, bidirectional=True)
+        self.cell = nn.LSTMCell(6, 6)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.other = nn.MultiheadAttention(8, 2, kdim=6, vdim=4, add_bias_kv=True)
+
+
+GRU = {f"gru.weight_{what}_l0{way}" for what in ("ih", "hh") for way in ("", "_reverse")}
+CELL = {"cell.weight_ih", "cell.weight_hh"}
+INSIDE = {"attention.in_proj_weight", *(f"other.{x}_proj_weight" for x in "qkv")}
+OUT = {"attention.out_proj", "other.out_proj"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        ("all", GRU | CELL | INSIDE | OUT),
+        ("recurrent", GRU | CELL),
+        ("attention", {"attention.in_proj_weight"}),  # a layer of that name goes before the word
+        (("re:.*proj_weight", "linear"), INSIDE | OUT),
+        ("gru", GRU),
+        ("gru.weight_hh_l0", {"gru.weight_hh_l0"}),
+        ("re:gru.*hh", {"gru.weight_hh_l0", "gru.weight_hh_l0_reverse"}),
+        ("other", {f"other.{x}_proj_weight" for x in "qkv"}),
+    ],
+)
+def test_targets_among_recurrent_layers_and_attention(targets: str, names: set[str]) -> None:
+    found = hit(Rule(targets=targets, constraint=HALF), model=Sequences())
+    assert set(found) == GRU | CELL | INSIDE | OUT and {name for name, c in found.items() if c} == names
+
+
+def test_the_word_attention_means_every_projection_inside() -> None:
+    model = nn.ModuleDict({"a": nn.MultiheadAttention(8, 2), "b": nn.MultiheadAttention(8, 2, kdim=6)})
+    found = hit(Rule(targets="attention", constraint=HALF), model=model)
+    assert {n for n, c in found.items() if c} == {"a.in_proj_weight", *(f"b.{x}_proj_weight" for x in "qkv")}
+
+
 def test_ignore_takes_layers_out_and_may_hit_nothing() -> None:
     wanted = {**DENSE, "layer1.0": HALF, "layer1.2": HALF}
     assert hit(Rule(targets="all", ignore=("stem", "linear", "re:nowhere"), constraint=HALF)) == wanted
@@ -70,9 +109,9 @@ def test_later_rules_win() -> None:
         ),
         (
             Rule(targets="re:conv", constraint=HALF),
-            r"'re:conv' matches no convolution or linear layer; .*known: stem, layer1\.0",
+            r"'re:conv' matches no convolution, linear, recurrent or attention layer; .*known: stem, layer1\.0",
         ),
-        (Rule(targets="norm", constraint=HALF), r"'norm' matches no convolution or linear layer"),
+        (Rule(targets="norm", constraint=HALF), r"'norm' matches no convolution, linear, recurrent or attention layer"),
         (Rule(targets="re:(", constraint=HALF), r"rules\[0\]\.targets: 're:\(' is not a regular expression"),
         (Rule(targets="linear", ignore="head", constraint=HALF), r"rules\[0\]\.ignore: .* leaves none of the 1 layers"),
     ],
@@ -106,7 +145,7 @@ def test_weights_that_cannot_be_used_name_their_layer() -> None:
         empty = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 0))
     with pytest.raises(ModelError, match="layer '1' has a weight of shape 0x4 without elements"):
         hit(Rule(targets="0", constraint=HALF), model=empty)
-    with pytest.raises(ModelError, match="ReLU has no Conv2d or Linear layer"):
+    with pytest.raises(ModelError, match="ReLU has no convolution, linear, recurrent or attention layer"):
         hit(Rule(targets="all", constraint=HALF), model=nn.ReLU())
 
 

@@ -67,6 +67,39 @@ def test_zeros_hold_through_every_optimizer(make: Any, step: bool) -> None:
         assert not torch.equal(w[mask], old[mask]), "what was kept must go on learning"
 
 
+class Listener(nn.Module):
+    """A recurrent layer and attention over the rows of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        x, _ = next(iter(TinyData().train_batches(1, 0, 0)))
+        self.gru = nn.GRU(x[0, 0].shape[1], 16, batch_first=True)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.gru(x.mean(1))
+        logits: torch.Tensor = self.head(self.attention(y, y, y)[0].mean(1))
+        return logits
+
+
+def test_recurrent_layers_and_attention_are_pruned_too() -> None:
+    torch.manual_seed(0)
+    model = Listener()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    rows, blocks = Unstructured(sparsity=0.75), Block(shape=(4, 1), sparsity=0.5)
+    rules = [Rule(targets="recurrent", constraint=rows), Rule(targets="attention.in_proj_weight", constraint=blocks)]
+    with Shaper(model, Recipe(rules=rules), optimizer, update_every=4) as shaper:
+        train(model, optimizer, shaper, 2)
+        shaper.harden()
+        train(model, optimizer, shaper, 1)
+    for weight, constraint in constrained(shaper):
+        assert constraint.violations(weight) == 0
+    assert int((model.gru.weight_hh_l0 == 0).sum()) == 0.75 * model.gru.weight_hh_l0.numel()
+    assert int((model.attention.in_proj_weight == 0).sum()) == 0.5 * model.attention.in_proj_weight.numel()
+    assert (model.head.weight != 0).all() and (model.attention.out_proj.weight != 0).all()
+
+
 def test_without_a_shaper_momentum_revives_zeros() -> None:
     """Shows that the test above can fail."""
     model = tiny_net()

@@ -12,19 +12,34 @@ from ..constraints.base import Constraint
 from ..errors import ModelError, RecipeError, ShapeError
 from .recipe import Recipe, Rule
 
-_WORDS: dict[str, tuple[type[nn.Module], ...]] = {
-    "all": (nn.Conv2d, nn.Linear),
+_KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "conv2d": (nn.Conv2d,),
     "linear": (nn.Linear,),
+    "recurrent": (nn.RNNBase, nn.RNNCellBase),
+    "attention": (nn.MultiheadAttention,),
 }
+_ALL = "all"
+_WHAT = "convolution, linear, recurrent or attention layer"
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """A weight that rules can hit."""
+
+    layer: str
+    """Name of its module in the model."""
+    kind: str
+    """'conv2d', 'linear', 'recurrent' or 'attention'."""
+    weight: Tensor
+    """`[out, in, kh, kw]` or `[out, in]`."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """A convolution or linear layer and what the recipe asks of it."""
+    """A weight and what the recipe asks of it."""
 
     name: str
-    """The layer's name in the model."""
+    """The layer's name in the model; of layers with several weights, the weight's own name."""
     weight: Tensor
     """`[out, in, kh, kw]` or `[out, in]`."""
     constraint: Constraint | None
@@ -33,37 +48,49 @@ class Match:
     """Why a layer that a rule asked for stays dense."""
 
 
-def layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """All convolutions and linear layers by name: those that rules can hit and figures of sparsity count."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+def weights(model: nn.Module) -> dict[str, Prunable]:
+    """All weights that rules can hit and figures of sparsity count.
+
+    Those of convolutions and linear layers are called as their layer, those of recurrent layers and attention, which
+    have several, by their own name: `gru.weight_hh_l0`, `attention.in_proj_weight`.
+    """
+    found: dict[str, Prunable] = {}
+    for layer, module in model.named_modules():
+        kind = next((kind for kind, types in _KINDS.items() if isinstance(module, types)), "")
+        if kind in ("conv2d", "linear"):
+            found[layer] = Prunable(layer, kind, module.weight)
+        elif kind:
+            for name, weight in module.named_parameters(layer, recurse=False):
+                if weight.ndim == 2:  # biases have one axis, or three
+                    found[name] = Prunable(layer, kind, weight)
+    return found
 
 
 def match(recipe: Recipe, model: nn.Module) -> list[Match]:
-    """What `recipe` asks of each convolution and linear layer of `model`, in the model's order.
+    """What `recipe` asks of each weight of `model` that rules can hit, in the model's order.
 
     Raises RecipeError for a rule without a layer (listing near names) or whose layers all belong to later rules,
     ShapeError for a weight that a constraint cannot hold, ModelError for weights that are NaN, infinite or empty.
     """
-    found = layers(model)
+    found = weights(model)
     if not found:
-        raise ModelError(f"{type(model).__name__} has no Conv2d or Linear layer; there is nothing to prune")
+        raise ModelError(f"{type(model).__name__} has no {_WHAT}; there is nothing to prune")
     owners: dict[str, int] = {}
     for index, rule in enumerate(recipe.rules):
         for name in _targets(rule, index, found):
             owners[name] = index
     _no_rule_is_shadowed(recipe, owners)
     _no_weight_twice(found, owners)
-    return [_fit(name, module, recipe.rules, owners.get(name)) for name, module in found.items()]
+    return [_fit(name, item.weight, recipe.rules, owners.get(name)) for name, item in found.items()]
 
 
-def _targets(rule: Rule, index: int, found: dict[str, nn.Conv2d | nn.Linear]) -> list[str]:
+def _targets(rule: Rule, index: int, found: dict[str, Prunable]) -> list[str]:
     chosen: set[str] = set()
     for target in rule.targets:
         hits = _hits(target, found, f"rules[{index}].targets")
         if not hits:
-            names = list(found)
-            what = plugins.unknown("layer", target.removeprefix("re:"), [*names, *_WORDS])
-            raise RecipeError(f"rules[{index}].targets: {target!r} matches no convolution or linear layer; {what}")
+            what = plugins.unknown("layer", target.removeprefix("re:"), [*found, _ALL, *_KINDS])
+            raise RecipeError(f"rules[{index}].targets: {target!r} matches no {_WHAT}; {what}")
         chosen |= hits
     ignored = {name for target in rule.ignore for name in _hits(target, found, f"rules[{index}].ignore")}
     if not chosen - ignored:
@@ -73,18 +100,16 @@ def _targets(rule: Rule, index: int, found: dict[str, nn.Conv2d | nn.Linear]) ->
     return [name for name in found if name in chosen - ignored]
 
 
-def _hits(target: str, found: dict[str, nn.Conv2d | nn.Linear], field: str) -> set[str]:
+def _hits(target: str, found: dict[str, Prunable], field: str) -> set[str]:
     if target.startswith("re:"):
         try:
             pattern = re.compile(target[3:])
         except re.error as error:
             raise RecipeError(f"{field}: {target!r} is not a regular expression: {error}") from None
         return {name for name in found if pattern.match(name)}
-    if target in found:
-        return {target}
-    if kinds := _WORDS.get(target.lower()):
-        return {name for name, module in found.items() if isinstance(module, kinds)}
-    return set()
+    if named := {name for name, item in found.items() if target in (name, item.layer)}:
+        return named
+    return {name for name, item in found.items() if target.lower() in (_ALL, item.kind)}
 
 
 def _no_rule_is_shadowed(recipe: Recipe, owners: dict[str, int]) -> None:
@@ -93,7 +118,7 @@ def _no_rule_is_shadowed(recipe: Recipe, owners: dict[str, int]) -> None:
             raise RecipeError(f"rules[{index}]: later rules take all of its layers; drop it, or move it after them")
 
 
-def _no_weight_twice(found: dict[str, nn.Conv2d | nn.Linear], owners: dict[str, int]) -> None:
+def _no_weight_twice(found: dict[str, Prunable], owners: dict[str, int]) -> None:
     users: dict[int, str] = {}
     for name in owners:
         first = users.setdefault(id(found[name].weight), name)
@@ -101,8 +126,7 @@ def _no_weight_twice(found: dict[str, nn.Conv2d | nn.Linear], owners: dict[str, 
             raise RecipeError(f"layers {first!r} and {name!r} share one weight; put one of them into 'ignore'")
 
 
-def _fit(name: str, module: nn.Conv2d | nn.Linear, rules: Sequence[Rule], owner: int | None) -> Match:
-    weight = module.weight
+def _fit(name: str, weight: Tensor, rules: Sequence[Rule], owner: int | None) -> Match:
     _usable(name, weight)
     if owner is None:
         return Match(name, weight, None)

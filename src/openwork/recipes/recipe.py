@@ -29,9 +29,11 @@ Targets = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValid
 class Rule(Config):
     """A constraint for the weights of some layers.
 
-    A target is `all`, `conv2d`, `linear`, the exact name of a layer (`layer1.0.conv1`), or `re:` and a regular
-    expression that must match from the start of the name (`re:layer.*conv`). Where two rules hit the same layer, the
-    later one wins, so general rules come first and exceptions after them.
+    A target is `all`, `conv2d`, `linear`, `recurrent` (GRU, LSTM, RNN), `attention` (the projections inside
+    `nn.MultiheadAttention`), the exact name of a layer (`layer1.0.conv1`) or of one of its weights
+    (`gru.weight_hh_l0`), or `re:` and a regular expression that must match from the start of the name
+    (`re:layer.*conv`). Where two rules hit the same weight, the later one wins, so general rules come first and
+    exceptions after them.
 
     >>> from openwork import Block
     >>> rule = Rule(targets="re:layer.*conv", constraint=Block(shape=(4, 1), sparsity=0.9), ignore="layer1.0.conv1")

@@ -42,8 +42,8 @@ def compress(
     once; until then, and after any error, it is as it was.
 
     Arguments:
-        model: Conv2d and Linear layers are what rules can prune. Its output is logits `[batch, classes]`. Torch's
-            parametrizations are baked into its weights first, as `strip` does.
+        model: rules can prune its convolutions, linear and recurrent layers and attention. Its output is logits
+            `[batch, classes]`. Torch's parametrizations are baked into its weights first, as `strip` does.
         recipe: a recipe, the name of a built-in one, or the path of a YAML file.
         data: see `openwork.data`.
         run_dir: folder for recipe, environment, metrics, checkpoints, weights and result. If it holds an unfinished

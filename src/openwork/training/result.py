@@ -12,7 +12,7 @@ from ..recipes.match import Match
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer after compression."""
+    """A layer's weight after compression."""
 
     name: str
     """Name in the model."""
@@ -43,7 +43,7 @@ class Result:
     accuracy: float
     """Of the final weights, measured once, after the last epoch."""
     weights: int
-    """Weights of all convolutions and linear layers, constrained or not."""
+    """Weights of all layers that rules can hit, constrained or not."""
     nonzero: int
     """Those that are not zero."""
     layers: tuple[Layer, ...]
@@ -58,7 +58,7 @@ class Result:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros among all weights of convolutions and linear layers."""
+        """Share of zeros among all weights of layers that rules can hit."""
         return 1 - self.nonzero / self.weights
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,8 +27,8 @@ class Shaper:
     of it only `step()` does. Biases and batch norm are never touched.
 
     Arguments:
-        model: any module with Conv2d or Linear layers, on the device where it is trained; its weights are changed in
-            place, its modules are not replaced.
+        model: any module with convolutions, linear, recurrent or attention layers, on the device where it is trained;
+            its weights are changed in place, its modules are not replaced.
         recipe: rules and solver; the schedule is not used here, the loop is yours.
         optimizer: the optimizer of your loop.
         update_every: training steps between updates of the solver; None leaves it to your calls of `update()`.
@@ -60,7 +60,7 @@ class Shaper:
             raise UsageError(f"update_every={update_every} must be at least 1, or None for updates by hand")
         self.model, self.recipe, self.optimizer = model, recipe, optimizer
         self.matches: list[Match] = match(recipe, model)
-        """What the recipe asks of each convolution and linear layer, dense ones included."""
+        """What the recipe asks of each weight that rules can hit, dense ones included."""
         self.phase = "shape"
         """'shape' until `harden()`, 'retrain' after it."""
         self._update_every, self._steps = update_every, 0
@@ -137,7 +137,7 @@ class Shaper:
         return {**self.recipe.solver.metrics(self._state), **figures} if self.phase == "shape" else figures
 
     def sparsity(self) -> float:
-        """Share of zeros among the weights of all convolutions and linear layers, constrained or not."""
+        """Share of zeros among all weights that rules can hit, constrained or not."""
         weights = {id(m.weight): m.weight for m in self.matches}.values()
         nonzero = sum(int(torch.count_nonzero(w)) for w in weights)
         return 1 - nonzero / sum(w.numel() for w in weights)
