@@ -102,7 +102,7 @@ def heads(node: fx.Node) -> Heads:
             numbers = torch.arange(math.prod(shape_of(tokens)), dtype=torch.int32).reshape(shape_of(tokens))
             found = evaluate(node, lambda x, tokens=tokens, numbers=numbers: numbers if x is tokens else None)  # type: ignore[misc]
             for swapped in (False, True):
-                first = int(found.flatten()[0]) % numbers.shape[2]
+                first = int(found[(0,) * found.ndim]) % numbers.shape[2]
                 whole = numbers.transpose(0, 1) if swapped else numbers
                 if (count := _heads_of(whole, found, first)) is not None:
                     return Heads(tokens, first, count, swapped)
