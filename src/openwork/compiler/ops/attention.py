@@ -96,9 +96,12 @@ def _attention(
     apart = (n, queries, h, d)
     split = Node(f"{node.name}.split", "torch", (joined.name,), apart, _view(joined.name, list(apart)))
     args = {"target": "aten.transpose.int", "args": [{"value": split.name}, 1, 2], "kwargs": {"dict": {}}}
-    turned = Node(f"{node.name}.turned", "torch", (split.name,), (n, h, queries, d), args)
-    c.nodes += [joined, split, turned]
+    c.nodes += [joined, split]
     whole = shape_of(node)
+    if len(whole) == 4:
+        return Node(node.name, "torch", (split.name,), whole, args)
+    turned = Node(f"{node.name}.turned", "torch", (split.name,), (n, h, queries, d), args)
+    c.nodes.append(turned)
     return Node(node.name, "torch", (turned.name,), whole, _view(turned.name, list(whole)))
 
 
