@@ -4,12 +4,13 @@ import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.compiler.layout import UNIT, Grid, Planes, Rows
 from openwork.compiler.pack import pack, union_taps
-from openwork.compiler.plan import lifetimes, plan
+from openwork.compiler.plan import SPACIOUS, largest_live, lifetimes, plan
 from openwork.formats.program import runs
 
 many = settings(max_examples=150, deadline=None)
@@ -87,39 +88,48 @@ def test_equally_spaced_planes_are_one_run(first, stride, count):
     assert found == [[first, stride if count > 1 else 0, count]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Touch:
-    """A step of a plan."""
+    """A step of a plan. It needs zeros around the images of `padded`, which it reads."""
 
     taken: list = field(default_factory=list)
     filled: list = field(default_factory=list)
+    padded: list = field(default_factory=list)
 
     def reads(self):
-        return self.taken
+        return [*self.taken, *self.padded]
 
     def writes(self):
         return self.filled
 
+    def pads(self):
+        return self.padded
+
 
 @st.composite
 def programs(draw):
-    """Random storage of a few spaces, and steps that touch it."""
-    batch = draw(st.integers(1, 3))
+    """Random storage of a few kinds, and steps that touch it. Only what is written in part may be read before."""
+    batch = draw(st.integers(1, 2))
     grids = [Grid(batch) for _ in range(3)]
     grids[1].merge(grids[2])
     seldom = st.integers(0, 7).map(lambda n: n == 0)
     storages = []
-    for _ in range(draw(st.integers(1, 20))):
+    for _ in range(draw(st.integers(1, 16))):
         kind = draw(st.sampled_from([0, 1, 2, 3, 3]))
         if kind == 3:
-            storages.append(Rows(batch, draw(st.integers(1, 500)), permanent=draw(seldom)))
+            storages.append(Rows(batch, draw(st.integers(1, 200)), permanent=draw(seldom)))
             continue
         grid, size = grids[kind], draw(st.sampled_from([(3, 5), (4, 4)]))
         grid.need(*size, before=(draw(st.integers(0, 2)), draw(st.integers(0, 2))), after=(1, draw(st.integers(0, 2))))
         storages.append(Planes(grid, draw(st.integers(1, 5)), *size, permanent=draw(seldom), private=draw(seldom)))
-    some = st.lists(st.sampled_from(storages), max_size=3)
-    steps = [Touch(draw(some), draw(some)) for _ in range(draw(st.integers(1, 16)))]
-    return [*steps, Touch(storages)] if draw(st.booleans()) else [Touch([], storages[:1]), *steps]
+    steps, known = [], [s for s in storages if isinstance(s, Planes) and s.private]
+    for _ in range(draw(st.integers(1, 24))):
+        some = st.lists(st.sampled_from(known), max_size=2) if known else st.just([])
+        taken, padded = draw(some), [s for s in draw(some) if isinstance(s, Planes)]
+        filled = [s for s in draw(st.lists(st.sampled_from(storages), max_size=2)) if s not in taken + padded]
+        steps.append(Touch(taken, filled, padded))
+        known += filled
+    return steps
 
 
 def places(storage):
@@ -141,24 +151,15 @@ def test_a_gap_is_looked_for_behind_the_longest_neighbour():
 
 def assert_apart(steps):
     """By brute force over all pairs and all steps."""
-    arena = plan(steps)
-    lives = lifetimes(steps)
-    for storage in lives:
+    arena, storages = plan(steps).arena, list(lifetimes(steps))
+    for storage in storages:
         begin, end = places(storage)
         assert begin >= 0 and begin % UNIT == 0 and end + UNIT <= arena
         if isinstance(storage, Planes):
             assert storage.base % UNIT == 0
-    pairs = [(a, b) for a in lives for b in lives if a is not b]
-    for a, b in pairs:
+    for a, b in itertools.combinations(storages, 2):
         apart = places(a)[1] <= places(b)[0] or places(b)[1] <= places(a)[0]
-        same_padding = a.space == b.space and _multiple(a, b)
-        alive_together = any(_alive(a, i, steps) and _alive(b, i, steps) for i in range(len(steps)))
-        assert apart or (same_padding and not alive_together)
-
-
-def _multiple(a, b):
-    """Planes that share a place must lie on the same raster, or one's pixels are the other's padding."""
-    return not isinstance(a, Planes) or (a.base - b.base) % a.grid.plane == 0
+        assert apart or not any(_alive(a, i, steps) and _alive(b, i, steps) for i in range(len(steps)))
 
 
 def _alive(storage, at, steps):
@@ -167,13 +168,126 @@ def _alive(storage, at, steps):
     return storage.permanent or touched[0] <= at <= touched[-1]
 
 
-def test_storage_whose_lives_do_not_meet_shares_a_place():
+class Simulation:
+    """The arena of a planned program, whose steps stamp what they write and look at every float that they rely on."""
+
+    def __init__(self, steps, seed):
+        self.steps, self.rng, self.plan = steps, np.random.default_rng(seed), plan(steps)
+        self.arena = np.zeros(self.plan.arena, np.float32)
+        self.written = {s: self._written(s) for s in lifetimes(steps)}
+
+    def _written(self, storage):
+        """Positions that steps write: of rows any, of images the pixels, or some of them."""
+        begin, end = places(storage)
+        if isinstance(storage, Rows):
+            return np.arange(begin, end)
+        pixels = _pixels(storage)
+        return pixels[self.rng.random(len(pixels)) < 0.7] if storage.private else pixels
+
+    def zeros(self, storage):
+        """Positions that must be zero: whatever a reader reaches from a pixel; all that is never written."""
+        if storage.private:
+            reached = np.arange(*places(storage))
+        else:
+            (up, left), (down, right), pitch = storage.grid.root._before, storage.grid.root._after, storage.grid.pitch
+            shifts = [dy * pitch + dx for dy in range(-up, down + 1) for dx in range(-left, right + 1)]
+            reached = (_pixels(storage)[:, None] + np.array(shifts)).reshape(-1)
+        return np.setdiff1d(reached, self.written[storage])
+
+    def write(self, step, stamps):
+        for storage in step.writes():
+            self.arena[self.written[storage]] = stamps[storage]
+
+    def disturb(self):
+        """Runs that ended anywhere."""
+        for at in self.rng.integers(0, len(self.steps), 3 * len(self.steps)):
+            self.write(self.steps[at], dict.fromkeys(self.written, self.rng.standard_normal()))
+
+    def run(self):
+        stamps = {s: np.float32(self.rng.standard_normal()) for s in self.written}
+        known = set()
+        for at, step in enumerate(self.steps):
+            for storage, channels in self.plan.clears.get(at, ()):
+                for channel, (first, length) in itertools.product(channels, storage.stretches()[0]):
+                    begin = places(storage)[0] + channel * storage.grid.plane + first
+                    self.arena[begin : begin + length] = 0
+            for storage in step.reads():
+                assert storage not in known or (self.arena[self.written[storage]] == stamps[storage]).all()
+                if storage in step.pads() or (isinstance(storage, Planes) and storage.private):
+                    assert not self.arena[self.zeros(storage)].any()
+            self.write(step, stamps)
+            known.update(step.writes())
+
+
+def _pixels(planes):
+    """Positions of all pixels of all channels."""
+    grid = planes.grid
+    channel, image, y, x = np.ix_(*map(range, (planes.channels, grid.batch, planes.h, planes.w)))
+    return (planes.base + channel * grid.plane + image * grid.stride + y * grid.pitch + x).reshape(-1)
+
+
+@settings(max_examples=400, deadline=None)
+@given(programs(), st.integers(0, 99))
+def test_every_step_finds_what_was_written_and_zeros_around_it(program, seed):
+    simulation = Simulation(program, seed)
+    simulation.run()
+    simulation.disturb()
+    simulation.run()
+
+
+def two_kinds():
+    """Images of two kinds, too large for places of their own, one after the other."""
+    a, b = (Planes(Grid(1), channels, size, size) for channels, size in ((20, 3), (5, 9)))
+    for planes in (a, b):
+        planes.grid.need(planes.h, planes.w, (1, 1), (1, 1))
+    return [Touch([], [a]), Touch([], [], [a]), Touch([], [b]), Touch([], [], [b])]
+
+
+def test_kinds_that_share_a_place_are_cleared_in_every_run():
+    simulation = Simulation(two_kinds(), 0)
+    assert set(simulation.plan.clears) == {0, 2}
+    simulation.run()
+    simulation.run()
+
+
+def test_the_simulation_notices_when_nothing_is_cleared():
+    simulation = Simulation(two_kinds(), 0)
+    simulation.plan.clears.clear()
+    with pytest.raises(AssertionError):
+        simulation.run()
+
+
+def test_padding_that_nobody_reads_is_not_cleared():
+    steps = two_kinds()
+    for step in steps:
+        step.taken, step.padded = step.padded, []
+    assert not plan(steps).clears
+
+
+def test_small_kinds_have_a_place_of_their_own():
+    steps = two_kinds()
+    large = Rows(1, 100_000)
+    assert not plan([*steps, Touch([], [large])]).clears
+    assert large.stride <= plan([*steps, Touch([], [large])]).arena <= SPACIOUS * large.stride
+
+
+@many
+@given(programs())
+def test_no_arena_is_smaller_than_what_is_alive_together(program):
+    arena, lives = plan(program).arena, lifetimes(program)
+    alive = [sum(s.floats for s in lives if _alive(s, at, program)) for at in range(len(program))]
+    assert max(alive) <= largest_live(lives) < arena
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_storage_whose_lives_do_not_meet_shares_a_place(padded):
     grid = Grid(1)
     chain = [Planes(grid, 4, 8, 8) for _ in range(6)]
     for _ in chain:
         grid.need(8, 8, (1, 1), (1, 1))
-    steps = [Touch([a], [b]) for a, b in itertools.pairwise(chain)]
-    assert plan(steps) == 2 * 4 * grid.plane + UNIT
+    steps = [Touch([], [b], [a]) if padded else Touch([a], [b]) for a, b in itertools.pairwise(chain)]
+    made = plan(steps)
+    assert made.arena == 2 * 4 * grid.plane + UNIT and not made.clears
     assert len({s.base for s in chain}) == 2
 
 

@@ -55,7 +55,23 @@ class Case:
 
 ARRAYS = {"start", "index", "value", "bias", "scale_y", "scale_x", "weight", "table", "added", "slope"}
 ARRAYS |= {"panels", "place", "rest", "h_start", "c_start", "row", "row_share", "column", "column_share"}
-POSITIONS = {"out", "residual", "rows", "columns", "planes", "from", "q", "k", "v", "x", "y", "a", "b"}
+POSITIONS = {
+    "out",
+    "residual",
+    "rows",
+    "columns",
+    "planes",
+    "from",
+    "q",
+    "k",
+    "v",
+    "x",
+    "y",
+    "a",
+    "b",
+    "first",
+    "length",
+}
 """Fields that hold positions; cases keep them as arrays."""
 
 
@@ -784,6 +800,16 @@ def slab_mean(seed: int = 0, shape: tuple[int, int, int] = (5, 7, 3), slabs: int
     return Case("mean", {"x": source.view(), **fields, "scale": 1 / (shape[1] * shape[2])}, arena), x.mean(axis=(1, 2))
 
 
+def clear(
+    seed: int = 0, planes: int = 5, plane: int = 40, stretches: tuple[tuple[int, int], ...] = ((0, 3), (9, 1), (33, 7))
+) -> Case:
+    """Some of a row of planes of `plane` floats, in which (begin, length) of `stretches` become zero."""
+    rng = np.random.default_rng(seed)
+    first, length = i32(*(b for b, _ in stretches)), i32(*(n for _, n in stretches))
+    arguments = {"planes": i32(7 + plane * rng.permutation(2 * planes)[:planes]), "first": first, "length": length}
+    return Case("clear", arguments, f32(7 + 2 * planes * plane, rng))
+
+
 def every_case() -> dict[str, Case]:
     """One valid step of each family."""
     return {
@@ -807,6 +833,7 @@ def every_case() -> dict[str, Case]:
         "unit": unit(),
         "interleave": interleave()[0],
         "bilinear": bilinear()[0],
+        "clear": clear(),
         "pointwise": pointwise(),
         "scale": scale(),
         "binary": binary(),

@@ -92,3 +92,38 @@ def test_as_many_planes_come_out_as_go_in():
     case = steps.bilinear()[0]
     with pytest.raises(ValueError, match="as many output as input planes"):
         case.changed(y={**case.arguments["y"], "planes": steps.i32(0)}).run("base")
+
+
+@every_isa
+@many
+@given(
+    seed=seeds,
+    planes=st.integers(1, 9),
+    stretches=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)), max_size=5).map(tuple),
+    threads=st.integers(1, 3),
+)
+def test_clearing_writes_zeros_where_it_should_and_nowhere_else(isa, seed, planes, stretches, threads):
+    case = steps.clear(seed, planes, 40, stretches)
+    wanted = case.arena.copy()
+    for plane in case.arguments["planes"]:
+        for first, length in stretches:
+            wanted[plane + first :][:length] = 0
+    np.testing.assert_array_equal(case.run(isa, threads), wanted)
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("at least one plane", {"planes": steps.i32()}),
+        ("a length for each stretch", {"length": steps.i32(1, 2)}),
+        ("a stretch lies outside its plane", {"first": steps.i32(0, -1, 2)}),
+        ("a stretch lies outside its plane", {"length": steps.i32(0, -1, 2)}),
+        ("a plane lies outside the arena", {"length": steps.i32(3, 1, 500)}),
+        ("a plane lies outside the arena", {"first": steps.i32(0, 2**31 - 1, 0), "length": steps.i32(1, 2**31 - 1, 1)}),
+        ("a plane lies outside the arena", {"planes": steps.i32(7, 7 + 9 * 40 + 1)}),
+        ("a plane lies outside the arena", {"planes": steps.i32(-1)}),
+    ],
+)
+def test_what_is_wrong_with_a_clearing_is_said(message, changes):
+    with pytest.raises(ValueError, match=message):
+        steps.clear().changed(**changes).run("base")

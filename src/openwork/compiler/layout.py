@@ -7,7 +7,6 @@ of one and the left border of the next; likewise the rows between two images.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -144,6 +143,18 @@ class Grid:
         g = self.root
         return round_up(g._before[0] * g.pitch + g._before[1])
 
+    def padding(self, h: int, w: int) -> list[list[tuple[int, int]]]:
+        """Where readers of h x w images find zeros or a halo, as (begin, length) in a plane of each slab."""
+        (above, left), (below, right), rows = self.root._before, self.root._after, self.slab_rows or h
+        found = []
+        for top in range(0, h, rows):
+            height = min(rows, h - top)
+            starts = [self.lead + n * self.stride + y * self.pitch for n in range(self.batch) for y in range(height)]
+            begins = [self.lead - above * self.pitch - left, *(start + w for start in starts)]
+            ends = [*starts, self.lead + self.count(h, w) + below * self.pitch + right]
+            found.append([(begin, end - begin) for begin, end in zip(begins, ends, strict=True) if end > begin])
+        return found
+
     @property
     def plane(self) -> int:
         """Floats of one plane: an odd multiple of 16, so that channels do not collide in the cache."""
@@ -163,13 +174,8 @@ class Planes:
     w: int
     permanent: bool = False
     private: bool = False
-    """Written only in part, the rest stays zero: nothing else may lie here."""
+    """Written only in part: the other pixels are zero, too."""
     base: int = -1
-
-    @property
-    def space(self) -> Any:
-        """Planes of one space may take each other's place: their padding is zero in the same positions."""
-        return id(self) if self.private else (id(self.grid.root), self.h, self.w)
 
     @property
     def floats(self) -> int:
@@ -183,6 +189,11 @@ class Planes:
     def offset(self, channel: int) -> int:
         """Position 0 of a channel in the arena."""
         return self.base + channel * self.grid.plane
+
+    def stretches(self) -> list[list[tuple[int, int]]]:
+        """What of a plane must be zero in each slab, as (begin, length): padding; all if not every pixel is written."""
+        padding = self.grid.padding(self.h, self.w)
+        return [[(0, self.grid.plane)] for _ in padding] if self.private else padding
 
 
 @dataclass(eq=False)
@@ -198,11 +209,6 @@ class Rows:
     def stride(self) -> int:
         """Floats from a row to the next."""
         return round_up(self.features, 64)
-
-    @property
-    def space(self) -> Any:
-        """All rows share one space."""
-        return "rows"
 
     @property
     def floats(self) -> int:

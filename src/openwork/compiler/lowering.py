@@ -5,7 +5,8 @@ each kind of node.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,8 @@ class Draft:
     targets: list[View]
     fields: Callable[[], dict[str, Any]]
     arrays: dict[str, Array] = field(default_factory=dict)
+    padded: Sequence[PlaneView] = ()
+    """Sources around whose images it reads zeros."""
     weights: "Weights | None" = None
     slabs: bool = False
     """Whether the step knows of images that are cut into slabs."""
@@ -43,6 +46,10 @@ class Draft:
     def writes(self) -> set[Storage]:
         """Storage that this step fills."""
         return set().union(*(view.storages() for view in self.targets))
+
+    def pads(self) -> set[Planes]:
+        """Storage whose padding must be zero when this step runs."""
+        return {planes for view in self.padded for planes, _ in view.channels}
 
     def emit(self) -> Step:
         """The step in plain numbers."""
@@ -101,13 +108,20 @@ class Lowering:
         self._close_torch()
         self._close_native()
         self._settle_slabs()
-        arena = plan(self.drafts, self.slabs)
+        placed = plan(self.drafts, self.slabs)
+        self._insert({at: _clear_drafts(self.drafts[at].node, found) for at, found in placed.clears.items()})
         steps = tuple(d.emit() for d in self.drafts)
         constants = {
             n.constants[k]: self.graph.constant(n, k) for n in self.graph if n.op == "torch" for k in n.constants
         }
         program = ProgramSpec(
-            arena, tuple(self.externals), tuple(self.inputs), tuple(outputs), steps, tuple(self.segments), constants
+            placed.arena,
+            tuple(self.externals),
+            tuple(self.inputs),
+            tuple(outputs),
+            steps,
+            tuple(self.segments),
+            constants,
         )
         return Lowered(program, tuple(self.drafts))
 
@@ -366,9 +380,11 @@ class Lowering:
         slope = {"slope": self.graph.constant(node, "slope")} if "slope" in node.constants else {}
         if any(dy for _, (dy, _) in shifts) and len(sources) == 1:  # phases come with their halo
             self.halo(sources[0])
-        to = [target, PlaneView(grid, target.h, target.w, spill)]
+        to: list[View] = [target, PlaneView(grid, target.h, target.w, spill)]
         made = self.draft("taps", touched, to, fields, **slope)
         made.weights, made.slabs = weights, True
+        if any(shift != (0, 0) for _, shift in shifts) or any((s.h, s.w) != (target.h, target.w) for s in sources):
+            made.padded = sources
 
     # ---- PyTorch segments ----
 
@@ -410,6 +426,14 @@ class Lowering:
             self.segments.append(Segment(calls=tuple(self.calls)))
             self.calls = []
 
+    def _insert(self, before: Mapping[int, Sequence[Draft]]) -> None:
+        """Put further steps before some."""
+        moved = [0]  # where each step's own insertions begin now
+        for at in range(len(self.drafts)):
+            moved.append(moved[-1] + 1 + len(before.get(at, ())))
+        self.drafts = [d for at, own in enumerate(self.drafts) for d in (*before.get(at, ()), own)]
+        self.segments = [replace(s, begin=moved[s.begin], end=moved[s.end]) for s in self.segments]
+
     def _close_native(self) -> None:
         begin = max((s.end for s in self.segments), default=0)
         if len(self.drafts) > begin:
@@ -426,6 +450,30 @@ def epilogue_fields(node: Node) -> dict[str, Any]:
     """The fused clamp or activation as JSON: no bound is null."""
     bounds = {"lo": None if node.lo == -math.inf else node.lo, "hi": None if node.hi == math.inf else node.hi}
     return {**bounds, "act": list(node.act)} if node.act else bounds
+
+
+def _clear_drafts(node: Node, clears: Iterable[tuple[Planes, Sequence[int]]]) -> list[Draft]:
+    """Steps that zero the padding of some channels, one for each pattern of zeros."""
+    patterns: dict[Any, list[tuple[Planes, int, int]]] = defaultdict(list)
+    for planes, channels in clears:
+        for slab, stretches in enumerate(planes.stretches()):
+            patterns[tuple(stretches)] += [(planes, channel, slab) for channel in channels]
+    return [_clear_draft(node, stretches, found) for stretches, found in patterns.items()]
+
+
+def _clear_draft(node: Node, stretches: Sequence[Pair], found: Sequence[tuple[Planes, int, int]]) -> Draft:
+    """A step that zeroes stretches of some channels in some slabs."""
+
+    def fields() -> dict[str, Any]:
+        return {
+            "planes": runs([p.offset(c) - p.grid.lead + slab * (p.grid.slabs or [1, 0])[1] for p, c, slab in found]),
+            "first": runs([first for first, _ in stretches]),
+            "length": runs([length for _, length in stretches]),
+        }
+
+    planes = found[0][0]
+    targets = PlaneView(planes.grid, planes.h, planes.w, tuple((p, c) for p, c, slab in found))
+    return Draft("clear", node, [], [targets], fields, slabs=True)
 
 
 def _row_place(rows: View, planes: PlaneView) -> tuple[int, int, int]:

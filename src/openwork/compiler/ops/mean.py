@@ -44,5 +44,7 @@ def lower(low: Lowering, node: Node) -> None:
             "h": source.h, "w": source.w, "scale": scale,
         }  # fmt: skip
 
-    low.draft("mean", [source], [target], fields).slabs = True
+    draft = low.draft("mean", [source], [target], fields)
+    draft.slabs = True
+    draft.padded = [source]  # sums run along the rows and what is between them
     low.values[node.name] = target
