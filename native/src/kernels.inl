@@ -13,7 +13,6 @@ namespace {
 using openwork::kUnit;
 using openwork::Rows;
 using openwork::Taps;
-using openwork::Window;
 
 // Weights are read once, from far away: they are asked for this many floats before their use, across the ends of blocks. The
 // hardware's own prefetcher stops at every page.
@@ -153,73 +152,6 @@ __attribute__((always_inline)) inline typename Short<N>::type strided(const floa
   }
 }
 
-// One output, its window clipped to the image. NaN wins, as in PyTorch.
-template <bool MAX>
-float pool_one(const Window& p, int oy, int ox) {
-  float best = -std::numeric_limits<float>::infinity(), sum = 0;
-  for (int ky = 0; ky < p.kh; ky++) {
-    const int y = oy * p.sh - p.ph + ky * p.dh;
-    if (y < 0 || y >= p.h) continue;
-    for (int kx = 0; kx < p.kw; kx++) {
-      const int x = ox * p.sw - p.pw + kx * p.dw;
-      if (x < 0 || x >= p.w) continue;
-      const float v = p.x[y * p.pitch + x];
-      if constexpr (MAX)
-        best = (v > best) || (v != v) ? v : best;
-      else
-        sum += v;
-    }
-  }
-  return MAX ? best : sum;
-}
-
-// Outputs [begin, end) of one row, N or more, whose windows lie inside the image from left to right; rows [top, bottom)
-// of the window lie inside from top to bottom.
-template <bool MAX, int N, int STRIDE>
-void pool_inner(const Window& p, int oy, int top, int bottom, int begin, int end, float* y) {
-  const float* origin = p.x + (int64_t{oy} * p.sh - p.ph) * p.pitch - p.pw;
-  for (int ox = begin; ox < end; ox += N) {
-    if (ox + N > end) ox = end - N;  // the last N overlap the ones before
-    typename Short<N>::type acc = typename Short<N>::type{} + (MAX ? -std::numeric_limits<float>::infinity() : 0.0f);
-    for (int ky = top; ky < bottom; ky++)
-      for (int kx = 0; kx < p.kw; kx++) {
-        const auto v = strided<N, STRIDE>(origin + int64_t{ky} * p.dh * p.pitch + int64_t{ox} * STRIDE + kx * p.dw);
-        if constexpr (MAX) {
-          const typename Short<N>::ints take = (v > acc) | (v != v);
-          acc = take ? v : acc;
-        } else {
-          acc += v;
-        }
-      }
-    *reinterpret_cast<typename Short<N>::unaligned*>(y + ox) = acc;
-  }
-}
-
-template <bool MAX>
-void pool(const Window& p) {
-  // outputs [first, last) have their whole window inside the image, from left to right
-  const int first = std::min(p.out_w, (p.pw + p.sw - 1) / p.sw);
-  const int room = p.w + p.pw - (p.kw - 1) * p.dw - 1;
-  const int last = room < 0 ? first : std::max(first, std::min(p.out_w, room / p.sw + 1));
-  const int inner = last - first;
-  const auto run = p.sw > 2 || inner < 4 ? nullptr
-                   : inner < 8           ? (p.sw == 1 ? pool_inner<MAX, 4, 1> : pool_inner<MAX, 4, 2>)
-                                         : (p.sw == 1 ? pool_inner<MAX, 8, 1> : pool_inner<MAX, 8, 2>);
-  for (int oy = 0; oy < p.out_h; oy++) {
-    float* y = p.y + oy * p.out_pitch;
-    const int row = oy * p.sh - p.ph;  // of the window's top, perhaps above the image
-    const int top = row >= 0 ? 0 : (-row + p.dh - 1) / p.dh;
-    const int bottom = std::min(p.kh, row >= p.h ? 0 : (p.h - 1 - row) / p.dh + 1);
-    for (int ox = 0; ox < (run ? first : p.out_w); ox++) y[ox] = pool_one<MAX>(p, oy, ox);
-    if (run) {
-      run(p, oy, top, bottom, first, last, y);
-      for (int ox = last; ox < p.out_w; ox++) y[ox] = pool_one<MAX>(p, oy, ox);
-    }
-    if constexpr (!MAX)
-      for (int ox = 0; ox < p.out_w; ox++) y[ox] *= p.scale_y[oy] * p.scale_x[ox];
-  }
-}
-
 // Four sums at a time, so that additions overlap.
 template <class F>
 float reduced(const F& at, int64_t n) {
@@ -271,6 +203,7 @@ double fma_peak(int64_t iterations) {
 #include "dense_kernels.inl"
 #include "winograd_kernels.inl"
 #include "image_kernels.inl"
+#include "pool_kernels.inl"
 #include "gates.inl"
 #include "token_kernels.inl"
 

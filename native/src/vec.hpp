@@ -42,6 +42,37 @@ inline vec clamp(vec v, vec lo, vec hi) {
 #endif
 }
 
+// The larger of each lane; NaN wins, as in PyTorch's pooling.
+inline vec maximum(vec a, vec b) {
+#if defined(__aarch64__) && OW_LANES == 4
+  return (vec)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
+#elif defined(__x86_64__)
+  // x86 returns the second operand if either is NaN. Numbers give the same bits both ways (or zeros of both signs), and NaN
+  // stays NaN with other bits added.
+#if OW_LANES == 16
+  return (vec)((ivec)(vec)_mm512_max_ps((__m512)a, (__m512)b) | (ivec)(vec)_mm512_max_ps((__m512)b, (__m512)a));
+#elif OW_LANES == 8
+  return (vec)((ivec)(vec)_mm256_max_ps((__m256)a, (__m256)b) | (ivec)(vec)_mm256_max_ps((__m256)b, (__m256)a));
+#else
+  return (vec)((ivec)(vec)_mm_max_ps((__m128)a, (__m128)b) | (ivec)(vec)_mm_max_ps((__m128)b, (__m128)a));
+#endif
+#else
+  const ivec take = (b > a) | (b != b);
+  return take ? b : a;
+#endif
+}
+
+// Lanes 0, 2, 4, ... of a, then of b.
+inline vec evens(vec a, vec b) {
+#if OW_LANES == 16
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#elif OW_LANES == 8
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#else
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6);
+#endif
+}
+
 // Keeps lane i where bit i is set, zero elsewhere (also where the lane is NaN or infinite).
 inline vec keep(vec v, uint32_t bits) {
 #if OW_LANES == 16 && defined(__AVX512F__)
@@ -57,12 +88,20 @@ inline vec keep(vec v, uint32_t bits) {
 #endif
 }
 
+#if OW_LANES == 8 && defined(__AVX2__)
+inline __m256i lanes_below(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
+
 // The first `count` floats at p, at most a vector, zeros after them. Reads no float beyond.
 inline vec load_first(const float* p, int64_t count) {
   if (count >= kLanes) return load(p);
   if (count <= 0) return vec{};
 #if OW_LANES == 16 && defined(__AVX512F__)
   return (vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+#elif OW_LANES == 8 && defined(__AVX2__)
+  return (vec)_mm256_maskload_ps(p, lanes_below(count));
 #else
   vec v = {};
   std::memcpy(&v, p, sizeof(float) * static_cast<size_t>(count));
@@ -76,10 +115,8 @@ inline void store_first(float* p, vec v, int64_t count) {
   if (count <= 0) return;
 #if OW_LANES == 16 && defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
-#elif OW_LANES == 8 && defined(__AVX__)
-  ivec lane;
-  for (int i = 0; i < kLanes; i++) lane[i] = i;
-  _mm256_maskstore_ps(p, (__m256i)(lane < ivec{} + static_cast<int32_t>(count)), (__m256)v);
+#elif OW_LANES == 8 && defined(__AVX2__)
+  _mm256_maskstore_ps(p, lanes_below(count), (__m256)v);
 #else
   std::memcpy(p, &v, sizeof(float) * static_cast<size_t>(count));
 #endif
@@ -105,6 +142,41 @@ inline void store_some(float* p, vec v, int first) {
   _mm512_mask_storeu_ps(p - first, mask, (__m512)v);
 #else
   for (int i = 0; i < COUNT; i++) p[i] = v[first + i];
+#endif
+}
+
+#if OW_LANES == 16 && defined(__AVX512F__)
+inline __m512i lanes_of(const int32_t* p, __mmask16 mask) { return _mm512_maskz_loadu_epi32(mask, p); }
+inline __m512i lanes_of(const uint16_t* p, __mmask16 mask) { return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p)); }
+#elif OW_LANES == 8 && defined(__AVX2__)
+inline __m256i lanes_of(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline __m256i lanes_of(const uint16_t* p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+#endif
+
+// x[index[l]] into lane l < n, zero into the others.
+template <class Index>
+inline vec gathered_first(const float* x, const Index* index, int n) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>((1u << n) - 1);
+  return (vec)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, lanes_of(index, mask), x, 4);
+#else
+  vec v = {};
+  for (int l = 0; l < n; l++) v[l] = x[index[l]];
+  return v;
+#endif
+}
+
+// The same for all lanes. With AVX-512 a gather fills up a vector that is given: zeros, so that it waits for none before it.
+template <class Index>
+inline vec gathered(const float* x, const Index* index) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  return (vec)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, lanes_of(index, 0xffff), x, 4);
+#elif OW_LANES == 8 && defined(__AVX2__)
+  return (vec)_mm256_i32gather_ps(x, lanes_of(index), 4);
+#else
+  vec v = {};
+  for (int l = 0; l < kLanes; l++) v[l] = x[index[l]];
+  return v;
 #endif
 }
 

@@ -158,7 +158,9 @@ def windows(draw):
     pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
     kernel, stride, dilation = draw(pair), draw(pair), draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
-    size = tuple(draw(st.integers(d * (k - 1) + 1, 19)) for k, d in zip(kernel, dilation, strict=True))
+    size = tuple(
+        draw(st.integers(d * (k - 1) + 1, most)) for k, d, most in zip(kernel, dilation, (19, 75), strict=True)
+    )
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 3)), *size)
     return {
         "kernel": kernel,
@@ -185,6 +187,40 @@ def test_max_pool_is_pytorchs_also_for_nan_and_infinity(isa, window, seed, odd, 
     case = steps.pool(seed, True, shape, tuple(wanted.shape[2:]), x=x, external=external, **geometry)
     for table in (isa, "reference"):
         np.testing.assert_array_equal(steps.read(wanted.shape, case.run(table), case.arguments, "y"), wanted.numpy())
+
+
+@every_isa
+@pytest.mark.parametrize(
+    ("width", "kernel", "stride", "padding", "dilation"),
+    [(5000, 3, 1, 1, 1), (5000, 3, 2, 1, 1), (4999, 2, 3, 0, 1), (2049, 5, 2, 2, 400), (3000, 1100, 7, 500, 1)],
+)
+def test_images_wider_than_a_line_are_pooled_in_pieces(isa, width, kernel, stride, padding, dilation):
+    x = np.random.default_rng(0).standard_normal((1, 1, 3, width)).astype(np.float32)
+    x[0, 0, 1, ::97] = NAN
+    x[0, 0, 2, ::89] = -INF
+    x = torch.from_numpy(x)
+    wanted = F.max_pool2d(x, (2, kernel), (1, stride), (0, padding), (1, dilation))
+    window = {"kernel": (2, kernel), "stride": (1, stride), "padding": (0, padding), "dilation": (1, dilation)}
+    case = steps.pool(0, True, tuple(x.shape), tuple(wanted.shape[2:]), x=x.numpy(), **window)
+    found = case.run(isa)
+    np.testing.assert_array_equal(steps.read(wanted.shape, found, case.arguments, "y"), wanted.numpy())
+    case = steps.pool(0, False, tuple(x.shape), tuple(wanted.shape[2:]), **window)
+    np.testing.assert_allclose(case.run(isa), case.run("reference"), rtol=1e-5, atol=1e-5)
+
+
+@every_isa
+@many
+@given(window=windows(), seed=seeds, is_max=st.booleans())
+def test_pooling_writes_its_pixels_only(isa, window, seed, is_max):
+    window, shape = window
+    out = F.max_pool2d(
+        torch.zeros(shape), window["kernel"], *(window[k] for k in ("stride", "padding", "dilation", "ceil_mode"))
+    ).shape
+    geometry = {k: v for k, v in window.items() if k != "ceil_mode"}
+    case = steps.pool(seed, is_max, shape, tuple(out[2:]), **geometry)
+    found, wanted = case.run(isa), case.arena.copy()
+    steps.place(steps.read(out, found, case.arguments, "y"), wanted, case.arguments, "y")
+    np.testing.assert_array_equal(found, wanted)
 
 
 @every_isa
