@@ -37,14 +37,15 @@ struct Taps {
 };
 
 // y[n, o] = clamp(bias[o] + sum over columns k of o's panel: value[k, o] * x[n, index[k]]); lanes run over outputs o.
-// Without `index` a panel's columns follow each other: the k-th reads x[n, first + k].
+// Without a list of columns those of a panel follow each other: the k-th reads x[n, first + k].
 struct Rows {
   const float* x;
   float* y;
   int64_t x_stride, y_stride;  // floats between samples
   const int32_t* start;        // [panels + 1], values of panel p are start[p] .. start[p+1]
-  const int32_t* first;        // [panels], where the panel's columns begin in `index`
+  const int32_t* first;        // [panels], where the panel's columns begin in the list
   const int32_t* index;        // [columns], or null
+  const uint16_t* short_index; // the same in 16 bits, or null; only for panels of less than kUnit outputs, which have one of the two
   const float* value;          // [columns][width]
   const float* bias;           // [panels * width]
   float lo, hi;
@@ -189,8 +190,8 @@ struct Kernels {
   // In place, sums [(m + 2)^2][width] of a tile to [m * m][width]; whether all of them are finite, as far as one look can tell.
   bool (*winograd_back[2])(float* sums, int64_t tiles, int64_t stride, int width);
   void (*winograd_store[2])(const WinogradPixels&);
-  // rows[log2(width / 16)][samples - 1]
-  RowsKernel rows[3][kMaxSamples];
+  // rows[log2(width)][samples - 1] for widths 1 to 64
+  RowsKernel rows[7][kMaxSamples];
   ActivateKernel activate[kActs];
   BinaryKernel binary[kBinaryCount][2];  // [1]: the second operand is one number
   void (*scale)(const float* x, const float* weight, const float* bias, float* y, int64_t n);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "kernels.hpp"
@@ -80,8 +81,9 @@ void taps_f32(const Taps& t, int64_t q, int block_begin, int block_end) {
 
 // Fully connected layers have few positions, so the lanes run over outputs. One sample alone would leave WIDTH/lanes
 // dependent chains; its columns are therefore summed in independent parts.
-template <int WIDTH, int SAMPLES, bool LISTED>
-void rows_panels(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
+template <int WIDTH, int SAMPLES, class Columns>
+void rows_panels(const Rows& r, Columns columns, int64_t sample, int panel_begin, int panel_end) {
+  constexpr bool LISTED = !std::is_null_pointer_v<Columns>;
   constexpr int NV = WIDTH / kLanes;
   constexpr int PARTS = SAMPLES * NV == 1 ? 4 : SAMPLES * NV < 8 ? 2 : 1;
   const vec lo = splat(r.lo), hi = splat(r.hi);
@@ -96,7 +98,12 @@ void rows_panels(const Rows& r, int64_t sample, int panel_begin, int panel_end) 
     int32_t k = r.start[p];
     const int32_t end = r.start[p + 1];
     const int64_t shift = int64_t{r.first[p]} - k;  // from a column's place in the panel to its place in the list
-    const int32_t* const index = LISTED ? r.index + shift : nullptr;
+    const auto number = [&](int64_t at) -> int64_t {
+      if constexpr (LISTED)
+        return columns[at];
+      else
+        return at;
+    };
     const auto column = [&](int32_t at, int h) __attribute__((always_inline)) {
       const float* w = r.value + static_cast<int64_t>(at) * WIDTH;
       vec ws[NV];
@@ -104,7 +111,7 @@ void rows_panels(const Rows& r, int64_t sample, int panel_begin, int panel_end) 
       for (int v = 0; v < NV; v++) ws[v] = load(w + v * kLanes);
 #pragma GCC unroll 16
       for (int s = 0; s < SAMPLES; s++) {
-        const float xs = x[s * r.x_stride + (LISTED ? index[at] : shift + at)];
+        const float xs = x[s * r.x_stride + number(shift + at)];
 #pragma GCC unroll 16
         for (int v = 0; v < NV; v++) acc[h][s][v] += xs * ws[v];
       }
@@ -122,17 +129,33 @@ void rows_panels(const Rows& r, int64_t sample, int panel_begin, int panel_end) 
   }
 }
 
+}  // namespace
+
+#include "narrow_rows.inl"
+
+namespace {
+
 template <int WIDTH, int SAMPLES>
 void rows_f32(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
-  (r.index ? rows_panels<WIDTH, SAMPLES, true> : rows_panels<WIDTH, SAMPLES, false>)(r, sample, panel_begin, panel_end);
+  if constexpr (WIDTH < kLanes) {
+    if (r.short_index)
+      narrow_panels<WIDTH, SAMPLES>(r, r.short_index, sample, panel_begin, panel_end);
+    else
+      narrow_panels<WIDTH, SAMPLES>(r, r.index, sample, panel_begin, panel_end);
+  } else if (WIDTH < kUnit && r.short_index) {
+    rows_panels<WIDTH, SAMPLES>(r, r.short_index, sample, panel_begin, panel_end);
+  } else if (WIDTH < kUnit || r.index) {
+    rows_panels<WIDTH, SAMPLES>(r, r.index, sample, panel_begin, panel_end);
+  } else {
+    rows_panels<WIDTH, SAMPLES>(r, nullptr, sample, panel_begin, panel_end);
+  }
 }
 
-// Short vectors whatever the instruction set: pooling and splitting work on short rows, where wider ones would not fit.
+// Short vectors whatever the instruction set: splitting works on short rows, where wider ones would not fit.
 template <int N>
 struct Short {
   typedef float type __attribute__((vector_size(4 * N)));
   typedef float unaligned __attribute__((vector_size(4 * N), aligned(4), may_alias));
-  typedef int32_t ints __attribute__((vector_size(4 * N)));
 };
 
 // x[0], x[STRIDE], ..., x[(N - 1) STRIDE], reading no float beyond the last: the row may end there.
@@ -264,9 +287,13 @@ openwork::Kernels table(const char* name) {
   fill_dense<32, 1>(k.dense[1][0]);
   fill_dense<32, 2>(k.dense[1][1]);
   fill_winograd(k);
-  fill_rows<16>(k.rows[0]);
-  fill_rows<32>(k.rows[1]);
-  fill_rows<64>(k.rows[2]);
+  fill_rows<1>(k.rows[0]);
+  fill_rows<2>(k.rows[1]);
+  fill_rows<4>(k.rows[2]);
+  fill_rows<8>(k.rows[3]);
+  fill_rows<16>(k.rows[4]);
+  fill_rows<32>(k.rows[5]);
+  fill_rows<64>(k.rows[6]);
   fill_activations(k.activate);
   fill_binaries(k.binary);
   k.scale = scale;

@@ -118,7 +118,7 @@ void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
       const int64_t p = o / WIDTH;
       double sum = r.bias[o];
       for (int32_t k = r.start[p]; k < r.start[p + 1]; k++) {
-        const int32_t at = r.first[p] + k - r.start[p], column = r.index ? r.index[at] : at;
+        const int32_t at = r.first[p] + k - r.start[p], column = r.short_index ? r.short_index[at] : r.index ? r.index[at] : at;
         sum += static_cast<double>(r.value[static_cast<int64_t>(k) * WIDTH + o % WIDTH]) * r.x[n * r.x_stride + column];
       }
       r.y[n * r.y_stride + o] = clamp(sum, r.lo, r.hi);
@@ -335,9 +335,13 @@ const Kernels& reference_kernels() {
     k.winograd_back[1] = winograd_back<4>;
     k.winograd_store[0] = winograd_store<2>;
     k.winograd_store[1] = winograd_store<4>;
-    fill_rows<16>(k.rows[0], std::make_integer_sequence<int, kMaxSamples>());
-    fill_rows<32>(k.rows[1], std::make_integer_sequence<int, kMaxSamples>());
-    fill_rows<64>(k.rows[2], std::make_integer_sequence<int, kMaxSamples>());
+    fill_rows<1>(k.rows[0], std::make_integer_sequence<int, kMaxSamples>());
+    fill_rows<2>(k.rows[1], std::make_integer_sequence<int, kMaxSamples>());
+    fill_rows<4>(k.rows[2], std::make_integer_sequence<int, kMaxSamples>());
+    fill_rows<8>(k.rows[3], std::make_integer_sequence<int, kMaxSamples>());
+    fill_rows<16>(k.rows[4], std::make_integer_sequence<int, kMaxSamples>());
+    fill_rows<32>(k.rows[5], std::make_integer_sequence<int, kMaxSamples>());
+    fill_rows<64>(k.rows[6], std::make_integer_sequence<int, kMaxSamples>());
     ActivateKernel* next = k.activate;
 #define OW_FILL(name, parameters) *next++ = activate<act::name>;
     OW_ACTIVATIONS(OW_FILL)

@@ -53,12 +53,8 @@ void join_columns(const float* line, const Window& p, float* y, float scale_y, c
     };
     vec all = at(0);
     for (int k = 1; k < p.kw; k++) all = joined<MAX>(all, at(k));
-    const int some = std::min(n - o, kLanes);
-    if constexpr (!MAX) all *= scale_y * load_first(scale_x + o, some);
-    if (some == kLanes)
-      store(y + o, all);
-    else
-      store_first(y + o, all, some);
+    if constexpr (!MAX) all *= scale_y * load_first(scale_x + o, n - o);
+    store_first(y + o, all, n - o);
   }
 }
 

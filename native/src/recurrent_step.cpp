@@ -219,7 +219,7 @@ class RecurrentStep final : public Step {
   void multiply(const Kernels& kernels, const Context& context, int64_t time, size_t part) const {
     const float* h = state(context, time);
     float* u = context.arena + work_;
-    const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(width_ / 16))];
+    const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(width_))];
     const float inf = __builtin_inff();
     alignas(64) float columns[kGatherFloats], sums[kMaxSamples * 64];
     for (int g = part_[part]; g < part_[part + 1]; g++) {
@@ -228,7 +228,7 @@ class RecurrentStep final : public Step {
         const int64_t count = std::min<int64_t>(samples_, batch_ - n);
         if (group.gathered)
           for (int64_t s = 0; s < count; s++) kernels.gather(h + (n + s) * state_, &index_[static_cast<size_t>(group.begin)], columns + s * group.columns, group.columns);
-        Rows rows = {h + n * state_, nullptr, state_, 0, nullptr, nullptr, nullptr, value_.data(), nullptr, -inf, inf};
+        Rows rows = {h + n * state_, nullptr, state_, 0, nullptr, nullptr, nullptr, nullptr, value_.data(), nullptr, -inf, inf};
         if (group.gathered) rows.x = columns, rows.x_stride = group.columns;
         for (int p = group.first; p < group.last; p++) {
           const int64_t at = int64_t{p} * width_;

@@ -25,7 +25,7 @@ class RowsStep final : public Step {
         bounds_(f),
         act_(f) {
     require(!f.has_array("slope"), "rows have no slope for each output");
-    require(width_ == 16 || width_ == 32 || width_ == 64, "outputs in a panel must be 16, 32 or 64");
+    require(width_ >= 1 && width_ <= 64 && std::has_single_bit(static_cast<unsigned>(width_)), "outputs in a panel must be a power of two, 1 to 64");
     require(samples_ >= 1 && samples_ <= kMaxSamples, "samples in a block must be 1 to 6");
     require_size(batch_, 1, "batch must be at least 1");
     require_size(x_, 0, "the input lies outside the arena");
@@ -36,35 +36,41 @@ class RowsStep final : public Step {
     start_ = std::move(lists.start);
     first_ = std::move(lists.first);
     index_ = std::move(lists.index);
-    listed_ = !f.boolean("dense", false);
+    listed_ = width_ < kUnit || !f.boolean("dense", false);
     const int64_t panels = static_cast<int64_t>(start_.size()) - 1;
     require(value_.size() == static_cast<size_t>(start_.back()) * static_cast<size_t>(width_), "columns need one value for each output of the panel");
     require(static_cast<int64_t>(bias_.size()) == panels * width_, "panels need one bias for each output");
     require(y_ + (batch_ - 1) * y_stride_ + panels * width_ <= limits.arena, "the output lies outside the arena");
     require_inside(index_, 1, limits.arena - x_ - (batch_ - 1) * x_stride_, "a column reads outside the arena");
-    parts_ = static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, panels));
+    // Where panels are narrow the list is a large part of what is read.
+    if (width_ < kUnit && std::ranges::all_of(index_, [](int32_t i) { return i <= UINT16_MAX; })) {
+      short_.assign(index_.begin(), index_.end());
+      index_ = {};
+    }
+    cut_panels(f.small("row_chunks"));
   }
 
-  int chunks() const override { return parts_; }
+  int chunks() const override { return static_cast<int>(cut_.size()) - 1; }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
     const Rows rows = {context.arena + x_, context.arena + y_, x_stride_, y_stride_, start_.data(), first_.data(),
-                       listed_ ? index_.data() : nullptr, value_.data(), bias_.data(), bounds_.lo, bounds_.hi};
-    const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(width_ / 16))];
-    const int64_t panels = static_cast<int64_t>(start_.size()) - 1;
-    const int begin = static_cast<int>(panels * chunk / parts_), end = static_cast<int>(panels * (chunk + 1) / parts_);
-    // With many samples a panel's weights are used again and again while they are in the cache.
-    const int each = batch_ > samples_ ? 1 : std::max(1, end - begin);
-    for (int p = begin; p < end; p += each)
+                       listed_ ? index_.data() : nullptr, short_.empty() ? nullptr : short_.data(), value_.data(), bias_.data(), bounds_.lo, bounds_.hi};
+    const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(width_))];
+    const int begin = cut_[static_cast<size_t>(chunk)], end = cut_[static_cast<size_t>(chunk) + 1];
+    // With many samples the weights of a few outputs are used again and again while they are in the cache.
+    const int each = batch_ > samples_ ? unit() : std::max(1, end - begin);
+    for (int p = begin; p < end; p += each) {
+      const int next = std::min(p + each, end);
       for (int64_t n = 0; n < batch_;) {
         const int64_t samples = std::min<int64_t>(samples_, batch_ - n);
-        family[samples - 1](rows, n, p, p + each);
+        family[samples - 1](rows, n, p, next);
         for (int64_t s = n; act_ && s < n + samples; s++) {
           float* y = rows.y + s * y_stride_ + int64_t{p} * width_;
-          act_.apply(kernels, y, y, int64_t{each} * width_, 0);
+          act_.apply(kernels, y, y, int64_t{next - p} * width_, 0);
         }
         n += samples;
       }
+    }
   }
 
   std::string kernel(const Kernels& kernels) const override {
@@ -73,14 +79,29 @@ class RowsStep final : public Step {
   }
 
  private:
+  // Panels that fill a unit of outputs: what threads share no cache line of.
+  int unit() const { return std::max(1, kUnit / width_); }
+
+  // Cuts the panels into ranges of nearly equal work; how full they are differs where they are narrow.
+  void cut_panels(int parts) {
+    const int64_t panels = static_cast<int64_t>(start_.size()) - 1, units = (panels + unit() - 1) / unit();
+    parts = static_cast<int>(std::clamp<int64_t>(parts, 1, units));
+    const auto work = [&](int64_t p) { return start_[static_cast<size_t>(p)] + 4 * p; };
+    cut_ = {0};
+    for (int64_t u = 1; u < units; u++)
+      if (work(u * unit()) * parts >= work(panels) * static_cast<int64_t>(cut_.size())) cut_.push_back(static_cast<int>(u * unit()));
+    cut_.push_back(static_cast<int>(panels));
+  }
+
   int width_, samples_;
   int64_t batch_, x_, x_stride_, y_, y_stride_;
   std::vector<int32_t> start_, first_, index_;
+  std::vector<uint16_t> short_;
   Held<float> value_, bias_;
   Bounds bounds_;
   Activation act_;
   bool listed_ = true;
-  int parts_ = 1;
+  std::vector<int> cut_;
 };
 
 const StepKind kind("rows", make<RowsStep>);

@@ -1,7 +1,13 @@
 """What a layer may be run by: never nothing."""
 
-import pytest
+from typing import Any
 
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import openwork
 from openwork.compiler import candidates
 from openwork.compiler.candidates import Choice
 from openwork.engine import _native
@@ -27,3 +33,34 @@ def test_columns_are_cut_where_a_tile_of_all_channels_exceeds_the_first_cache(ch
     step = Step("taps", "layer", {"planes": [[[0, 1, channels]]], "shifts": [[0, 0], [0, reach]]})
     found = candidates.in_pieces(step, Choice("taps", 4, (tile,)))
     assert (found and found.pieces) == pieces
+
+
+def fitted(mask: np.ndarray, **options: str) -> tuple[nn.Linear, openwork.Engine]:
+    """A linear layer with the weights of a mask, and its engine."""
+    layer = nn.Linear(mask.shape[1], mask.shape[0]).eval()
+    layer.weight.data *= torch.from_numpy(mask)
+    return layer, openwork.compile(layer, torch.randn(1, mask.shape[1]), threads=1, **options)
+
+
+def kernels_of(engine: openwork.Engine) -> dict[str, Any]:
+    """What ran the layer, and what was tried."""
+    return next(row for row in engine.explain(repeats=1).rows if row["op"] == "rows")
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (16, 16)])
+def test_panels_are_as_narrow_as_the_zeros_are_scattered(height: int, width: int) -> None:
+    """The cost model's choice for 10 % of the weights, in columns of `height` outputs."""
+    random = np.random.default_rng(0)
+    mask = np.repeat(random.random((320 // height, 400)) < 0.1, height, axis=0)
+    layer, engine = fitted(mask, tune="off")
+    assert kernels_of(engine)["kernel"].startswith(f"rows_f32_{width}x1_")
+    x = torch.randn(1, 400)
+    torch.testing.assert_close(engine(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
+def test_narrow_panels_are_tried_and_told() -> None:
+    layer, engine = fitted(np.random.default_rng(0).random((640, 500)) < 0.08, tune="fast")
+    x = torch.randn(1, 500)
+    torch.testing.assert_close(engine(x), layer(x), rtol=1e-4, atol=1e-5)
+    tried = {t["kernel"] for t in kernels_of(engine)["tried"]}
+    assert any(name.startswith("rows_f32_1x1_") for name in tried)

@@ -172,3 +172,16 @@ def test_under_a_zero_weight_it_is_not_seen():
     x = torch.zeros(ROWS)
     x[0, 3] = float("nan")
     assert model(x)[0].isnan().all() and not engine(x).isnan().any()
+
+
+@pytest.mark.parametrize("height", [1, 2, 4, 16])
+def test_under_scattered_zeros_neither(height):
+    """Panels of any width compute the weights that there are, and those only."""
+    torch.manual_seed(0)
+    model = nn.Linear(90, 48)
+    mask = (torch.rand(48 // height, 90) < 0.15).repeat_interleave(height, 0)
+    model.weight.data *= mask
+    engine = compiled(model, (2, 90))
+    x = spoiled((2, 90), [np.nan, np.inf, -np.inf], 0)
+    terms = torch.where(mask, model.weight.data * x.unsqueeze(1), torch.zeros(()))
+    torch.testing.assert_close(engine(x), terms.sum(-1) + model.bias.data, rtol=1e-4, atol=1e-4, equal_nan=True)

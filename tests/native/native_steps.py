@@ -16,6 +16,9 @@ FAST = tuple(isa for isa in _native.isas() if isa != "reference")
 
 UNIT = _native.UNIT
 
+WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+"""Outputs in a panel of `rows`."""
+
 
 @dataclass
 class Case:
@@ -260,10 +263,11 @@ def rows(
     counts: tuple[int, ...] = (7, 0, 2),
     row_chunks: int = 1,
     clamp: tuple[float, float] = (-math.inf, math.inf),
+    features: int = 40,
 ) -> Case:
-    """Panels of `width` outputs with `counts` columns each."""
+    """Panels of `width` outputs with `counts` of the `features` columns each."""
     rng = np.random.default_rng(seed)
-    features, outputs = 40, width * len(counts)
+    outputs = width * len(counts)
     x_stride, y_stride = features + 3, outputs + 5
     y = 11 + batch * x_stride
     arguments = {
@@ -818,6 +822,7 @@ def every_case() -> dict[str, Case]:
         "winograd": winograd()[0],
         "winograd_2": winograd(tile=2, width=32, outputs=70, row_chunks=3)[0],
         "rows": rows(),
+        "rows_narrow": rows(width=4, counts=(7, 0, 35, 16, 1)),
         "max_pool": pool(),
         "avg_pool": pool(is_max=False),
         "copy": copy()[0],
@@ -849,6 +854,7 @@ def every_case() -> dict[str, Case]:
         "taps_act": taps().changed(act=["silu"]),
         "dense_act": dense().changed(act=["silu"]),
         "winograd_act": winograd()[0].changed(act=["silu"]),
+        "rows_narrow_act": rows(width=1, counts=(7, 0, 35, 16, 1)).changed(act=["silu"]),
         "rows_act": rows().changed(act=["elu", 1.0, 1.0, 1.0]),
         "recurrent": recurrent(parts=3)[0],
         "recurrent_lstm": recurrent(kind="lstm", directions=2, parts=5, hidden=40)[0],

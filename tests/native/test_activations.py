@@ -160,7 +160,7 @@ def test_behind_taps_it_is_the_same_as_alone(isa, name, seed, grid, mb, vectors,
 
 @every_isa
 @many
-@given(name=names, seed=seeds, width=st.sampled_from([16, 32, 64]), samples=st.integers(1, 6), batch=st.integers(1, 9))
+@given(name=names, seed=seeds, width=st.sampled_from(steps.WIDTHS), samples=st.integers(1, 6), batch=st.integers(1, 9))
 def test_behind_rows_it_is_the_same_as_alone(isa, name, seed, width, samples, batch):
     case = steps.rows(seed, width, samples, batch, row_chunks=2)
     plain, together = case.run(isa), case.changed(act=act_of(name)).run(isa)

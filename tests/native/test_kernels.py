@@ -1,5 +1,6 @@
 """Every kernel of every instruction set gives what the naive reference gives; NaN and infinity go PyTorch's way."""
 
+import itertools
 import math
 
 import native_steps as steps
@@ -139,7 +140,7 @@ def test_dense_writes_its_pixels_only(isa, seed, tile, outputs, grid):
 @many
 @given(
     seed=seeds,
-    width=st.sampled_from([16, 32, 64]),
+    width=st.sampled_from(steps.WIDTHS),
     samples=st.integers(1, 6),
     batch=st.integers(1, 9),
     clamp=clamps,
@@ -150,6 +151,40 @@ def test_rows(isa, **options):
     case = steps.rows(**options)
     found, wanted = case.run(isa), case.run("reference")
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@every_isa
+@pytest.mark.parametrize("width", steps.WIDTHS)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_rows_read_no_other_columns(isa, width, batch):
+    """NaN everywhere else is not seen and nothing else is written, also where 16 bits do not count the columns."""
+    for features in (300, 70_000):
+        case = steps.rows(3, width, 3, batch, (5, 16, 0, 33), features=features)
+        start, index = case.arguments["start"], case.arguments["index"]
+        if features > 300:
+            index[0] = features - 1
+        arena = np.full_like(case.arena, NAN)
+        y, stride, outputs = case.arguments["y"], case.arguments["y_stride"], width * 4
+        for n in range(batch):
+            at = 11 + n * case.arguments["x_stride"] + index
+            arena[at] = case.arena[at]
+        found = case.run(isa, arena=arena)
+        for n in range(batch):
+            row = found[y + n * stride :][:stride]
+            assert np.isfinite(row[:outputs]).all() and np.isnan(row[outputs:]).all()
+        np.testing.assert_allclose(found, case.run("reference", arena=arena), rtol=1e-5, atol=1e-5)
+        arena[11 + index[start[1]]] = INF  # now one that the second panel reads
+        touched = ~np.isfinite(case.run(isa, arena=arena)[y : y + outputs].reshape(4, width)).all(axis=1)
+        wanted = [(index[a:b] == index[start[1]]).any() for a, b in itertools.pairwise(start)]
+        np.testing.assert_array_equal(touched, wanted)
+
+
+@every_isa
+@pytest.mark.parametrize("width", steps.WIDTHS)
+def test_dense_rows(isa, width):
+    columns = 21
+    case = steps.rows(width=width, counts=(columns,) * 3).changed(dense=True, columns=columns, start=..., index=...)
+    np.testing.assert_allclose(case.run(isa), case.run("reference"), rtol=1e-5, atol=1e-5)
 
 
 @st.composite

@@ -70,7 +70,7 @@ TAPS = [
     ("tap reads outside", {"planes": [[[-1, 0, 30]]]}),
 ]
 ROWS = [
-    ("outputs in a panel", {"width": 48}),
+    *(("power of two, 1 to 64", {"width": width}) for width in (-1, 0, 3, 48, 128, -(2**31))),
     ("samples in a block", {"samples": 0}),
     ("samples in a block", {"samples": 7}),
     ("batch", {"batch": 0}),
@@ -299,7 +299,7 @@ CONSTANT = [
 ]
 RECURRENT = [
     ("unknown cell 'gr'", {"cell": "gr"}),
-    ("outputs in a panel", {"width": 48}),
+    *(("power of two, 1 to 64", {"width": width}) for width in (-1, 0, 3, 48, 128, -(2**31))),
     ("samples in a block", {"samples": 0}),
     ("samples in a block", {"samples": 7}),
     ("time steps", {"steps": 0}),
@@ -369,6 +369,7 @@ BAD = [
     *((lambda: steps.winograd()[0], *bad) for bad in WINOGRAD),
     *((steps.taps, "out of range", {"out": stretches}) for stretches in LYING),
     *((steps.rows, *bad) for bad in ROWS),
+    *((lambda: steps.rows(width=4), "column reads outside", {"index": i32([0] * 8, c)}) for c in (-1, 2**15, HUGE)),
     *((steps.pool, *bad) for bad in POOL),
     *((lambda: steps.pool(is_max=False), "one scale", bad) for bad in ({"scale_y": NO_FLOATS}, {"scale_x": ONE_FLOAT})),
     *((lambda: steps.copy()[0], *bad) for bad in COPY),

@@ -17,6 +17,9 @@ LANES_OVER_OUTPUTS = ("rows", "recurrent")
 
 WIDTHS = (16, 32, 64)
 
+NARROW = (1, 2, 4, 8)
+"""Outputs in the panels of fully connected layers whose zeros are too scattered for wider ones."""
+
 PANELS = (32, 16)
 """Outputs in a panel of the dense kernel."""
 
@@ -72,6 +75,7 @@ def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
     assert w is not None
     if draft.op in LANES_OVER_OUTPUTS:
         yield from (Choice(draft.op, width, (1,), dense) for width in WIDTHS for dense in (True, False))
+        yield from (Choice(draft.op, width, (1,), False) for width in (NARROW if draft.op == "rows" else ()))
         return
     if draft.op == "taps":
         rows = _allowed_rows(w)
@@ -180,7 +184,9 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
         return recurrent.arrange(w.matrix, cells, choice.rows, 1, choice.dense).columns() * choice.rows / 16
     taps = -(-len(w.matrix) // choice.rows) * w.matrix.shape[1] if choice.dense else union_taps(w.matrix, choice.rows)
     if choice.op == "rows":
-        return taps * choice.rows / 16.0
+        # a narrow panel reads half a weight more for each column's number, and each sample's value of it by itself
+        listed = 0.5 + base.fields["batch"] if choice.rows in NARROW else 0.0
+        return taps * (choice.rows + listed) / 16.0
     if choice.op == "dense":
         batch, _, _, h, width = _grid(base)
         rows, columns = choice.tile

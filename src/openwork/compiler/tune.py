@@ -256,7 +256,8 @@ def _signature(draft: Draft, base: Step) -> Any:
     assert draft.weights is not None
     w = draft.weights
     many = draft.op not in LANES_OVER_OUTPUTS
-    density = tuple(round(50 * union_taps(w.matrix, r) * r / w.matrix.size) for r in ((1, 4, 8) if many else WIDTHS))
+    heights = (1, 4, 8) if many else (1, 4, *WIDTHS)
+    density = tuple(round(50 * union_taps(w.matrix, r) * r / w.matrix.size) for r in heights)
     geometry = (*base.fields["grid"], *base.fields.get("slabs", ())) if many else (base.fields["batch"],)
     if draft.op == "recurrent":
         geometry += (base.fields["steps"], Cells.of(base.fields))
