@@ -105,12 +105,17 @@ def trained_layers() -> Iterator[tuple[str, nn.Conv2d, int]]:
 
 
 def efficiency(pattern: str, at_least: float) -> dict[str, Any]:
-    """Share of the measured multiply-add peak that kernels reach on ResNet-50's layers, useful operations only."""
+    """Share of the measured multiply-add peak that kernels reach on ResNet-50's layers, useful operations only.
+
+    Those are counted by the definition of a convolution. Winograd's kernels do fewer, and may pass the peak.
+    """
     rows = []
     for cin, cout, kernel, size in LAYERS:
         torch.manual_seed(0)
         layer = masked(nn.Conv2d(cin, cout, kernel, padding=kernel // 2).eval(), *PATTERNS[pattern])
         found = kernel_alone(layer, size, threads=1)
+        defined = 1e3 * found["gflops"] * found["microseconds"] / 2
+        found["share_of_peak"] *= defined / found["multiply_adds"]
         rows.append({"layer": f"{cin}->{cout} {kernel}x{kernel} {size}x{size}", **found})
     mean = statistics.geometric_mean([row["share_of_peak"] for row in rows])
     return {"layers": rows, "goals": [goal(f">= {at_least:.0%} of the multiply-add peak", at_least, mean, "%")]}

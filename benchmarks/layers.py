@@ -48,7 +48,7 @@ def measure(layer: nn.Conv2d, size: int, threads: int) -> dict[str, Any]:
     engine = openwork.compile(layer, torch.randn(1, layer.in_channels, size, size), threads=threads, tune="thorough")
     explanation = engine.explain(repeats=200)
     row = next(r for r in explanation.rows if r["op"] == "conv")
-    return {k: row[k] for k in ("kernel", "microseconds", "gflops", "share_of_peak", "why")}
+    return {k: row[k] for k in ("kernel", "microseconds", "gflops", "multiply_adds", "share_of_peak", "why")}
 
 
 def results(threads: int) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import openwork
+from openwork.compiler import candidates
 
 TOLERANCE = 1e-4
 """Relative to the largest output."""
@@ -36,6 +37,19 @@ def lively(model: nn.Module, sparsity: float = 0.0, seed: int = 0) -> nn.Module:
             weight = module.weight.data
             weight[torch.rand(weight.shape, generator=random) < sparsity] = 0
     return model.eval()
+
+
+def winograd_everywhere(monkeypatch: Any, m: int) -> None:
+    """From now on untuned layers are Winograd's convolution of m x m tiles wherever that is possible."""
+    guess = candidates.first
+
+    def chosen(draft: Any, base: Any, threads: int, isa: str) -> candidates.Choice:
+        for choice in candidates._packings(draft, base, isa):
+            if choice.op == "winograd" and choice.tile[0] == m:
+                return next(candidates.tiles(draft, base, choice, threads, isa))
+        return guess(draft, base, threads, isa)
+
+    monkeypatch.setattr("openwork.compiler.tune.first", chosen)
 
 
 def inputs(*shapes: tuple[int, ...], seed: int = 1) -> tuple[Tensor, ...]:

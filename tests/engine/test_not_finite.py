@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import Calls, compiled, left_to_torch
+from small_models import Calls, compiled, left_to_torch, winograd_everywhere
 from torch import nn
 
 import openwork
@@ -129,6 +129,13 @@ def spoiled(shape, values, seed):
     places = random.choice(x.size, 3, replace=False)
     x.reshape(-1)[places] = random.choice(values, 3)
     return torch.from_numpy(x)
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("name", ["conv 3x3", "conv + relu", "conv + add + relu6"])
+def test_winograds_convolution_is_as_in_pytorch(name, m, monkeypatch):
+    winograd_everywhere(monkeypatch, m)
+    test_as_in_pytorch(name)
 
 
 @pytest.mark.parametrize("name", CASES)

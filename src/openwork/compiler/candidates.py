@@ -8,7 +8,7 @@ import numpy as np
 
 from ..engine import _native
 from ..formats.program import Step
-from . import recurrent
+from . import recurrent, winograd
 from .lowering import MAX_ROWS, Draft, Weights
 from .pack import union_taps
 
@@ -23,6 +23,9 @@ NARROW = (1, 2, 4, 8)
 PANELS = (32, 16)
 """Outputs in a panel of the dense kernel."""
 
+TRANSFORMED = 1 << 18
+"""Floats of transformed tiles that a block of Winograd's convolution holds, about: half of a second cache of 2 MiB."""
+
 PROMISING = 2.0
 """Candidates whose estimated work is within this factor of the least are timed."""
 
@@ -32,11 +35,12 @@ class Choice:
     """How one layer is packed and run."""
 
     op: str
-    """The native step: taps (lanes over positions), dense (over outputs), rows, recurrent (few samples)."""
+    """The native step: taps (lanes over positions), dense, winograd (over outputs), rows, recurrent (few samples)."""
     rows: int
     """Output rows in a block or a panel."""
     tile: tuple[int, ...]
-    """Vectors of positions (taps), rows and columns of pixels (dense) or samples in a register block."""
+    """Vectors of positions (taps), rows and columns of pixels (dense) or samples in a register block; outputs across a
+    tile and tiles in a block (winograd)."""
     dense: bool = False
     """Whether zeros are computed like any other weight."""
     row_chunks: int = 1
@@ -49,25 +53,28 @@ class Choice:
     @property
     def packing(self) -> tuple[str, int, bool, int]:
         """Choices with the same packing share their arrays. A recurrent layer is packed part by part."""
-        return self.op, self.rows, self.dense, self.row_chunks if self.op == "recurrent" else 0
+        more = {"recurrent": self.row_chunks, "winograd": self.tile[0]}
+        return self.op, self.rows, self.dense, more.get(self.op, 0)
 
 
 def first(draft: Draft, base: Step, threads: int, isa: str) -> Choice:
-    """The cost model's guess."""
-    return min(kernels(draft, base, threads, isa), key=lambda c: _work(draft, base, c))
+    """The cost model's guess; Winograd's convolution is never taken without a clock."""
+    found = [c for c in kernels(draft, base, threads, isa) if c.op != "winograd"]
+    return min(found, key=lambda c: _work(draft, base, c))
 
 
 def kernels(draft: Draft, base: Step, threads: int, isa: str) -> list[Choice]:
-    """Every packing that is worth a try, with its best-looking tile: the best dense ones, and promising sparse ones."""
+    """Every packing that is worth a try, with its best-looking tile: the best dense ones, promising sparse and Winograd
+    ones."""
     assert draft.weights is not None
     dense = np.count_nonzero(draft.weights.matrix) == draft.weights.matrix.size
     found = [next(tiles(draft, base, c, threads, isa)) for c in _packings(draft, base, isa)]
     work = {c: _work(draft, base, c) for c in found}
-    for kind in (True, False):
-        least = min((w for c, w in work.items() if c.dense is kind), default=0)
-        # one dense candidate at least: what sparsity brings is told, and must not be less than nothing
-        found = [c for c in found if c.dense is not kind or work[c] <= PROMISING * least]
-    return [c for c in found if c.dense] if dense else found
+    # one dense candidate at least: what sparsity brings is told, and must not be less than nothing
+    plain, sparse = ([c for c in found if c.op != "winograd" and c.dense is kind] for kind in (True, False))
+    square = [c for c in found if c.op == "winograd"]
+    rivals = [([] if dense else sparse, sparse), (plain, plain), (square, found)]
+    return [c for kind, others in rivals for c in kind if work[c] <= PROMISING * min(work[o] for o in others)]
 
 
 def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
@@ -81,6 +88,8 @@ def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
         rows = _allowed_rows(w)
         yield from (Choice("taps", r, (1,), False) for r in rows)
         yield from (Choice("taps", r, (1,), True) for r in rows[-2:])
+    if draft.op == "taps" and winograd.applies(base.fields, w.groups):
+        yield from (Choice("winograd", p, (m, 1), True) for m in winograd.POINTS for p in PANELS)
     if w.groups == 1 or len(w.matrix) // w.groups % PANELS[-1] == 0:
         panels = [p for p in PANELS if w.groups == 1 or len(w.matrix) // w.groups % p == 0]
         yield from (Choice("dense", p, (1, 1), True) for p in panels if _native.dense_fits(isa, p, 1, 2))
@@ -98,6 +107,9 @@ def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> I
         samples = range(min(base.fields["batch"], _native.MAX_SAMPLES), 0, -1)
         chunks = 2 * threads if choice.op == "rows" else threads
         yield from (replace(choice, tile=(s,), row_chunks=chunks) for s in samples)
+        return
+    if choice.op == "winograd":
+        yield from _blocks(draft, base, choice, threads)
         return
     if choice.op == "dense":
         h, w = _grid(base)[3:]
@@ -128,6 +140,32 @@ def in_pieces(base: Step, choice: Choice) -> Choice | None:
     lines = len(base.fields["planes"]) * (choice.tile[0] + 1) + (max(shifts) - min(shifts)) // 16
     pieces = math.ceil(64 * lines * channels / FIRST_CACHE)
     return replace(choice, pieces=min(pieces, 64)) if pieces > 1 else None
+
+
+def _blocks(draft: Draft, base: Step, choice: Choice, threads: int) -> Iterator[Choice]:
+    """Blocks of tiles. Threads own tiles where there are many, else outputs, and then share what is transformed."""
+    assert draft.weights is not None
+    m, tiles = choice.tile[0], _tiles(base, choice.tile[0])
+    room = TRANSFORMED // ((m + 2) ** 2 * draft.weights.matrix.shape[1] // winograd.KERNEL**2)
+    blocks = dict.fromkeys(min(max(14, int(room * f) // 14 * 14), tiles) for f in (1.0, 0.5, 2.0))
+    ways = [(1, threads), (threads, 1)] if tiles > 4 * 14 * threads else [(threads, 1), (1, threads)]
+    for rows, parts in ways:
+        yield from (replace(choice, tile=(m, b), row_chunks=rows, tile_chunks=parts) for b in blocks)
+
+
+def _tiles(base: Step, m: int) -> int:
+    """Tiles of m x m outputs."""
+    batch, _, _, h, w = base.fields["grid"]
+    return int(batch * math.ceil(h / m) * math.ceil(w / m))
+
+
+def multiply_adds(draft: Draft, base: Step, choice: Choice) -> int | None:
+    """Multiply-adds that a layer takes if they are others than its non-zero weights times its outputs."""
+    if choice.op != "winograd":
+        return None
+    assert draft.weights is not None
+    m, matrix = choice.tile[0], draft.weights.matrix
+    return (m + 2) ** 2 * _tiles(base, m) * matrix.size // winograd.KERNEL**2
 
 
 def _dense_tiles(isa: str, width: int, h: int, w: int) -> list[tuple[int, int]]:
@@ -182,6 +220,8 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
     if choice.op == "recurrent":
         cells = recurrent.Cells.of(base.fields)
         return recurrent.arrange(w.matrix, cells, choice.rows, 1, choice.dense).columns() * choice.rows / 16
+    if choice.op == "winograd":
+        return _winograd_work(w, base, choice)
     taps = -(-len(w.matrix) // choice.rows) * w.matrix.shape[1] if choice.dense else union_taps(w.matrix, choice.rows)
     if choice.op == "rows":
         # a narrow panel reads half a weight more for each column's number, and each sample's value of it by itself
@@ -195,6 +235,15 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
         return float(taps * cost * batch * math.ceil(h / rows) * math.ceil(width / columns))
     # a loaded vector serves all rows of a block; two loads and two multiply-adds at a time
     return taps * (max(choice.rows, 1.0 + choice.rows / 6) + 0.3) / 2 * math.ceil(_positions(base) / 16)
+
+
+def _winograd_work(w: Weights, base: Step, choice: Choice) -> float:
+    """Products, transforms on both ways, and weights that come from far away."""
+    m, channels = choice.tile[0], w.matrix.shape[1] // winograd.KERNEL**2
+    tiles, points = _tiles(base, m), (m + 2) ** 2
+    vectors = -(-len(w.matrix) // choice.rows) * choice.rows / 16
+    products = points * vectors * channels
+    return float(tiles * (0.55 * products + 0.25 * points * channels + 6 * points * vectors) + 2 * products)
 
 
 def _positions(base: Step) -> int:

@@ -164,6 +164,8 @@ def _record(draft: Draft, layer: Layer) -> dict[str, Any]:
             "pixels": w.pixels,
             "tried": list(layer.tried),
         }
+        if layer.multiply_adds is not None:
+            record["multiply_adds"] = layer.multiply_adds
     return record
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..formats.program import Array, Step, runs
-from . import recurrent
+from . import recurrent, winograd
 
 if TYPE_CHECKING:
     from .candidates import Choice
@@ -80,6 +80,9 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
         cells = recurrent.Cells.of(base.fields)
         more, found = recurrent.pack(w.matrix, w.bias, cells, choice.rows, choice.row_chunks, choice.dense)
         return with_tile(Step("recurrent", base.name, {**base.fields, **more}, {**base.arrays, **found}), choice)
+    if choice.op == "winograd":
+        found = winograd.pack(w.matrix, w.bias, choice.tile[0], choice.rows)
+        return with_tile(Step("winograd", base.name, _winograd_fields(base, choice), {**base.arrays, **found}), choice)
     packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense)
     fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
     arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}
@@ -100,6 +103,8 @@ def with_tile(step: Step, choice: "Choice") -> Step:
         tile = {"samples": choice.tile[0], "row_chunks": choice.row_chunks}
     elif step.op == "dense":
         tile["tile"] = list(choice.tile)
+    elif step.op == "winograd":
+        tile["block"] = choice.tile[1]
     else:
         tile |= {"vectors": choice.tile[0], "pieces": choice.pieces}
     return Step(step.op, step.name, {**step.fields, **tile}, step.arrays)
@@ -120,6 +125,14 @@ def _dense_fields(fields: dict[str, Any], choice: "Choice", _spare: int) -> dict
     del fields["spill"], fields["zero"]
     own = {"step": 1, "x_stride": fields["grid"][1], "x_pitch": fields["grid"][2]}
     return own | fields | {"width": choice.rows, "out": runs(fields["out"]), "residual": runs(fields["residual"])}
+
+
+def _winograd_fields(base: Step, choice: "Choice") -> dict[str, Any]:
+    fields = dict(base.fields)
+    (_, shift), *_ = fields.pop("shifts")
+    del fields["spill"], fields["zero"]
+    places = {name: runs(fields[name]) for name in ("out", "residual")}
+    return fields | places | {"shift": shift, "tile": choice.tile[0], "width": choice.rows}
 
 
 def _rows_fields(fields: dict[str, Any], choice: "Choice", _spare: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ ahead, each with several cuts of its work for the threads, are timed while the w
 which core's cache decides which cut is best. Layers of the same shape and density share a search.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +16,8 @@ import numpy as np
 from ..engine import _native
 from ..engine.native import add_step, build
 from ..formats.program import ProgramSpec, Step
-from .candidates import LANES_OVER_OUTPUTS, WIDTHS, Choice, cuts, first, in_pieces, kernels, tiles
+from . import winograd
+from .candidates import LANES_OVER_OUTPUTS, WIDTHS, Choice, cuts, first, in_pieces, kernels, multiply_adds, tiles
 from .lowering import Draft, Lowered
 from .pack import layer_step, union_taps, with_tile
 from .recurrent import Cells
@@ -40,6 +42,8 @@ class Layer:
     taps: int
     tried: tuple[dict[str, Any], ...]
     why: str
+    multiply_adds: int | None = None
+    """Done in a run, if not the non-zero weights times the outputs."""
 
 
 @dataclass
@@ -215,9 +219,10 @@ class _Tuner:
     def _layer(self, step: Step, choice: Choice | None, search: _Search | None) -> Layer:
         if choice is None or search is None:
             return Layer(None, 0, (), "moves data")
+        each, at = len(search.members), search.members[0]
+        done = multiply_adds(self.drafts[at], self.bases[at], choice)
         if not search.alone:
-            return Layer(choice, _taps_of(step), (), "not tuned: the cost model's choice")
-        each = len(search.members)
+            return Layer(choice, _taps_of(step), (), "not tuned: the cost model's choice", done)
         lists = [
             (search.together, "in the network", each),
             (search.dropped, "in a first round", each),
@@ -228,7 +233,7 @@ class _Tuner:
             for times, where, many in lists
             for c, t in sorted(times.items(), key=lambda item: item[1])[:8]
         )
-        return Layer(choice, _taps_of(step), rows, _why(choice, search.alone))
+        return Layer(choice, _taps_of(step), rows, _why(choice, search.alone), done)
 
 
 def _ahead(times: dict[Choice, float]) -> list[Choice]:
@@ -241,6 +246,10 @@ def _ahead(times: dict[Choice, float]) -> list[Choice]:
 
 
 def _why(choice: Choice, times: dict[Choice, float]) -> str:
+    if choice.op == "winograd":
+        others = min((t for c, t in times.items() if c.op != "winograd"), default=math.nan)
+        least = min(t for c, t in times.items() if c.op == "winograd")
+        return f"Winograd won: alone {1e6 * least:.1f} us, {1e6 * others:.1f} us with every product of the definition"
     dense = min((t for c, t in times.items() if c.dense), default=None)
     sparse = min((t for c, t in times.items() if not c.dense), default=None)
     if dense is None or sparse is None:
@@ -263,13 +272,16 @@ def _signature(draft: Draft, base: Step) -> Any:
         geometry += (base.fields["steps"], Cells.of(base.fields))
     phases = len(base.fields["planes"]) if many else 1
     fused = many and bool(base.fields["residual"])
-    return draft.op, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act
+    square = many and winograd.applies(base.fields, w.groups)
+    return draft.op, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act, square
 
 
 def _taps_of(step: Step) -> int:
     if step.op == "recurrent":
         return int(np.dot(step.arrays["panels"], np.diff(step.arrays["start"])))
     rows = int(step.fields["mb" if step.op == "taps" else "width"])
+    if step.op == "winograd":
+        return len(step.arrays["value"]) // ((int(step.fields["tile"]) + 2) ** 2 * rows) * winograd.KERNEL**2
     if step.fields["dense"]:
         return len(step.arrays["bias"]) // rows * int(step.fields["columns"])
     return len(step.arrays["index"])

@@ -266,7 +266,8 @@ class Engine:
 
     def _row(self, at: int, microseconds: float, peak: float) -> dict[str, Any]:
         layer = self.artifact.layers[at] if at < len(self.artifact.layers) else {}
-        flops = 2.0 * (layer.get("nonzero") or 0) * (layer.get("pixels") or 0)
+        useful = (layer.get("nonzero") or 0) * (layer.get("pixels") or 0)
+        flops, done = 2.0 * useful, layer.get("multiply_adds", useful)
         weights, nonzero = layer.get("weights"), layer.get("nonzero")
         return {
             "name": self._spec.steps[at].name,
@@ -279,7 +280,8 @@ class Engine:
             "kernel": self._native.kernel_name(at),
             "microseconds": round(microseconds, 2),
             "gflops": round(flops / microseconds / 1e3, 2) if flops and microseconds else None,
-            "share_of_peak": round(flops / (microseconds * 1e-6) / peak, 4)
+            "multiply_adds": done or None,
+            "share_of_peak": round(2.0 * done / (microseconds * 1e-6) / peak, 4)
             if flops and peak and microseconds
             else None,
             "tried": list(layer.get("tried", [])),
@@ -288,7 +290,7 @@ class Engine:
 
 
 def _torch_row(call: TorchCall) -> dict[str, Any]:
-    empty = ("taps", "weights", "nonzero", "sparsity", "microseconds", "gflops", "share_of_peak")
+    empty = ("taps", "weights", "nonzero", "sparsity", "microseconds", "gflops", "multiply_adds", "share_of_peak")
     return {
         "name": call.name, "op": "torch", "shape": "", "kernel": call.target, "tried": [], **dict.fromkeys(empty),
         "why": f"left to PyTorch: {call.target} has no native form here",

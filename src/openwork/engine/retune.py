@@ -36,7 +36,7 @@ def retune(spec: ProgramSpec, program: Any) -> dict[int, Retuned]:
     return found
 
 
-_TILES = {"taps": "vectors", "dense": "tile", "rows": "samples"}
+_TILES = {"taps": "vectors", "dense": "tile", "rows": "samples", "winograd": "block"}
 """The field that says how large a kernel's tile is."""
 
 
@@ -81,6 +81,8 @@ class _Search:
             return  # its tile follows from the map's size and the registers
         if self.first.op == "rows":
             sizes = set(range(1, min(self.first.fields["batch"], _native.MAX_SAMPLES) + 1))
+        elif self.first.op == "winograd":
+            sizes = {14, 28, 56, 112}
         else:
             widest = _native.widest_tile(self.program.isa, self.first.fields["mb"])
             sizes = {widest, widest - 1, widest - 2, (widest + 1) // 2, 1 + widest // 3}
