@@ -154,9 +154,11 @@ def _blocks(draft: Draft, base: Step, choice: Choice, threads: int) -> Iterator[
 
 
 def _tiles(base: Step, m: int) -> int:
-    """Tiles of m x m outputs."""
+    """Tiles of m x m outputs; each slab of an image has its own."""
     batch, _, _, h, w = base.fields["grid"]
-    return int(batch * math.ceil(h / m) * math.ceil(w / m))
+    count, _, rows = base.fields.get("slabs", (1, 0, h))
+    down = sum(math.ceil(min(rows, h - top) / m) for top in range(0, h, rows)[:count])
+    return int(batch * down * math.ceil(w / m))
 
 
 def multiply_adds(draft: Draft, base: Step, choice: Choice) -> int | None:
@@ -203,7 +205,7 @@ def _cut(base: Step, choice: Choice, threads: int, isa: str) -> Choice:
 def cuts(base: Step, choice: Choice, threads: int) -> Iterator[Choice]:
     """The same kernel with the work cut in other ways."""
     ways = [(1, threads), (1, 4 * threads), (threads, 1), (4 * threads, 1), (threads, threads), (1, 1)]
-    if "slabs" in base.fields:  # of a slab
+    if "slabs" in base.fields and choice.op != "winograd":  # of a slab
         ways = [(1, 1), (4, 1), (1, 4)]
     elif choice.op == "rows":
         ways = [(1, 1), (threads, 1), (4 * threads, 1), (16 * threads, 1)]
@@ -240,7 +242,7 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
 def _winograd_work(w: Weights, base: Step, choice: Choice) -> float:
     """Products, transforms on both ways, and weights that come from far away."""
     m, channels = choice.tile[0], w.matrix.shape[1] // winograd.KERNEL**2
-    tiles, points = _tiles(base, m), (m + 2) ** 2
+    tiles, points = _tiles(base, m) / base.fields.get("slabs", (1,))[0], (m + 2) ** 2  # of a slab, as the others' work
     vectors = -(-len(w.matrix) // choice.rows) * choice.rows / 16
     products = points * vectors * channels
     return float(tiles * (0.55 * products + 0.25 * points * channels + 6 * points * vectors) + 2 * products)
