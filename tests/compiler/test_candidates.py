@@ -44,7 +44,7 @@ def fitted(mask: np.ndarray, **options: str) -> tuple[nn.Linear, openwork.Engine
 
 def kernels_of(engine: openwork.Engine) -> dict[str, Any]:
     """What ran the layer, and what was tried."""
-    return next(row for row in engine.explain(repeats=1).rows if row["op"] == "rows")
+    return next(row for row in engine.explain(repeats=1).rows if row["op"] == "linear")
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (16, 16)])

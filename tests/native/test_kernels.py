@@ -240,7 +240,8 @@ def test_images_wider_than_a_line_are_pooled_in_pieces(isa, width, kernel, strid
     found = case.run(isa)
     np.testing.assert_array_equal(steps.read(wanted.shape, found, case.arguments, "y"), wanted.numpy())
     case = steps.pool(0, False, tuple(x.shape), tuple(wanted.shape[2:]), **window)
-    np.testing.assert_allclose(case.run(isa), case.run("reference"), rtol=1e-5, atol=1e-5)
+    # sums of up to 1,000 numbers in float32, scaled by numbers of about one
+    np.testing.assert_allclose(case.run(isa), case.run("reference"), rtol=1e-4, atol=1e-4)
 
 
 @every_isa

@@ -299,7 +299,7 @@ CONSTANT = [
 ]
 RECURRENT = [
     ("unknown cell 'gr'", {"cell": "gr"}),
-    *(("power of two, 1 to 64", {"width": width}) for width in (-1, 0, 3, 48, 128, -(2**31))),
+    *(("16, 32 or 64", {"width": width}) for width in (-1, 0, 8, 48, 128, -(2**31))),
     ("samples in a block", {"samples": 0}),
     ("samples in a block", {"samples": 7}),
     ("time steps", {"steps": 0}),
