@@ -52,7 +52,7 @@ slow: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -m slow
 
 .PHONY: arm
-arm: $(VENV)/.dev
+arm: $(VENV)/.dev $(VENV)/.arm
 	@command -v qemu-aarch64 >/dev/null || { \
 	  echo "make arm needs an emulator of aarch64 and a C library for it. Install them, then repeat the command:" >&2; \
 	  echo "  Debian, Ubuntu:  sudo apt install qemu-user libc6-arm64-cross" >&2; \
@@ -128,7 +128,7 @@ $(VENV)/.built: $(NATIVE) constraints.txt $(VENV)/.torch | compiler
 EXTRA = $(BIN)/python -c 'import sys, tomllib; \
   print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
 
-$(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(VENV)/.built
+$(VENV)/.dev $(VENV)/.bench $(VENV)/.arm: $(VENV)/.%: $(VENV)/.built
 	@$(EXTRA) $* >$(VENV)/$*.txt
 	@$(call install,--requirement $(VENV)/$*.txt)
 	@touch $@
@@ -151,7 +151,7 @@ $(VENV)/peers/%/.made: benchmarks/environments/%.txt | $(VENV)/.venv
 
 .PHONY: clean
 clean:
-	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)/.built $(VENV)/.dev $(VENV)/.bench
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)/.built $(VENV)/.dev $(VENV)/.bench $(VENV)/.arm
 	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean

@@ -26,7 +26,7 @@ def order(model: object = MODEL, recipe: object = RECIPE, data: object = DATA) -
         ({"model": f"{MINE}:broken"}, ["the user's own mistake"]),
         ({"model": f"{MINE}:not_a_model"}, ["returned int"]),
         ({"model": f"{MINE}:nan_weights"}, ["conv.weight", "NaN"]),
-        ({"model": f"{MINE}:no_layers"}, ["no Conv2d or Linear layer"]),
+        ({"model": f"{MINE}:no_layers"}, ["no convolution, linear, recurrent or attention layer"]),
         ({"recipe": "dmo"}, ["'dmo'", "did you mean demo"]),
         ({"recipe": "nowhere.yaml"}, ["nowhere.yaml", "No such file"]),
         ({"data": "digts"}, ["'digts'", "did you mean digits"]),

@@ -144,7 +144,7 @@ def test_mistakes_stop_before_anything_is_written(tmp_path: Path) -> None:
         compress(model, tiny_recipe(), TinyData(), tmp_path / "run")
     with pytest.raises(RecipeError, match="unknown recipe 'nothing'"):
         compress(tiny_net(), "nothing", TinyData(), tmp_path / "run")
-    with pytest.raises(RecipeError, match="'fc9' matches no convolution or linear layer"):
+    with pytest.raises(RecipeError, match="'fc9' matches no convolution, linear, recurrent or attention layer"):
         recipe = Recipe(rules=[Rule(targets="fc9", constraint=Block(shape=(4, 1), sparsity=0.5))])
         compress(tiny_net(), recipe, TinyData(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
