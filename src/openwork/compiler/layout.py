@@ -237,7 +237,8 @@ class PlaneView:
 
     def offsets(self) -> list[int]:
         """Position 0 of every channel."""
-        return [planes.offset(c) for planes, c in self.channels]
+        plane = self.grid.plane  # computed once: networks have thousands of channels
+        return [planes.base + c * plane for planes, c in self.channels]
 
     def runs(self) -> Runs:
         """Position 0 of every channel, as a program writes it."""

@@ -23,6 +23,7 @@ class MNN(ProcessPeer):
     """MNN, a session with fixed shapes, which lets it pick and prepare kernels once."""
 
     packages = ("MNN", "onnx", "onnxscript")
+    tolerance = 0.01  # at full precision its Winograd kernels are off by 0.003 of the largest output on ResNet-50
 
     def export(self, model: "nn.Module", example_inputs: "tuple[Tensor, ...]", folder: Path) -> None:
         (folder / "model.onnx").write_bytes(to_onnx(model, example_inputs))
