@@ -50,6 +50,7 @@ class Suite:
         parser.add_argument("--child", metavar="ROW", help=argparse.SUPPRESS)
         self.options(parser)
         options = parser.parse_args(arguments)
+        options.said = _said(options, parser)
         if options.child:
             return self._child(options.child, options)
         try:
@@ -77,7 +78,7 @@ class Suite:
             # A process each: what one row leaves behind (threads, memory, compiled code) must not slow the next one.
             done = subprocess.run([sys.executable, sys.argv[0], *arguments, "--child", row])
             if done.returncode and not _written_since(path, began):
-                write(path, self._document(row, {"error": f"ended with code {done.returncode}"}, 0))
+                write(path, self._document(row, options, {"error": f"ended with code {done.returncode}"}, 0))
             failed |= bool(done.returncode)
         rows = [json.loads(p.read_text()) for row in wanted if (p := self.path(options.folder, row)).is_file()]
         print(self.show(rows))
@@ -92,21 +93,28 @@ class Suite:
                 traceback.print_exc()
             found = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
             print(f"{row}: {found['error']}", file=sys.stderr)
-        write(self.path(options.folder, row), self._document(row, found, time.monotonic() - began))
+        write(self.path(options.folder, row), self._document(row, options, found, time.monotonic() - began))
         return int("error" in found)
 
-    def _document(self, row: str, found: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _document(self, row: str, options: argparse.Namespace, found: dict[str, Any], seconds: float) -> dict[str, Any]:
         return {
             "suite": self.name,
             "row": row,
             "title": self.rows[row],
-            "command": f"python benchmarks/{self.name}.py --rows {row}",
+            "command": " ".join([f"python benchmarks/{self.name}.py --rows {row}", *options.said]),
             "when": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "machine": machine(),
             "openwork": openwork.__version__,
             "seconds": round(seconds, 1),
             **found,
         }
+
+
+def _said(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
+    """The options that change what is measured, as they were given."""
+    beside = ("rows", "again", "list", "folder", "child")
+    given = {k: v for k, v in vars(options).items() if k not in beside and v != parser.get_default(k)}
+    return [f"--{k} {','.join(v) if isinstance(v, tuple) else v}" for k, v in given.items()]
 
 
 def chosen(text: str | None, known: list[str]) -> list[str]:

@@ -57,7 +57,9 @@ def test_a_row_is_measured_once_unless_asked_again(tiny, tmp_path):
     assert document["command"] == "python benchmarks/tiny.py --rows good"
     second = tiny("--rows", "good,bad")
     assert second.stderr.count("measuring") == 0 and second.stdout == first.stdout
-    assert tiny("--rows", "g*", "--again").stderr.count("measuring") == 1
+    assert tiny("--rows", "g*", "--again", "--threads", "3").stderr.count("measuring") == 1
+    document = json.loads((tmp_path / "found" / "tiny-good.json").read_text())
+    assert document["command"] == "python benchmarks/tiny.py --rows good --threads 3"
 
 
 def test_a_row_that_fails_or_dies_is_named_and_tried_again(tiny, tmp_path):
