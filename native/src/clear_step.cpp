@@ -8,10 +8,10 @@ namespace openwork {
 namespace {
 
 // x[plane + first[i] + j] = 0 for j < length[i]
-class ClearStep final : public Step {
+class ClearStep final : public PlaneStep {
  public:
   ClearStep(const Fields& f, const Limits& limits)
-      : planes_(f.positions("planes")), first_(f.positions("first")), length_(f.positions("length")), chunks_(plane_chunks(planes_.size(), limits.threads)) {
+      : PlaneStep(f.positions("planes").size(), limits.threads), planes_(f.positions("planes")), first_(f.positions("first")), length_(f.positions("length")) {
     require(!planes_.empty(), "clearing needs at least one plane");
     require(first_.size() == length_.size(), "clearing needs a length for each stretch");
     int64_t reach = 0;
@@ -22,19 +22,16 @@ class ClearStep final : public Step {
     require_inside(planes_, reach, limits.arena, "a plane lies outside the arena");
   }
 
-  int chunks() const override { return chunks_; }
-
   void run(const Kernels&, const Context& context, int chunk) const override {
-    const size_t parts = static_cast<size_t>(chunks_), part = static_cast<size_t>(chunk);
-    for (size_t c = planes_.size() * part / parts; c < planes_.size() * (part + 1) / parts; c++)
+    for_planes(chunk, [&](size_t c) {
       for (size_t i = 0; i < first_.size(); i++) std::fill_n(context.arena + planes_[c] + first_[i], length_[i], 0.0f);
+    });
   }
 
   std::string kernel(const Kernels&) const override { return "clear_f32"; }
 
  private:
   std::vector<int32_t> planes_, first_, length_;
-  int chunks_;
 };
 
 const StepKind kind("clear", make<ClearStep>);

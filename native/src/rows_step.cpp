@@ -47,7 +47,8 @@ class RowsStep final : public Step {
       short_.assign(index_.begin(), index_.end());
       index_ = {};
     }
-    cut_panels(f.small("row_chunks"));
+    const int64_t units = (panels + unit() - 1) / unit();
+    cut_ = even_cuts(start_, static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, units)), unit());
   }
 
   int chunks() const override { return static_cast<int>(cut_.size()) - 1; }
@@ -81,17 +82,6 @@ class RowsStep final : public Step {
  private:
   // Panels that fill a unit of outputs: what threads share no cache line of.
   int unit() const { return std::max(1, kUnit / width_); }
-
-  // Cuts the panels into ranges of nearly equal work; how full they are differs where they are narrow.
-  void cut_panels(int parts) {
-    const int64_t panels = static_cast<int64_t>(start_.size()) - 1, units = (panels + unit() - 1) / unit();
-    parts = static_cast<int>(std::clamp<int64_t>(parts, 1, units));
-    const auto work = [&](int64_t p) { return start_[static_cast<size_t>(p)] + 4 * p; };
-    cut_ = {0};
-    for (int64_t u = 1; u < units; u++)
-      if (work(u * unit()) * parts >= work(panels) * static_cast<int64_t>(cut_.size())) cut_.push_back(static_cast<int>(u * unit()));
-    cut_.push_back(static_cast<int>(panels));
-  }
 
   int width_, samples_;
   int64_t batch_, x_, x_stride_, y_, y_stride_;

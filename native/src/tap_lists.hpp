@@ -46,6 +46,19 @@ struct TapLists {
   }
 };
 
+// Cuts blocks into at most `parts` ranges of nearly equal work, so that uneven filters balance; every range but the last is
+// whole multiples of `unit` blocks. `start` are the blocks' row pointers.
+inline std::vector<int> even_cuts(const std::vector<int32_t>& start, int parts, int unit) {
+  const int blocks = static_cast<int>(start.size()) - 1;
+  constexpr int64_t kEpilogue = 4;  // a block's bias, clamp and store cost about as much as four columns
+  const auto work = [&](int b) { return start[static_cast<size_t>(b)] + kEpilogue * b; };
+  std::vector<int> cuts = {0};
+  for (int b = unit; b < blocks; b += unit)
+    if (work(b) * parts >= work(blocks) * static_cast<int64_t>(cuts.size())) cuts.push_back(b);
+  cuts.push_back(blocks);
+  return cuts;
+}
+
 // Offset of every (channel, kernel position), channel-major: the plane of the position's phase plus its shift.
 inline std::vector<int32_t> tap_table(const Fields& f) {
   const auto phases = f.position_lists("planes");

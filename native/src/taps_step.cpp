@@ -43,7 +43,7 @@ class TapsStep final : public Step {
       offset_.push_back(table[static_cast<size_t>(i)]);
     }
     require_inside(offset_, reach, slabs_.floats(), "a tap reads outside the arena");
-    cut_rows(std::max(1, f.small("row_chunks")));
+    row_cut_ = even_cuts(start_, std::max(1, f.small("row_chunks")), 1);
     tile_chunks_ = static_cast<int>(std::clamp<int64_t>(f.small("tile_chunks"), 1, static_cast<int64_t>(inside_.front().size())));
     require((static_cast<int64_t>(row_cut_.size()) - 1) * tile_chunks_ * slabs_.count() < kMaxSize, "taps are cut into too many chunks");
   }
@@ -136,18 +136,6 @@ class TapsStep final : public Step {
         cut_[static_cast<size_t>(p)][b] = start_[b] + static_cast<int32_t>(at - begin);
       }
     }
-  }
-
-  // Cuts the row blocks into ranges of nearly equal work, so that uneven filters balance.
-  void cut_rows(int parts) {
-    const int blocks = static_cast<int>(start_.size()) - 1;
-    constexpr int64_t kEpilogue = 4;  // a block's bias, clamp and store cost about as much as four taps
-    const auto work = [&](int b) { return start_[static_cast<size_t>(b)] + kEpilogue * b; };
-    const int64_t total = work(blocks);
-    row_cut_ = {0};
-    for (int b = 1; b < blocks; b++)
-      if (work(b) * parts >= total * static_cast<int64_t>(row_cut_.size())) row_cut_.push_back(b);
-    row_cut_.push_back(blocks);
   }
 
   int mb_, vectors_, tile_chunks_ = 1;

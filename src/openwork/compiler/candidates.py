@@ -23,6 +23,9 @@ NARROW = (1, 2, 4, 8)
 PANELS = (32, 16)
 """Outputs in a panel of the dense kernel."""
 
+FIRST_CACHE = 32 << 10
+"""Bytes of x that a tile may read again and again without going to the second cache."""
+
 TRANSFORMED = 1 << 18
 """Floats of transformed tiles that a block of Winograd's convolution holds, about: half of a second cache of 2 MiB."""
 
@@ -125,10 +128,6 @@ def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> I
         if choice.pieces > 1:
             found = [in_pieces(base, c) or c for c in found]
     yield from (_cut(base, c, threads, isa) for c in found)
-
-
-FIRST_CACHE = 32 << 10
-"""Bytes of x that a tile may read again and again without going to the second cache."""
 
 
 def in_pieces(base: Step, choice: Choice) -> Choice | None:

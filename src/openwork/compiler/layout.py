@@ -6,6 +6,7 @@ merged, so that a position means the same pixel in all of them. The padding betw
 of one and the left border of the next; likewise the rows between two images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -252,6 +253,14 @@ class PlaneView:
     def storages(self) -> set[Storage]:
         """What it lies in."""
         return {planes for planes, _ in self.channels}
+
+
+def joined(views: Sequence[PlaneView]) -> PlaneView:
+    """The channels of several values as those of one: their grids become one, and nothing moves."""
+    first = views[0]
+    for view in views[1:]:
+        first.grid.merge(view.grid)
+    return PlaneView(first.grid, first.h, first.w, tuple(channel for view in views for channel in view.channels))
 
 
 @dataclass(frozen=True)

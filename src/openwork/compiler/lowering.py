@@ -6,8 +6,9 @@ each kind of node.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain
 from typing import Any
 
 from ..formats.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
@@ -109,7 +110,7 @@ class Lowering:
         self._close_native()
         self._settle_slabs()
         placed = plan(self.drafts, self.slabs)
-        self._insert({at: _clear_drafts(self.drafts[at].node, found) for at, found in placed.clears.items()})
+        self._replace([[*_clear_drafts(d.node, placed.clears.get(at, ())), d] for at, d in enumerate(self.drafts)])
         steps = tuple(d.emit() for d in self.drafts)
         constants = {
             n.constants[k]: self.graph.constant(n, k) for n in self.graph if n.op == "torch" for k in n.constants
@@ -134,12 +135,8 @@ class Lowering:
         for draft in reversed(self.drafts):
             if draft.alike and not all(isinstance(v, PlaneView) and v.grid.slab_rows for v in draft.targets):
                 _keep_whole(draft.sources)
-        used = [
-            not d.halo or any(isinstance(v, PlaneView) and v.grid.slab_rows for v in d.targets) for d in self.drafts
-        ]
-        before = [sum(used[:i]) for i in range(len(used) + 1)]
-        self.segments = [replace(s, begin=before[s.begin], end=before[s.end]) for s in self.segments]
-        self.drafts = [d for d, u in zip(self.drafts, used, strict=True) if u]
+        cut = [any(isinstance(v, PlaneView) and v.grid.slab_rows for v in d.targets) for d in self.drafts]
+        self._replace([[d] if c or not d.halo else [] for d, c in zip(self.drafts, cut, strict=True)])
 
     # ---- values in the layout that an operator wants ----
 
@@ -426,12 +423,10 @@ class Lowering:
             self.segments.append(Segment(calls=tuple(self.calls)))
             self.calls = []
 
-    def _insert(self, before: Mapping[int, Sequence[Draft]]) -> None:
-        """Put further steps before some."""
-        moved = [0]  # where each step's own insertions begin now
-        for at in range(len(self.drafts)):
-            moved.append(moved[-1] + 1 + len(before.get(at, ())))
-        self.drafts = [d for at, own in enumerate(self.drafts) for d in (*before.get(at, ()), own)]
+    def _replace(self, steps: Sequence[Sequence[Draft]]) -> None:
+        """Put some steps, or none, in the place of each."""
+        moved = [0, *accumulate(map(len, steps))]
+        self.drafts = list(chain.from_iterable(steps))
         self.segments = [replace(s, begin=moved[s.begin], end=moved[s.end]) for s in self.segments]
 
     def _close_native(self) -> None:

@@ -8,7 +8,7 @@
 from torch import fx
 
 from ..graph import Graph, Node, Shape
-from ..layout import PlaneView
+from ..layout import joined
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 from .constant import constant_like
@@ -42,8 +42,4 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("concat")
 def lower(low: Lowering, node: Node) -> None:
-    views = [low.planes(name) for name in node.inputs]
-    for view in views[1:]:
-        views[0].grid.merge(view.grid)
-    channels = tuple(channel for view in views for channel in view.channels)
-    low.values[node.name] = PlaneView(views[0].grid, views[0].h, views[0].w, channels)
+    low.values[node.name] = joined([low.planes(name) for name in node.inputs])

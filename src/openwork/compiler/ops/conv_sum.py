@@ -8,7 +8,7 @@ Made by `merge_added_convs`, of the last convolution of a residual block and tha
 """
 
 from ..graph import Graph, Node, Shape
-from ..layout import PlaneView
+from ..layout import joined
 from ..lowering import Lowering, Weights
 from ..operators import implies, lowers
 
@@ -27,15 +27,13 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 @lowers("conv_sum", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
     weight, bias = low.graph.constant(node, "weight"), low.graph.constant(node, "bias")
-    views = [
-        low.planes(name) if stride == (1, 1) else low.phases(name, stride, {(0, 0)})[0, 0]
-        for name, stride in zip(node.inputs, node["strides"], strict=True)
-    ]
-    grid = views[0].grid
-    for view in views[1:]:
-        grid.merge(view.grid)
+    source = joined(
+        [
+            low.planes(name) if stride == (1, 1) else low.phases(name, stride, {(0, 0)})[0, 0]
+            for name, stride in zip(node.inputs, node["strides"], strict=True)
+        ]
+    )
     n, out, h, w = node.shape
-    joined = PlaneView(grid, h, w, tuple(channel for view in views for channel in view.channels))
-    target = low.new_planes(grid, out, h, w)
-    low.taps([joined], [(0, (0, 0))], target, Weights(weight.reshape(out, -1), bias, 1, n * h * w), None)
+    target = low.new_planes(source.grid, out, h, w)
+    low.taps([source], [(0, (0, 0))], target, Weights(weight.reshape(out, -1), bias, 1, n * h * w), None)
     low.values[node.name] = target
