@@ -80,6 +80,7 @@ NB_MODULE(_native, m) {
   }, "isa"_a, "Measured multiply-add peak of one core, floating-point operations a second.");
   m.attr("UNIT") = kUnit;
   m.attr("MAX_SAMPLES") = kMaxSamples;
+  m.attr("MAX_DEPTHWISE") = kMaxDepthwise;
 
   nb::class_<Program>(m, "Program")
       .def(nb::init<int64_t, std::vector<int64_t>, int, const std::string&, std::vector<int>>(), "arena"_a, "externals"_a, "threads"_a,

@@ -79,11 +79,17 @@ class PlaneStep : public Step {
  protected:
   int plane_chunks() const { return chunks_; }
 
+  // The planes [first, second) of a chunk.
+  std::pair<size_t, size_t> planes_of(int chunk) const {
+    const size_t parts = static_cast<size_t>(chunks_), part = static_cast<size_t>(chunk);
+    return {planes_ * part / parts, planes_ * (part + 1) / parts};
+  }
+
   // Calls `work(plane)` for the planes of a chunk.
   template <class Work>
   void for_planes(int chunk, const Work& work) const {
-    const size_t parts = static_cast<size_t>(chunks_), part = static_cast<size_t>(chunk);
-    for (size_t c = planes_ * part / parts; c < planes_ * (part + 1) / parts; c++) work(c);
+    const auto [first, end] = planes_of(chunk);
+    for (size_t c = first; c < end; c++) work(c);
   }
 
  private:

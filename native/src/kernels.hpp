@@ -123,6 +123,27 @@ struct Window {
   const float* scale_x;  // [out_w]
 };
 
+// y[p, i, j] = clamp(bias[p] + sum over the kernel: weight[p, di, dj] * x[p, i * stride + di, j * stride + dj - before]), zero
+// where x has no such row or column.
+struct Depthwise {
+  static constexpr int64_t kNoRow = INT64_MIN;
+  const float* x;
+  const int32_t* x_plane;  // [planes], floats from x
+  const int64_t* row;      // [(out_h - 1) * stride + kh], floats from a plane's begin to each row that is read, or kNoRow
+  float* y;
+  const int32_t* y_plane;  // [planes], floats from y
+  int64_t y_pitch;
+  int planes;
+  int w, before;     // columns of x, and of zeros in front of them
+  int out_h, out_w;
+  int kh, kw;        // at most kMaxDepthwise
+  int stride;        // 1 or 2
+  const float* weight;  // [planes][kh][kw]
+  const float* bias;    // [planes]
+  float lo, hi;
+};
+constexpr int kMaxDepthwise = 15;  // rows or columns of a kernel
+
 // softmax(scale q^T k + mask) v for one head of one sample, queries [begin, begin + count). Offsets are floats from the arena's
 // begin to position 0 of this sample in each of the head's channels.
 struct Attention {
@@ -197,6 +218,7 @@ struct Kernels {
   void (*scale)(const float* x, const float* weight, const float* bias, float* y, int64_t n);
   void (*max_pool)(const Window&);
   void (*sum_pool)(const Window&);
+  void (*depthwise)(const Depthwise&);
   // y[r * y_pitch + i] = x[r * x_pitch + i * step] for r < rows, i < n; reads and writes nothing between
   void (*copy_rows)(const float* x, int64_t x_pitch, int64_t step, float* y, int64_t y_pitch, int64_t rows, int64_t n);
   // y[i] = rows[i % factor][i / factor] for i < n; factor is at most kMaxFactor

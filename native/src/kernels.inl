@@ -227,6 +227,7 @@ double fma_peak(int64_t iterations) {
 #include "winograd_kernels.inl"
 #include "image_kernels.inl"
 #include "pool_kernels.inl"
+#include "depthwise_kernels.inl"
 #include "gates.inl"
 #include "token_kernels.inl"
 
@@ -299,6 +300,7 @@ openwork::Kernels table(const char* name) {
   k.scale = scale;
   k.max_pool = pool<true>;
   k.sum_pool = pool<false>;
+  k.depthwise = depthwise;
   k.copy_rows = copy_rows;
   k.interleave = interleave;
   k.widen = widen;

@@ -125,6 +125,21 @@ void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
     }
 }
 
+void depthwise(const Depthwise& d) {
+  for (int p = 0; p < d.planes; p++)
+    for (int i = 0; i < d.out_h; i++)
+      for (int j = 0; j < d.out_w; j++) {
+        double sum = d.bias[p];
+        for (int di = 0; di < d.kh; di++)
+          for (int dj = 0; dj < d.kw; dj++) {
+            const int64_t row = d.row[i * d.stride + di], column = int64_t{j} * d.stride + dj - d.before;
+            const bool pixel = row != Depthwise::kNoRow && column >= 0 && column < d.w;
+            sum += static_cast<double>(d.weight[(p * d.kh + di) * d.kw + dj]) * (pixel ? d.x[d.x_plane[p] + row + column] : 0.0f);
+          }
+        d.y[d.y_plane[p] + i * d.y_pitch + j] = clamp(sum, d.lo, d.hi);
+      }
+}
+
 template <bool MAX>
 void pool(const Window& p) {
   for (int oy = 0; oy < p.out_h; oy++)
@@ -355,6 +370,7 @@ const Kernels& reference_kernels() {
     k.scale = scale;
     k.max_pool = pool<true>;
     k.sum_pool = pool<false>;
+    k.depthwise = depthwise;
     k.copy_rows = copy_rows;
     k.interleave = interleave;
     k.widen = widen;

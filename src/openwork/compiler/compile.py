@@ -150,13 +150,13 @@ def _tune(
 
 def _record(draft: Draft, layer: Layer) -> dict[str, Any]:
     """What `explain()` shows of a step besides its time."""
+    w = draft.weights or draft.fixed
     record: dict[str, Any] = {
-        "op": draft.node.op if draft.weights else draft.op,
+        "op": draft.node.op if w else draft.op,
         "shape": "x".join(map(str, draft.node.shape)),
         "why": layer.why,
     }
-    if draft.weights and layer.choice:
-        w = draft.weights
+    if w:
         record |= {
             "taps": layer.taps,
             "weights": w.count,

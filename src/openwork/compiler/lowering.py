@@ -33,6 +33,9 @@ class Draft:
     padded: Sequence[PlaneView] = ()
     """Sources around whose images it reads zeros."""
     weights: "Weights | None" = None
+    """What the tuner packs as it likes."""
+    fixed: "Weights | None" = None
+    """Weights of a step that knows one way only."""
     slabs: bool = False
     """Whether the step knows of images that are cut into slabs."""
     alike: bool = False

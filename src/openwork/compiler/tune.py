@@ -101,7 +101,7 @@ class _Tuner:
         self.note(len(searches) + 1, len(searches) + 1)
         found = {at: search for search in searches for at in search.members}
         steps = tuple(map(self._step, range(len(self.drafts))))
-        layers = [self._layer(steps[at], self.choices[at], found.get(at)) for at in range(len(steps))]
+        layers = [self._layer(at, steps[at], found.get(at)) for at in range(len(steps))]
         return replace(self.spec, steps=steps), layers
 
     def _searches(self) -> list[_Search]:
@@ -216,7 +216,10 @@ class _Tuner:
 
     # ---- what explain() shows ----
 
-    def _layer(self, step: Step, choice: Choice | None, search: _Search | None) -> Layer:
+    def _layer(self, at: int, step: Step, search: _Search | None) -> Layer:
+        choice, fixed = self.choices[at], self.drafts[at].fixed
+        if fixed:
+            return Layer(None, fixed.matrix.size, (), "one kernel fits: every weight of each plane")
         if choice is None or search is None:
             return Layer(None, 0, (), "moves data")
         each, at = len(search.members), search.members[0]

@@ -2,7 +2,9 @@
 
 | op | inputs | attributes | constants |
 | --- | --- | --- | --- |
-| conv | x[, residual] | stride, padding, dilation (pairs); groups | weight [O, I/groups, kh, kw], bias [O] |
+| conv | x[, residual] | stride, padding, dilation (pairs); groups; after | weight [O, I/groups, kh, kw], bias [O] |
+
+`padding` are the zeros before the first row and column; `after` (a pair) those behind the last ones, if they are not as many.
 """
 
 from torch import fx
@@ -22,6 +24,7 @@ from ..operators import (
     require,
     window_size,
 )
+from . import _depthwise as depthwise
 from ._affine import matrix
 
 
@@ -44,7 +47,9 @@ def capture(c: Converter, node: fx.Node) -> Node:
 def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
     weight = graph.constant(node, "weight").shape
     n, _, *size = shapes[0]
-    axes = zip(size, weight[2:], node["stride"], node["padding"], node["dilation"], strict=True)
+    padding = node["padding"]
+    size = [d + a - p for d, a, p in zip(size, node.attrs.get("after", padding), padding, strict=True)]
+    axes = zip(size, weight[2:], node["stride"], padding, node["dilation"], strict=True)
     return (n, weight[0], *(window_size(*axis) for axis in axes))
 
 
@@ -63,6 +68,9 @@ def lower(low: Lowering, node: Node) -> None:
     weight, bias = low.graph.constant(node, "weight"), low.graph.constant(node, "bias")
     if at := _only_pixel(low, node):
         matrix(low, node, weight[:, :, at[0], at[1]], bias)
+        return
+    if depthwise.suits(low, node):
+        depthwise.lower(low, node)
         return
     out, _, *kernel = weight.shape
     stride: Pair = node["stride"]

@@ -36,7 +36,7 @@ def _mergeable(graph: Graph, node: Node, inputs: int) -> bool:
         node.op == "conv"
         and len(node.inputs) == inputs
         and graph.constant(node, "weight").shape[2:] == (1, 1)
-        and node["padding"] == (0, 0)
+        and node["padding"] == node.attrs.get("after", (0, 0)) == (0, 0)
         and node["groups"] == 1
         and node.shape[2:] != (1, 1)
     )

@@ -1,0 +1,61 @@
+"""Depthwise convolutions: a kernel for each plane, with a step of their own.
+
+Taps would need one channel's few taps a row, phases of what is read with a stride, and halos of slabs; this step reads
+rows where they lie and keeps what it needs of them in the first cache.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ...engine import _native
+from ..graph import Node
+from ..layout import Grid, PlaneView
+from ..lowering import Lowering, Weights, epilogue_fields, image_fields, size_of
+
+LEAST_DENSITY = 0.5
+"""Share of weights that are not zero below which taps, which skip zeros, do less."""
+
+
+def suits(low: Lowering, node: Node) -> bool:
+    """Whether a convolution has one input plane for each output, and a shape that the native step takes."""
+    weight = low.graph.constant(node, "weight")
+    image = isinstance(low.view(node.inputs[0]), PlaneView)
+    return (
+        image
+        and len(node.inputs) == 1
+        and weight.shape[1] == 1
+        and node["groups"] > 1
+        and max(weight.shape[2:]) <= _native.MAX_DEPTHWISE
+        and node["dilation"] == (1, 1)
+        and node["stride"] in ((1, 1), (2, 2))
+        and np.count_nonzero(weight) >= LEAST_DENSITY * weight.size
+    )
+
+
+def lower(low: Lowering, node: Node) -> None:
+    """The step, on a grid of its own."""
+    weight, bias = low.graph.constant(node, "weight"), low.graph.constant(node, "bias")
+    source = low.planes(node.inputs[0])
+    n, out, h, w = node.shape
+    target = low.new_planes(Grid(n), out, h, w)
+    each = out // node["groups"]
+
+    def fields() -> dict[str, Any]:
+        x, y = source.image, target.image
+        return {
+            "x": image_fields(x, [x.offsets[o // each] for o in range(out)]),
+            "y": image_fields(y, y.offsets),
+            "batch": n,
+            "size": [*size_of(source), h, w],
+            "kernel": list(weight.shape[2:]),
+            "stride": node["stride"][0],
+            "before": list(node["padding"]),
+            **epilogue_fields(node),
+        }
+
+    slope = {"slope": low.graph.constant(node, "slope")} if "slope" in node.constants else {}
+    draft = low.draft("depthwise", [source], [target], fields, weight=weight.reshape(-1), bias=bias, **slope)
+    draft.slabs = True
+    draft.fixed = Weights(weight.reshape(out, -1), bias, node["groups"], n * h * w)
+    low.values[node.name] = target
