@@ -189,7 +189,7 @@ def test_dense_rows(isa, width):
 
 @st.composite
 def windows(draw):
-    """Sizes of a pooling that PyTorch allows."""
+    """A pooling that PyTorch allows: the window as PyTorch's options, and what `steps.pool` is told of it."""
     pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
     kernel, stride, dilation = draw(pair), draw(pair), draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
@@ -197,29 +197,24 @@ def windows(draw):
         draw(st.integers(d * (k - 1) + 1, most)) for k, d, most in zip(kernel, dilation, (19, 75), strict=True)
     )
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 3)), *size)
-    return {
-        "kernel": kernel,
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "ceil_mode": draw(st.booleans()),
-    }, shape
+    window = {"stride": stride, "padding": padding, "dilation": dilation}
+    options = {"kernel_size": kernel, **window, "ceil_mode": draw(st.booleans())}
+    out = F.max_pool2d(torch.zeros(shape), **options).shape[2:]
+    return options, {"shape": shape, "out": tuple(out), "kernel": kernel, **window}
 
 
 @every_isa
 @many
 @given(window=windows(), seed=seeds, odd=st.booleans(), external=st.booleans())
 def test_max_pool_is_pytorchs_also_for_nan_and_infinity(isa, window, seed, odd, external):
-    window, shape = window
+    options, geometry = window
+    shape = geometry["shape"]
     rng = np.random.default_rng(seed)
     x = steps.f32(shape, rng)
     if odd:
         x = np.where(rng.random(shape) < 0.3, rng.choice(np.array([NAN, INF, -INF], np.float32), shape), x)
-    wanted = F.max_pool2d(
-        torch.from_numpy(x), kernel_size=window["kernel"], **{k: v for k, v in window.items() if k != "kernel"}
-    )
-    geometry = {k: v for k, v in window.items() if k != "ceil_mode"}
-    case = steps.pool(seed, True, shape, tuple(wanted.shape[2:]), x=x, external=external, **geometry)
+    wanted = F.max_pool2d(torch.from_numpy(x), **options)
+    case = steps.pool(seed, True, x=x, external=external, **geometry)
     for table in (isa, "reference"):
         np.testing.assert_array_equal(steps.read(wanted.shape, case.run(table), case.arguments, "y"), wanted.numpy())
 
@@ -248,13 +243,9 @@ def test_images_wider_than_a_line_are_pooled_in_pieces(isa, width, kernel, strid
 @many
 @given(window=windows(), seed=seeds, is_max=st.booleans())
 def test_pooling_writes_its_pixels_only(isa, window, seed, is_max):
-    window, shape = window
-    out = F.max_pool2d(
-        torch.zeros(shape), window["kernel"], *(window[k] for k in ("stride", "padding", "dilation", "ceil_mode"))
-    ).shape
-    geometry = {k: v for k, v in window.items() if k != "ceil_mode"}
-    case = steps.pool(seed, is_max, shape, tuple(out[2:]), **geometry)
-    found, wanted = case.run(isa), case.arena.copy()
+    _, geometry = window
+    case = steps.pool(seed, is_max, **geometry)
+    found, wanted, out = case.run(isa), case.arena.copy(), (*geometry["shape"][:2], *geometry["out"])
     steps.place(steps.read(out, found, case.arguments, "y"), wanted, case.arguments, "y")
     np.testing.assert_array_equal(found, wanted)
 
@@ -263,12 +254,8 @@ def test_pooling_writes_its_pixels_only(isa, window, seed, is_max):
 @many
 @given(window=windows(), seed=seeds, external=st.booleans())
 def test_avg_pool(isa, window, seed, external):
-    window, shape = window
-    pooled = F.max_pool2d(
-        torch.zeros(shape), window["kernel"], *(window[k] for k in ("stride", "padding", "dilation", "ceil_mode"))
-    )
-    geometry = {k: v for k, v in window.items() if k != "ceil_mode"}
-    case = steps.pool(seed, False, shape, tuple(pooled.shape[2:]), external=external, **geometry)
+    _, geometry = window
+    case = steps.pool(seed, False, external=external, **geometry)
     np.testing.assert_allclose(case.run(isa), case.run("reference"), rtol=1e-5, atol=1e-5)
 
 

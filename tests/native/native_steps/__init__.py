@@ -1,0 +1,57 @@
+"""Random steps of every kernel family, a kind of step in each module. Tests reach them as `native_steps.NAME`."""
+
+from .case import FAST, WIDTHS, Case, f32, i32, inside  # noqa: F401, for tests
+from .cells import recurrent
+from .elementwise import binary, pointwise, scale
+from .images import bilinear, clear, copy, interleave, mean, place, pool, read  # noqa: F401, for tests
+from .slabs import cut, slab_copy, slab_mean, slab_pool
+from .sums import convolved, dense, rows, taps, winograd  # noqa: F401, for tests
+from .tokens import attention, constant, embedding, layer_norm, unit, word_mean
+
+
+def every_case() -> dict[str, Case]:
+    """One valid step of each family."""
+    return {
+        "taps": taps(),
+        "dense": dense(),
+        "winograd": winograd()[0],
+        "winograd_2": winograd(tile=2, width=32, outputs=70, row_chunks=3)[0],
+        "rows": rows(),
+        "rows_narrow": rows(width=4, counts=(7, 0, 35, 16, 1)),
+        "max_pool": pool(),
+        "avg_pool": pool(is_max=False),
+        "copy": copy()[0],
+        "copy_out": copy(external=True)[0],
+        "mean": mean()[0],
+        "attention": attention(flags=True),
+        "attention_bias": attention(bias_heads=2),
+        "layer_norm": layer_norm(),
+        "embedding": embedding(),
+        "constant": constant(),
+        "constant_image": constant(rows=3),
+        "word_mean": word_mean(),
+        "unit": unit(),
+        "interleave": interleave()[0],
+        "bilinear": bilinear()[0],
+        "clear": clear(),
+        "pointwise": pointwise(),
+        "scale": scale(),
+        "binary": binary(),
+        "binary_each": binary(each=True).changed(act=["silu"]),
+        "taps_pieces": taps(pieces=3),
+        "taps_slabs": cut(taps(grid=(1, 40, 7, 5, 6)), 3, 2),
+        "dense_slabs": cut(dense(grid=(1, 40, 7, 5, 6)), 2, 3),
+        "winograd_slabs": cut(winograd(grid=(1, 1, 8, 5, 6))[0], 2, 3),
+        "copy_slabs": slab_copy()[0],
+        "copy_halo": slab_copy()[0].changed(only_halo=True),
+        "pool_slabs": slab_pool()[0],
+        "mean_slabs": slab_mean()[0],
+        "taps_act": taps().changed(act=["silu"]),
+        "dense_act": dense().changed(act=["silu"]),
+        "winograd_act": winograd()[0].changed(act=["silu"]),
+        "rows_narrow_act": rows(width=1, counts=(7, 0, 35, 16, 1)).changed(act=["silu"]),
+        "rows_act": rows().changed(act=["elu", 1.0, 1.0, 1.0]),
+        "recurrent": recurrent(parts=3)[0],
+        "recurrent_lstm": recurrent(kind="lstm", directions=2, parts=5, hidden=40)[0],
+        "recurrent_outside": recurrent(kind="tanh", directions=2, external=True, batch=1)[0],
+    }
