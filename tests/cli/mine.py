@@ -1,5 +1,8 @@
 """What a user brings: a model, data, and some that go wrong. The command line is pointed at this file."""
 
+import os
+import signal
+
 import torch
 from torch import nn
 
@@ -76,3 +79,14 @@ def broken() -> nn.Module:
 
 def not_a_model() -> int:
     return 3
+
+
+class Interrupted(Tiny):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().forward(x)
+
+
+def interrupted() -> nn.Module:
+    """Somebody presses Ctrl-C while it is captured."""
+    return Interrupted()

@@ -1,4 +1,4 @@
-"""Ctrl-C leaves a run that goes on: one line, exit code 130, and in the end the same weights."""
+"""Ctrl-C gets one line that is true, and exit code 130; a run goes on, and has the same weights in the end."""
 
 import signal
 import subprocess
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from safetensors.numpy import load_file
-from seat import DATA, MODEL, RECIPE, command, environment, run
+from seat import DATA, HERE, MODEL, RECIPE, command, environment, run
 
 
 def order(folder: str, *more: object) -> tuple[object, ...]:
@@ -28,7 +28,11 @@ def test_ctrl_c_then_the_same_command(tmp_path: Path) -> None:
     out_text, rest = (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
     assert process.returncode == 130 and out_text == ""
     last = rest.strip().splitlines()[-1]
-    assert last.startswith("error: interrupted") and "openwork compress" in last and "--run-dir runs/a" in last
+    assert (
+        last.startswith("error: interrupted, what was finished is kept")
+        and "openwork compress" in last
+        and "--run-dir runs/a" in last
+    )
     assert "Traceback" not in rest
     assert not (tmp_path / "runs/a/result.json").exists()
     partial = run("report", "runs/a", cwd=tmp_path)
@@ -43,3 +47,14 @@ def test_ctrl_c_then_the_same_command(tmp_path: Path) -> None:
     assert straight.code == 0, straight.err
     ours, theirs = (load_file(tmp_path / f"runs/{name}/model.safetensors") for name in "ab")
     assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def test_ctrl_c_while_compiling(tmp_path: Path) -> None:
+    (tmp_path / "old.openwork").write_bytes(b"what was there before")
+    order = ("compile", f"{HERE / 'mine.py'}:interrupted", "-o", "old.openwork")
+    done = run(*order, cwd=tmp_path)
+    assert (done.code, done.out) == (130, "")
+    again = " ".join(("openwork", *order))
+    assert done.err.strip().splitlines()[-1] == f"error: interrupted, nothing was written; start again with: {again}"
+    assert [path.name for path in tmp_path.iterdir()] == ["old.openwork"]
+    assert (tmp_path / "old.openwork").read_bytes() == b"what was there before"

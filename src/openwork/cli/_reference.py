@@ -59,7 +59,7 @@ Every command takes `--json`: then stdout holds exactly one JSON document. Progr
 | 0 | done |
 | 1 | `doctor` found something missing; otherwise a bug in Openwork, with a traceback |
 | 2 | a mistake in what was asked for; one line `error: ...` on stderr, with `--json` also `{"error": ...}` on stdout |
-| 130 | interrupted with Ctrl-C; the line says which command goes on |
+| 130 | interrupted with Ctrl-C; the line says what is kept, and which command goes on |
 """
 
 

@@ -11,6 +11,9 @@ from ._options import Json, Model, Repeats, Threads
 from ._output import progress_console, show
 from ._way import Order, Outcome, command_line, go, split_names
 
+GOES_ON = True
+"""After Ctrl-C what was finished lies in the run folder, and the same command goes on from there."""
+
 
 def command(
     model: Model,

@@ -16,6 +16,9 @@ from ._tables import table
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+GOES_ON = True
+"""After Ctrl-C what was finished lies in the data folder, and the same command goes on from there."""
+
 
 class Action(StrEnum):
     """What to do."""

@@ -18,6 +18,9 @@ from ._way import Order, Outcome, command_line, go
 TOLERANCE = 1e-4
 """Largest difference between native and PyTorch outputs, relative to the largest output."""
 
+GOES_ON = True
+"""After Ctrl-C what was finished lies in the run folder, and the same command goes on from there."""
+
 
 def command(
     run_dir: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),

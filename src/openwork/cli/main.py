@@ -1,8 +1,8 @@
 """The `openwork` command: finds the commands in this folder, runs one, and turns mistakes into one line.
 
-A command is a file of this folder with a function `command`; its name is the file's name. Commands parse, call the
-public API and `show` one result. Nothing here imports torch: `openwork run x.openwork --input x.npy` and `openwork
---help` stay quick and work where torch is not installed.
+A command is a file of this folder with a function `command`; its name is the file's name. One that goes on where it was
+interrupted sets `GOES_ON`. Commands parse, call the public API and `show` one result. Nothing here imports torch:
+`openwork run x.openwork --input x.npy` and `openwork --help` stay quick and work where torch is not installed.
 """
 
 import contextlib
@@ -84,9 +84,15 @@ def run(argv: list[str]) -> int:
             return _output.fail(error.format_message(), as_json, MISTAKE)
         if returned == INTERRUPTED:
             # Either of the above, or typer itself caught Ctrl-C and made it this number.
-            again = shlex.join(["openwork", *argv])
-            return _output.fail(f"interrupted, what was finished is kept; go on with: {again}", as_json, INTERRUPTED)
+            return _output.fail(_interrupted(argv), as_json, INTERRUPTED)
         return returned if isinstance(returned, int) else 0
+
+
+def _interrupted(argv: list[str]) -> str:
+    """What is left after Ctrl-C, and what to do. Files are written whole at a command's end, but where it goes on."""
+    goes_on = argv[0] in commands() and getattr(plugins.module("cli", argv[0]), "GOES_ON", False)
+    left = "what was finished is kept; go on with" if goes_on else "nothing was written; start again with"
+    return f"interrupted, {left}: {shlex.join(['openwork', *argv])}"
 
 
 def main() -> None:
