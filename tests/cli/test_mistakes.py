@@ -1,11 +1,15 @@
 """A mistake gets one line that says what is wrong and what would be right; exit code 2; nothing is lost."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from seat import DATA, HERE, MODEL, RECIPE, Done, run
+
+from openwork import plugins
+from openwork.cli import main
 
 MINE = HERE / "mine.py"
 
@@ -73,7 +77,7 @@ def test_wrong_recipes(mistake: Mistake, tmp_path: Path, wrong: str, right: str,
         (("explain", "x.openwork", "--jsn"), ["--jsn", "--json"]),
         (("run", "x.openwork"), ["--input", "--data"]),
         (("run", "x.openwork", "--input", "x.npy"), ["x.openwork"]),
-        (("explain", "."), ["."]),
+        (("compile", "runs/nowhere", "-o", "x.openwork"), ["runs/nowhere", "no run folder"]),
         (("report", "nowhere"), ["nowhere", "no run folder"]),
         (("compile", "runs", "-o", "x.openwork"), ["result.json"]),
         (("compile", "lenet5", "-o", "x.openwork", "--length", "3"), ["lenet5", "'length'"]),
@@ -87,9 +91,33 @@ def test_wrong_recipes(mistake: Mistake, tmp_path: Path, wrong: str, right: str,
 )
 def test_wrong_arguments(mistake: Mistake, tmp_path: Path, arguments: tuple[str, ...], said: list[str]) -> None:
     (tmp_path / "runs").mkdir()
+    (tmp_path / "x.openwork").touch()
     line = mistake(*arguments, cwd=tmp_path)
     for part in said:
         assert part in line, line
+
+
+READERS = [
+    name for name in main.commands() if "artifact" in inspect.signature(plugins.module("cli", name).command).parameters
+]
+"""Commands that take an artifact."""
+
+
+def test_these_commands_take_an_artifact() -> None:
+    assert set(READERS) >= {"bench", "explain", "retune", "run"}
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_no_artifact_there(mistake: Mistake, tmp_path: Path, command: str) -> None:
+    """The path is named before what else may be wrong."""
+    (tmp_path / "run").mkdir()
+    for options in ((), ("--threads", 1)):
+        line = mistake(command, "no where.openwork", *options, cwd=tmp_path)
+        assert "there is no file no where.openwork" in line
+        assert line.endswith("openwork compile MODEL -o 'no where.openwork'")
+    assert mistake(command, "run", cwd=tmp_path) == "run is a folder; give an artifact: a .openwork file"
+    (tmp_path / "run/tiny.openwork").touch()
+    assert mistake(command, "run", cwd=tmp_path) == "run is a folder; give an artifact: run/tiny.openwork"
 
 
 @pytest.mark.parametrize(

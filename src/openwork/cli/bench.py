@@ -8,7 +8,7 @@ import typer
 import openwork
 
 from .. import plugins
-from ._options import Artifact, Json, Repeats, Threads
+from ._options import Artifact, Json, Repeats, Threads, must_exist
 from ._output import progress_console, show
 from ._way import split_names, waiting
 
@@ -29,6 +29,7 @@ def command(
     json: Json = False,
 ) -> None:
     """Time ARTIFACT beside other engines on the same inputs and threads: median, spread and ratio of each."""
+    must_exist(artifact)
     names = split_names(against)
     for name in names:
         plugins.module("engine.peers", name)

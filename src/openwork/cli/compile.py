@@ -83,6 +83,10 @@ def _source(model: str, weights: Path | None) -> tuple[str, Path | None, dict[st
     """Model spec, weights and provenance; a run folder brings its own."""
     folder = Path(model)
     if not folder.is_dir():
+        if len(folder.parts) > 1 and ":" not in model and not folder.exists():
+            raise UsageError(
+                f"there is no run folder {model}; give the folder that `openwork compress` wrote, or a model"
+            )
         return model, weights, {"model": model}
     if weights is not None:
         raise UsageError(

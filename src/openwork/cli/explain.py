@@ -2,11 +2,12 @@
 
 import openwork
 
-from ._options import Artifact, Json, Threads
+from ._options import Artifact, Json, Threads, must_exist
 from ._output import show
 
 
 def command(artifact: Artifact, threads: Threads = None, json: Json = False) -> None:
     """Show every step of ARTIFACT: kernel, sparsity, time, share of the peak, and what was tried."""
+    must_exist(artifact)
     explanation = openwork.load(artifact, threads=threads).explain()
     show(explanation.to_dict(), str(explanation), json)

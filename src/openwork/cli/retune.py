@@ -7,7 +7,7 @@ import typer
 
 import openwork
 
-from ._options import Artifact, Json, Threads
+from ._options import Artifact, Json, Threads, must_exist
 from ._output import show
 
 
@@ -18,6 +18,7 @@ def command(
     json: Json = False,
 ) -> None:
     """Time the kernels of ARTIFACT again, on this machine with these threads, and keep the fastest. Needs no model."""
+    must_exist(artifact)
     engine = openwork.load(artifact, threads=threads, retune=True)
     where = output or artifact
     engine.save(where)

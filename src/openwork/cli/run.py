@@ -11,7 +11,7 @@ import openwork
 from ..errors import UsageError
 from ..files import replacing
 from ._evaluate import accuracy, correlation
-from ._options import Artifact, Json, Threads
+from ._options import Artifact, Json, Threads, must_exist
 from ._output import show
 
 
@@ -26,6 +26,7 @@ def command(
     json: Json = False,
 ) -> None:
     """Run ARTIFACT on an array, or measure its accuracy on the test split of a data set. An array needs no PyTorch."""
+    must_exist(artifact)
     if (input is None) == (data is None):
         raise UsageError("give one of --input FILE.npy and --data NAME")
     engine = openwork.load(artifact, threads=threads)
