@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openwork.compiler.layout import UNIT, Grid, Planes, Rows
+from openwork.compiler import layout
+from openwork.compiler.layout import UNIT, Grid, Planes, Rows, Slabs
 from openwork.compiler.pack import pack, union_taps
 from openwork.compiler.plan import SPACIOUS, largest_live, lifetimes, plan
 from openwork.formats.program import runs
@@ -315,3 +316,34 @@ def test_a_readers_shifts_stay_inside_the_plane_and_never_meet_a_pixel_of_anothe
                 assert -grid.lead <= there < grid.plane - grid.lead
     assert written + max(0, after[0] * grid.pitch + after[1]) <= grid.plane - grid.lead
     assert grid.plane % (2 * UNIT) == UNIT
+
+
+@many
+@given(st.integers(1, 3), st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(1, 40)), max_size=6))
+def test_a_pitch_that_was_asked_for_follows_later_needs(batch, needs):
+    """One pair of grids is asked after every change, the other at the end only."""
+    asked, silent = ((Grid(batch), Grid(batch)) for _ in range(2))
+    for grids in (asked, silent):
+        for grid in grids:
+            grid.need(7, 9)
+        for kind, h, w in needs:
+            first, second = grids
+            if kind == 0:
+                first.merge(second)
+            elif kind == 1:
+                first.keep_whole()
+            elif kind == 2:
+                second.cut(Slabs(2), h, w)
+            else:
+                first.need(h, w, (1, 1), (0, 2))
+            if grids is asked:
+                assert min(first.pitch, second.pitch) >= 9
+    assert [grid.pitch for grid in asked] == [grid.pitch for grid in silent]
+
+
+def test_a_pitch_is_worked_out_once():
+    grid = Grid(1)
+    grid.need(13, 57, (1, 1), (1, 1))
+    before = layout._pitch.cache_info().misses
+    assert len({grid.pitch for _ in range(100)}) == 1
+    assert layout._pitch.cache_info().misses <= before + 1

@@ -8,6 +8,7 @@ of one and the left border of the next; likewise the rows between two images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,6 +43,18 @@ class Slabs:
         return rows if self.count > 1 and batch == 1 and rows * w >= self.LEAST and rows * (self.count - 1) < h else 0
 
 
+@lru_cache
+def _pitch(batch: int, rows: int, least: int, slab_rows: int, sizes: frozenset[tuple[int, int]]) -> int:
+    """`Grid.pitch`: worked out once for each geometry, since a network asks for it thousands of times."""
+
+    def units(h: int, w: int, pitch: int) -> int:
+        """Vectors of positions, were rows so far apart."""
+        return -(-((batch - 1) * rows * pitch + (min(h, slab_rows or h) - 1) * pitch + w) // UNIT)
+
+    wider = (round_up(least, unit) for unit in (UNIT, UNIT // 2))
+    return next((p for p in wider if all(units(h, w, p) <= units(h, w, least) for h, w in sizes)), least)
+
+
 class Grid:
     """Geometry shared by planes; union-find, so that merging is cheap and order does not matter."""
 
@@ -51,7 +64,7 @@ class Grid:
         self._pitch = self._rows = 1
         self._before = (0, 0)
         self._after = (0, 0)
-        self._sizes: set[tuple[int, int]] = set()
+        self._sizes: frozenset[tuple[int, int]] = frozenset()
         self._slabs: Slabs | None = None
         self._slab_rows = -1  # not known yet; 0: images are whole
 
@@ -66,7 +79,7 @@ class Grid:
     def need(self, h: int, w: int, before: tuple[int, int] = (0, 0), after: tuple[int, int] = (0, 0)) -> None:
         """Hold images of h x w and, around each, zeros as far as a reader reaches (rows, columns)."""
         g = self.root
-        g._sizes.add((h, w))
+        g._sizes |= {(h, w)}
         g._rows = max(g._rows, h + max(before[0], after[0]))
         g._pitch = max(g._pitch, w + max(before[1], after[1]))
         g._before = (max(g._before[0], before[0]), max(g._before[1], before[1]))
@@ -118,16 +131,7 @@ class Grid:
     def pitch(self) -> int:
         """Floats from a row to the next; whole vectors where they cost nothing, so that fewer loads are split."""
         g = self.root
-        wider = (round_up(g._pitch, unit) for unit in (UNIT, UNIT // 2))
-        return next(
-            (p for p in wider if all(self._units(h, w, p) <= self._units(h, w, g._pitch) for h, w in g._sizes)),
-            g._pitch,
-        )
-
-    def _units(self, h: int, w: int, pitch: int) -> int:
-        """Vectors of positions, were rows so far apart."""
-        rows = min(h, self.slab_rows or h)
-        return -(-((self.batch - 1) * self.root._rows * pitch + (rows - 1) * pitch + w) // UNIT)
+        return _pitch(g.batch, g._rows, g._pitch, g.slab_rows, g._sizes)
 
     @property
     def stride(self) -> int:
