@@ -19,6 +19,8 @@ class DenseStep final : public Step {
         slabs_(f, limits.arena),
         x_stride_(f.integer("x_stride")),
         x_pitch_(f.integer("x_pitch")),
+        x_shift_(f.integer("x_shift", 0)),
+        x_whole_(f.boolean("x_whole", false)),
         value_(f.floats("value")),
         bias_(f.floats("bias")),
         out_(f.positions("out")),
@@ -32,6 +34,7 @@ class DenseStep final : public Step {
     inside_slabs(grid_, slabs_);  // checks the grid
     require_size(x_stride_, 0, "the input's stride is out of range");
     require_size(x_pitch_, 0, "the input's pitch is out of range");
+    require(x_shift_ > -kMaxSize && x_shift_ < kMaxSize, "the input's shift is out of range");
     require(!out_.empty() && bias_.size() == (out_.size() + static_cast<size_t>(width_) - 1) / static_cast<size_t>(width_) * static_cast<size_t>(width_), "panels need one bias for each output");
     require(residual_.empty() || residual_.size() == out_.size(), "a dense step needs one residual plane for each output, or none");
     const TapLists lists(f, width_, static_cast<int64_t>(bias_.size()));
@@ -48,7 +51,13 @@ class DenseStep final : public Step {
       require(i >= 0 && static_cast<size_t>(i) < table.size(), "a tap's index lies outside its table");
       offset_.push_back(table[static_cast<size_t>(i)]);
     }
-    require_inside(offset_, (batch() - 1) * x_stride_ + below * x_pitch_ + (columns() - 1) * int64_t{step_} + 1, slabs_.floats(), "a tap reads outside the arena");
+    const int64_t first = offset_.empty() ? 0 : *std::ranges::min_element(offset_), last = offset_.empty() ? 0 : *std::ranges::max_element(offset_);
+    for (int s = 0; s < slabs_.count(); s++) {
+      const int64_t rows = slabs_.height(s, grid_[3]), shift = s * x_shift_, size = x_whole_ ? limits.arena : slabs_.floats();
+      if (rows == 0) continue;
+      const int64_t read = (batch() - 1) * x_stride_ + (rows - 1) * x_pitch_ + (columns() - 1) * int64_t{step_} + 1;
+      require(first + shift >= 0 && last + shift + read <= size, "a tap reads outside the arena");
+    }
     parts_ = static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, panels()));
     tile_chunks_ = static_cast<int>(std::clamp<int64_t>(f.small("tile_chunks"), 1, batch() * (below + 1)));
     require(int64_t{parts_} * tile_chunks_ * slabs_.count() < kMaxSize, "a dense step is cut into too many chunks");
@@ -60,6 +69,7 @@ class DenseStep final : public Step {
     const int slab = chunk / (parts_ * tile_chunks_), piece = chunk % (parts_ * tile_chunks_);
     const int64_t height = slabs_.height(slab, grid_[3]);
     float* const arena = context.arena + slabs_.at(slab);
+    const float* const x = (x_whole_ ? context.arena : arena) + slab * x_shift_;
     const auto& family = kernels.dense[width_ / 32][step_ - 1];
     const auto [tile_rows, tile_columns] = fitting(kernels);
     const int64_t across = (columns() + tile_columns - 1) / tile_columns;    // tiles beside each other
@@ -71,7 +81,7 @@ class DenseStep final : public Step {
     const int64_t panel_begin = panels() * (piece / tile_chunks_) / parts_, panel_end = panels() * (piece / tile_chunks_ + 1) / parts_;
     for (int64_t p = panel_begin; p < panel_end; p++) {
       const int64_t begin = start_[static_cast<size_t>(p)], taps = start_[static_cast<size_t>(p) + 1] - begin;
-      Dense dense = {arena, arena, offset_.data() + first_[static_cast<size_t>(p)], taps, value_.data() + begin * width_, bias_.data() + p * width_,
+      Dense dense = {x, arena, offset_.data() + first_[static_cast<size_t>(p)], taps, value_.data() + begin * width_, bias_.data() + p * width_,
                      out_.data() + p * width_, residual_.empty() ? nullptr : residual_.data() + p * width_,
                      static_cast<int>(std::min<int64_t>(width_, static_cast<int64_t>(out_.size()) - p * width_)), x_pitch_, grid_[2], bounds_.lo, bounds_.hi, nullptr, 0};
       // While the tiles of a panel are worked on, the weights of the next one come closer, a share with each tile.
@@ -122,6 +132,8 @@ class DenseStep final : public Step {
   std::vector<int> tile_, grid_;
   Slabs slabs_;
   int64_t x_stride_, x_pitch_;
+  int64_t x_shift_;  // how much farther into its slab a slab's first pixel reads than that of the one before
+  bool x_whole_;     // the input lies in the arena as a whole, the output in slabs
   std::vector<int32_t> start_, first_, offset_;
   Held<float> value_, bias_;
   std::vector<int32_t> out_, residual_;

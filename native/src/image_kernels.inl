@@ -88,7 +88,7 @@ void copy_stripe(const float* x, int64_t x_pitch, float* y, int64_t y_pitch, int
 }
 
 void copy_rows(const float* x, int64_t x_pitch, int64_t step, float* y, int64_t y_pitch, int64_t rows, int64_t n) {
-  if (step > 2)
+  if (step > 2 || (step == 1 && n > 64))  // a long row is read from one end to the other, as it lies
     for (int64_t r = 0; r < rows; r++) copy_row(x + r * x_pitch, step, y + r * y_pitch, n);
   else
     for (int64_t i = 0; i < n; i += 16)

@@ -42,6 +42,16 @@ class Slabs:
         rows = -(-h // self.count)
         return rows if self.count > 1 and batch == 1 and rows * w >= self.LEAST and rows * (self.count - 1) < h else 0
 
+    def reach(self, rows_in: int, rows_out: int, stride: int, before: int, span: int) -> tuple[int, int]:
+        """Rows above and below a slab of `rows_in` rows that windows of `span` rows reach from one of `rows_out`."""
+        above = below = 0
+        for slab in range(self.count):
+            first = slab * rows_out * stride - before
+            last = first + (rows_out - 1) * stride + span - 1
+            above = max(above, slab * rows_in - first)
+            below = max(below, last + 1 - (slab + 1) * rows_in)
+        return above, below
+
 
 @lru_cache
 def _pitch(batch: int, rows: int, least: int, slab_rows: int, sizes: frozenset[tuple[int, int]]) -> int:

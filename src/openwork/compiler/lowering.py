@@ -186,8 +186,8 @@ class Lowering:
             self.cache["rows", name] = target
         return self.cache["rows", name]  # type: ignore[no-any-return]
 
-    def phases(self, name: str, stride: Pair, wanted: set[Pair]) -> dict[Pair, PlaneView]:
-        """Phase (a, b) holds x[:, :, a::sh, b::sw]; all phases of one value share a grid."""
+    def phases(self, name: str, stride: Pair, wanted: set[Pair], halo: bool = False) -> dict[Pair, PlaneView]:
+        """Phase (a, b) holds x[:, :, a::sh, b::sw], in slabs with their `halo`; phases of one value share a grid."""
         n, c, h, w = self.shapes[name]
         key = ("phases", name, stride)
         if key not in self.cache:
@@ -202,7 +202,7 @@ class Lowering:
             )  # some phases lack a last row or column
         filled = [(a, b) for a, b in missing if a < h and b < w]  # the others have no pixel, and stay zero
         if filled:
-            self.split(self.view(name), [found[p] for p in filled], filled, stride, (h, w))
+            self.split(self.view(name), [found[p] for p in filled], filled, stride, (h, w), halo)
         return {phase: found[phase] for phase in wanted}
 
     def new_planes(self, grid: Grid, channels: int, h: int, w: int) -> PlaneView:
@@ -326,15 +326,19 @@ class Lowering:
 
         self.draft("copy", [source], [target], fields)
 
-    def split(self, source: View, targets: list[PlaneView], phases: list[Pair], stride: Pair, size: Pair) -> None:
+    def split(
+        self, source: View, targets: list[PlaneView], phases: list[Pair], stride: Pair, size: Pair, halo: bool
+    ) -> None:
         """Copy some phases of a value in one step."""
+        if halo:
+            self.cache |= {("halo", c): True for t in targets for c in t.channels}
 
         def fields() -> dict[str, Any]:
             x, y = source.image, targets[0].image
             planes = len(x.offsets)
             origins = [o + b for _, b in phases for o in x.offsets]
             return {
-                **({"halo": targets[0].grid.halo} if y.slabs else {}),
+                **({"halo": targets[0].grid.halo} if y.slabs and halo else {}),
                 "together": len(phases),
                 "from": [[a, 0, planes] for a, _ in phases],
                 "x": image_fields(x, origins),
@@ -378,8 +382,9 @@ class Lowering:
             }
 
         slope = {"slope": self.graph.constant(node, "slope")} if "slope" in node.constants else {}
-        if any(dy for _, (dy, _) in shifts) and len(sources) == 1:  # phases come with their halo
-            self.halo(sources[0])
+        if any(dy for _, (dy, _) in shifts):
+            for source in sources:
+                self.halo(source)
         to: list[View] = [target, PlaneView(grid, target.h, target.w, spill)]
         made = self.draft("taps", touched, to, fields, **slope)
         made.weights, made.slabs = weights, True

@@ -122,7 +122,7 @@ def _taps_fields(fields: dict[str, Any], choice: "Choice", spare: int) -> dict[s
 
 def _dense_fields(fields: dict[str, Any], choice: "Choice", _spare: int) -> dict[str, Any]:
     """The dense kernel stores only the outputs that there are. Without strides it reads the planes of its own grid."""
-    del fields["spill"], fields["zero"]
+    fields = {name: value for name, value in fields.items() if name not in ("spill", "zero")}
     own = {"step": 1, "x_stride": fields["grid"][1], "x_pitch": fields["grid"][2]}
     return own | fields | {"width": choice.rows, "out": runs(fields["out"]), "residual": runs(fields["residual"])}
 

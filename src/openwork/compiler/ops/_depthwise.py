@@ -21,7 +21,7 @@ def suits(low: Lowering, node: Node) -> bool:
     """Whether a convolution has one input plane for each output, and a shape that the native step takes."""
     weight = low.graph.constant(node, "weight")
     image = isinstance(low.view(node.inputs[0]), PlaneView)
-    return (
+    return bool(
         image
         and len(node.inputs) == 1
         and weight.shape[1] == 1

@@ -4,7 +4,7 @@
 | --- | --- | --- | --- |
 | conv | x[, residual] | stride, padding, dilation (pairs); groups; after | weight [O, I/groups, kh, kw], bias [O] |
 
-`padding` are the zeros before the first row and column; `after` (a pair) those behind the last ones, if they are not as many.
+`padding` counts the zeros before the first row and column; `after`, a pair, those behind the last, if they are others.
 """
 
 from torch import fx
@@ -25,6 +25,7 @@ from ..operators import (
     window_size,
 )
 from . import _depthwise as depthwise
+from . import _strided as strided
 from ._affine import matrix
 
 
@@ -72,6 +73,9 @@ def lower(low: Lowering, node: Node) -> None:
     if depthwise.suits(low, node):
         depthwise.lower(low, node)
         return
+    if strided.suits(low, node):
+        strided.lower(low, node)
+        return
     out, _, *kernel = weight.shape
     stride: Pair = node["stride"]
     # tap (dy, dx) of output (0, 0) reads input row dy*dilation - padding: phase row % stride, row // stride rows down
@@ -81,7 +85,10 @@ def lower(low: Lowering, node: Node) -> None:
     ]
     taps = [((a, b), (i, j)) for i, a in steps[0] for j, b in steps[1]]
     wanted = {phase for phase, _ in taps}
-    views = {(0, 0): low.planes(node.inputs[0])} if stride == (1, 1) else low.phases(node.inputs[0], stride, wanted)
+    if stride == (1, 1):
+        views = {(0, 0): low.planes(node.inputs[0])}
+    else:
+        views = low.phases(node.inputs[0], stride, wanted, halo=any(dy for _, (dy, _) in taps))
     order = sorted(wanted)
     source = views[order[0]]
     grid, (h, w) = source.grid, node.shape[2:]

@@ -89,7 +89,9 @@ def lower(low: Lowering, node: Node) -> None:
     n, c, h, w = low.shapes[node.inputs[0]]
     target = low.new_planes(Grid(n), c, *node.shape[2:])
     if isinstance(source, PlaneView) and source.grid.slab_rows and target.grid.slab_rows:
-        above, below = _reach(node, low.slabs.count, source.grid.slab_rows, target.grid.slab_rows)
+        stride, before, kernel, dilation = (node[k][0] for k in ("stride", "padding", "kernel", "dilation"))
+        span = (kernel - 1) * dilation + 1
+        above, below = low.slabs.reach(source.grid.slab_rows, target.grid.slab_rows, stride, before, span)
         source.grid.need(h, w, (above, 0), (below, 0))
         low.halo(source)
     attrs = {k: list(node[k]) for k in ("kernel", "stride", "padding", "dilation")}
@@ -112,18 +114,6 @@ def lower(low: Lowering, node: Node) -> None:
     draft = low.draft("pool", [source], [target], fields, scale_y=scales[0], scale_x=scales[1])
     draft.slabs = draft.alike = True
     low.values[node.name] = target
-
-
-def _reach(node: Node, slabs: int, rows_in: int, rows_out: int) -> tuple[int, int]:
-    """Rows above and below a slab of the input that the windows of its slab of the output reach, at most."""
-    (stride, padding, kernel, dilation) = (node[k][0] for k in ("stride", "padding", "kernel", "dilation"))
-    above = below = 0
-    for slab in range(slabs):
-        first = slab * rows_out * stride - padding
-        last = first + (rows_out - 1) * stride + (kernel - 1) * dilation
-        above = max(above, slab * rows_in - first)
-        below = max(below, last + 1 - (slab + 1) * rows_in)
-    return above, below
 
 
 def _scales(node: Node, axis: int, size: int) -> Array:
