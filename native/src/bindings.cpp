@@ -83,8 +83,9 @@ NB_MODULE(_native, m) {
   m.attr("MAX_DEPTHWISE") = kMaxDepthwise;
 
   nb::class_<Program>(m, "Program")
-      .def(nb::init<int64_t, std::vector<int64_t>, int, const std::string&, std::vector<int>>(), "arena"_a, "externals"_a, "threads"_a,
-           "isa"_a = "auto", "inputs"_a = std::vector<int>(), "No step may write into one of the external buffers `inputs`.")
+      .def(nb::init<int64_t, std::vector<int64_t>, int, const std::string&, std::vector<int>, int>(), "arena"_a, "externals"_a, "threads"_a,
+           "isa"_a = "auto", "inputs"_a = std::vector<int>(), "turns"_a = 1,
+           "No step may write into one of the external buffers `inputs`. A run makes the steps `turns` times, each time on the next share of the buffers.")
       .def("add", [](Program& p, const std::string& op, const std::string& fields, const nb::dict& arrays, int at) {
         std::map<std::string, Array> named;
         for (const auto& [name, array] : arrays) named.emplace(nb::cast<std::string>(name), held(nb::cast<AnyArray>(array)));

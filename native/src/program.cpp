@@ -57,15 +57,21 @@ void release_arena(float* arena, size_t bytes) { munmap(arena, bytes); }
 
 void Program::Release::operator()(float* p) const { release_arena(p, bytes); }
 
-Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa, std::vector<int> inputs)
+Program::Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa, std::vector<int> inputs, int turns)
     : arena_floats_(arena_floats),
       external_floats_(std::move(externals)),
       inputs_(std::move(inputs)),
+      turns_(turns),
       threads_(threads),
       kernels_(&kernels_named(isa)) {
   require(arena_floats >= 1 && arena_floats < (int64_t{1} << 31), "the arena must hold 1 to 2^31 - 1 floats");
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
-  for (int64_t floats : external_floats_) require_size(floats, 1, "an external buffer's size is out of range");
+  require(turns >= 1, "a program has at least one turn");
+  for (int64_t floats : external_floats_) {
+    require_size(floats, 1, "an external buffer's size is out of range");
+    require(floats % turns == 0, "an external buffer cannot be shared out evenly over the turns");
+    share_.push_back(floats / turns);
+  }
   const auto [arena, bytes] = allocate_arena(arena_floats);
   arena_ = {arena, Release{bytes}};
 }
@@ -108,11 +114,16 @@ ThreadPool& Program::pool() {
 
 void Program::prepare(std::span<float* const> externals) {
   require(externals.size() == external_floats_.size(), "every external buffer must be given");
-  bound_.assign(externals.begin(), externals.end());
+  bind(externals, 0);
   if (finished_.size() != steps_.size()) {
     counters_ = std::vector<Counter>(steps_.size() * static_cast<size_t>(threads_));
     finished_ = std::vector<Finished>(steps_.size());
   }
+}
+
+void Program::bind(std::span<float* const> externals, int turn) {
+  bound_.resize(externals.size());
+  for (size_t i = 0; i < externals.size(); i++) bound_[i] = externals[i] + turn * share_[i];
 }
 
 // Runs the chunks of a step that this thread gets hold of, its own share first; returns how many.
@@ -199,8 +210,14 @@ void Program::run(int begin, int end, std::span<float* const> externals) {
   const std::scoped_lock lock(mutex_);
   require(begin >= 0 && begin <= end && end <= size(), "no such steps");
   prepare(externals);
-  for (int s = begin; s < end; s++) steps_[static_cast<size_t>(s)]->check({arena_.get(), bound_.data()});
-  run_steps(begin, end);
+  for (int turn = 0; turn < turns_; turn++) {
+    bind(externals, turn);
+    for (int s = begin; s < end; s++) steps_[static_cast<size_t>(s)]->check({arena_.get(), bound_.data()});
+  }
+  for (int turn = 0; turn < turns_; turn++) {
+    bind(externals, turn);
+    run_steps(begin, end);
+  }
 }
 
 std::vector<double> Program::time_step(int step, int repeats, std::span<float* const> externals) {

@@ -18,8 +18,9 @@ namespace openwork {
 
 class Program {
  public:
-  // isa: a name from available_kernels(), or "auto" for the best. inputs: external buffers that no step may write.
-  Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa, std::vector<int> inputs = {});
+  // isa: a name from available_kernels(), or "auto" for the best. inputs: external buffers that no step may write. turns: how
+  // often a run makes its steps, each time on the next equal share of every external buffer.
+  Program(int64_t arena_floats, std::vector<int64_t> externals, int threads, const std::string& isa, std::vector<int> inputs = {}, int turns = 1);
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -27,11 +28,11 @@ class Program {
   // Validates and appends a step, or replaces step `at`; throws std::invalid_argument naming what is wrong.
   int add(const std::string& op, const Fields& fields, int at = -1);
 
-  // Runs steps [begin, end). externals[i] points to the floats of external buffer i.
+  // Runs steps [begin, end), as often as there are turns. externals[i] points to the floats of external buffer i.
   void run(int begin, int end, std::span<float* const> externals);
-  // Seconds of each of `repeats` runs of one step.
+  // Seconds of each of `repeats` runs of one step, of one turn.
   std::vector<double> time_step(int step, int repeats, std::span<float* const> externals);
-  // Seconds that each step took in each of `repeats` whole runs: [repeats][steps].
+  // Seconds that each step took in each of `repeats` whole runs of one turn: [repeats][steps].
   std::vector<std::vector<double>> profile(int repeats, std::span<float* const> externals);
 
   std::span<float> arena() { return {arena_.get(), static_cast<size_t>(arena_floats_)}; }
@@ -56,8 +57,10 @@ class Program {
     void operator()(float* p) const;
   };
 
-  Limits limits() const { return {arena_floats_, external_floats_, inputs_, threads_}; }
+  Limits limits() const { return {arena_floats_, share_, inputs_, threads_}; }
   void prepare(std::span<float* const> externals);
+  // Moves to a turn's share of the external buffers.
+  void bind(std::span<float* const> externals, int turn);
   // Has at least so many floats of working memory from now on.
   void need_scratch(int64_t floats);
   // Runs steps [begin, end) on all threads; if `ends` is given, notes the seconds at which each was over.
@@ -71,7 +74,9 @@ class Program {
 
   int64_t arena_floats_;
   std::vector<int64_t> external_floats_;
+  std::vector<int64_t> share_;  // of each external buffer, for a turn
   std::vector<int> inputs_;
+  int turns_;
   int threads_;
   const Kernels* kernels_;
   std::unique_ptr<float[], Release> arena_{nullptr, Release{0}};

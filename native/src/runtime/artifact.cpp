@@ -148,7 +148,9 @@ Artifact artifact_of(const Json& head, const Json& header, const Content& conten
   if (std::set<int>(made.inputs.begin(), made.inputs.end()).size() < made.inputs.size()) throw std::invalid_argument("an input is listed twice");
   std::vector<int64_t> sizes;
   for (const External& e : made.externals) sizes.push_back(e.size);
-  made.program = std::make_unique<Program>(program.at("arena").integer("arena"), std::move(sizes), threads, isa, made.inputs);
+  const int64_t turns = program.at("turns").integer("turns");
+  if (turns < 1 || turns > INT32_MAX || (turns > 1 && segments.size() != 1)) throw std::invalid_argument("the program's turns are out of range");
+  made.program = std::make_unique<Program>(program.at("arena").integer("arena"), std::move(sizes), threads, isa, made.inputs, static_cast<int>(turns));
   const Json::List& steps = program.at("steps").list("steps");
   for (size_t i = 0; i < steps.size(); i++) add_step(made, steps[i], i, stored, content);
   for (const Json& segment : segments) {

@@ -249,7 +249,7 @@ class Engine:
             buffers = [np.zeros(e.shape, np.float32) for e in self._spec.externals]
             with self._lock:
                 timed = self._native.profile(repeats, buffers)
-            medians = [1e6 * statistics.median(column) for column in zip(*timed, strict=True)]
+            medians = [1e6 * self._spec.turns * statistics.median(column) for column in zip(*timed, strict=True)]
         peak = _peak(self.isa) * self.threads
         rows: list[dict[str, Any]] = []
         for segment in self._spec.segments:
@@ -262,12 +262,15 @@ class Engine:
             "isa": self.isa,
             "peak_gflops": round(peak / 1e9, 1),
         }
+        if self._spec.turns > 1:
+            totals["turns"] = self._spec.turns
         return Explanation(rows, totals)
 
     def _row(self, at: int, microseconds: float, peak: float) -> dict[str, Any]:
         layer = self.artifact.layers[at] if at < len(self.artifact.layers) else {}
-        useful = (layer.get("nonzero") or 0) * (layer.get("pixels") or 0)
-        flops, done = 2.0 * useful, layer.get("multiply_adds", useful)
+        turns = self._spec.turns
+        useful = (layer.get("nonzero") or 0) * (layer.get("pixels") or 0) * turns
+        flops, done = 2.0 * useful, layer.get("multiply_adds", useful // turns) * turns
         weights, nonzero = layer.get("weights"), layer.get("nonzero")
         return {
             "name": self._spec.steps[at].name,

@@ -38,7 +38,7 @@ def build(spec: ProgramSpec, threads: int, isa: str = "auto") -> Any:
     """The native program of `spec`."""
     sizes = [math.prod(e.shape) for e in spec.externals]
     try:
-        program = _native.Program(spec.arena, sizes, threads, checked_isa(isa), list(spec.inputs))
+        program = _native.Program(spec.arena, sizes, threads, checked_isa(isa), list(spec.inputs), spec.turns)
     except (TypeError, ValueError, MemoryError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ArtifactError(f"the program's sizes are damaged: {reason[0]}") from error

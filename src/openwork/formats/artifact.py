@@ -62,6 +62,7 @@ def to_bytes(artifact: Artifact) -> bytes:
             "steps": [{"op": s.op, "name": s.name, "arrays": sorted(s.arrays), **s.fields} for s in program.steps],
             "segments": [asdict(s) for s in program.segments],
             "lengths": asdict(program.lengths) if program.lengths else None,
+            "turns": program.turns,
         },
         "layers": artifact.layers,
         "provenance": artifact.provenance,
@@ -189,6 +190,7 @@ def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpe
         segments,
         {k.removeprefix("torch."): v for k, v in arrays.items() if k.startswith("torch.")},
     )
+    spec = replace(spec, turns=_turns(head["turns"], spec))
     if (lengths := head.get("lengths")) is not None:
         spec = replace(spec, lengths=_lengths(lengths, spec))
     for e in externals:
@@ -197,6 +199,13 @@ def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpe
     if not spec.inputs or not spec.outputs:
         raise ValueError("no inputs or outputs")
     return spec
+
+
+def _turns(value: Any, spec: ProgramSpec) -> int:
+    turns = _size(value)
+    if turns > 1 and (len(spec.segments) != 1 or any(not e.shape or e.shape[0] % turns for e in spec.externals)):
+        raise ValueError(f"its buffers cannot be shared out over {turns} turns")
+    return turns
 
 
 def _lengths(head: Mapping[str, Any], spec: ProgramSpec) -> Lengths:

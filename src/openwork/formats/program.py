@@ -89,6 +89,8 @@ class ProgramSpec:
     """Arrays that PyTorch operators need."""
     lengths: Lengths | None = None
     """Set if shorter sequences may come."""
+    turns: int = 1
+    """How often a run makes the steps, each time on the next equal share of every external buffer."""
 
 
 def runs(offsets: Sequence[int]) -> Runs:
