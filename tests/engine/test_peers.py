@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from openwork import plugins
-from openwork.engine.peers import _process
+from openwork.engine.peers import _process, _worker
 from openwork.engine.peers._process import ProcessPeer
 from openwork.engine.peers.base import Availability, Peer
 from openwork.errors import MissingDependencyError, PeerError
@@ -179,6 +179,18 @@ def test_a_network_that_cannot_be_exported_leaves_nothing_behind(network):
     with pytest.raises(PeerError, match=r"^no$"):
         peer.prepare(network, (torch.zeros(1),), 1)
     assert not peer.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("Exception from core.cpp:117:\n\n no such layer\nmore", "ValueError: no such layer"),
+        ("only:", "ValueError: only:"),
+        ("", "ValueError"),
+    ],
+)
+def test_what_an_engine_says_in_one_line(message, said):
+    assert _worker.first_line(ValueError(message)) == said
 
 
 def test_the_worker_finds_openwork_without_it_being_installed(tmp_path):

@@ -57,9 +57,10 @@ def main(name: str, folder: Path, threads: int) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """An exception in one line."""
+    """An exception in one line; not one that only says where it happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    said = [line for line in lines if not line.endswith(":")] or lines
+    return f"{type(error).__name__}: {said[0][:300]}" if said else type(error).__name__
 
 
 def _make_importable() -> None:
