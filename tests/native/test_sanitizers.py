@@ -6,13 +6,15 @@ computes, ThreadSanitizer on what openwork.h promises to threads, and hostile fi
 
 import os
 import re
+import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import artifacts
 import pytest
-from builds import ROOT, build, called
-from fuzz_loader import fuzz
+from builds import FORMS, ROOT, build, called
+from fuzz_loader import fuzz, has_libfuzzer
 from suite import HERE, KERNELS, fuzzed, passed
 
 INPUTS, SECONDS = 20_000, 60.0
@@ -49,14 +51,32 @@ def found(program: Path, mistake: str) -> str:
 # ---- hostile files ----
 
 
-def test_hostile_files_are_refused_or_run(tmp_path):
-    counts = fuzz("fuzz-portable", tmp_path, INPUTS, SECONDS)
+def hostile(form: str, folder: Path, cmake: Sequence[str] | None = None) -> None:
+    """Hostile files by the fuzzer of a form. libFuzzer looks for new branches alone, most of which are refusals."""
+    counts = fuzz(form, folder, INPUTS, SECONDS, cmake=cmake)
     assert counts["inputs"] > INPUTS // 4 and counts["slow"] == 0, counts
-    assert counts["loaded"] > counts["inputs"] // 20 and counts["ran"] > counts["inputs"] // 30, counts
+    loaded, ran = (300, 500) if has_libfuzzer(ROOT / "build" / f"native-{form}") else (20, 30)
+    assert counts["loaded"] > counts["inputs"] // loaded and counts["ran"] > counts["inputs"] // ran, counts
+
+
+def test_hostile_files_are_refused_or_run(tmp_path):
+    hostile("fuzz-portable", tmp_path)
 
 
 def test_a_read_beyond_an_end_would_be_found():
     assert "heap-buffer-overflow" in found(build("fuzz-portable", "openwork_fuzz") / "openwork_fuzz", "overflow")
+
+
+@pytest.mark.slow
+def test_libfuzzer_drives_the_fuzzer_where_the_compiler_has_it(tmp_path):
+    clang = next(filter(None, map(shutil.which, ("clang++", *(f"clang++-{n}" for n in range(30, 13, -1))))), None)
+    if clang is None:
+        pytest.skip("needs clang with libFuzzer: apt install clang")
+    hostile("libfuzzer-portable", tmp_path, [*FORMS["fuzz-portable"], f"-DCMAKE_CXX_COMPILER={clang}"])
+    built = ROOT / "build" / "native-libfuzzer-portable"
+    if not has_libfuzzer(built):
+        pytest.skip(f"{clang} has no libFuzzer: apt install libclang-rt-dev")
+    assert "heap-buffer-overflow" in found(built / "openwork_fuzz", "overflow")
 
 
 def test_seeds_have_every_kind_of_step(files):

@@ -136,12 +136,6 @@ int fuzz(const char* seeds, uint64_t inputs, double seconds, unsigned seed) {
   return 0;
 }
 
-int overflow() {
-  const std::vector<char> room(10);
-  const volatile char* at = room.data();
-  return at[10];
-}
-
 }  // namespace
 
 // The compiler calls this at every branch of the library.
@@ -152,10 +146,8 @@ extern "C" __attribute__((no_sanitize("address", "undefined"))) void __sanitizer
   if (!reached) reached = 1, fresh = true;
 }
 
-extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1:max_allocation_size_mb=2048:detect_leaks=1"; }
-
 int main(int count, char** arguments) {
-  if (count == 2 && !std::strcmp(arguments[1], "overflow")) return overflow();
+  if (count == 2 && !std::strcmp(arguments[1], "overflow")) return openwork::overflow();
   if (count == 5 && std::filesystem::is_directory(arguments[1]))
     return fuzz(arguments[1], std::strtoull(arguments[2], nullptr, 10), std::atof(arguments[3]), static_cast<unsigned>(std::atoi(arguments[4])));
   for (int i = 1; i < count; i++) {

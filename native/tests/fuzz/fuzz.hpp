@@ -11,6 +11,9 @@ struct FuzzCounts {
 };
 extern FuzzCounts fuzz_counts;
 
+// Reads beyond an end, to see that it is found.
+int overflow();
+
 }  // namespace openwork
 
 extern "C" {

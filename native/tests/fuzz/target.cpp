@@ -13,6 +13,12 @@ namespace openwork {
 
 FuzzCounts fuzz_counts;
 
+int overflow() {
+  const std::vector<char> room(10);
+  const volatile char* at = room.data();
+  return at[10];
+}
+
 namespace {
 
 constexpr int64_t kLargest = 1 << 18;  // elements of inputs and outputs together; more would only take time
@@ -79,6 +85,8 @@ void attempt(std::span<const uint8_t> bytes) {
 
 }  // namespace
 }  // namespace openwork
+
+extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1:max_allocation_size_mb=2048:detect_leaks=1"; }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
