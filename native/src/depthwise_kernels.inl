@@ -7,7 +7,7 @@ namespace {
 using openwork::Depthwise;
 
 constexpr int kStaged = 3072;  // floats of rows laid out at a time: two blocks of them stay in the first cache
-constexpr int kStrip = 128;    // outputs of a row
+constexpr int kStrip = 128;    // columns that a strip of outputs covers
 
 // Lanes 1, 3, 5, ... of a, then of b.
 inline vec odds(vec a, vec b) {
@@ -142,9 +142,11 @@ void depthwise_strided(const Depthwise& d) {
                      : d.kh == 5 && d.kw == 5 ? depthwise_block<5, 5, STRIDE>
                                               : depthwise_block_any<STRIDE>;
   const vec lo = splat(d.lo), hi = splat(d.hi);
+  constexpr int kOutputs = kStrip / STRIDE;
+  static_assert(kStaged / (STRIDE * (kOutputs + openwork::kUnit)) >= openwork::kMaxDepthwise, "the rows of one output are laid out at a time");
   alignas(64) float lines[2][kStaged];
-  for (int begin = 0; begin < d.out_w; begin += kStrip) {
-    const int n = std::min(kStrip, d.out_w - begin);
+  for (int begin = 0; begin < d.out_w; begin += kOutputs) {
+    const int n = std::min(kOutputs, d.out_w - begin);
     // of the strip, on the image's columns
     const int64_t left = int64_t{begin} * STRIDE - d.before, span = int64_t{n - 1} * STRIDE + d.kw;
     const int64_t first = std::clamp<int64_t>(left, 0, d.w), last = std::clamp<int64_t>(left + span, 0, d.w);

@@ -193,6 +193,30 @@ POOL = [
     ("size has the wrong length", {"size": [6, 7, 3]}),
     ("kernel has the wrong length", {"kernel": [2, 3, 3]}),
 ]
+DEPTHWISE = [
+    *(bad for bad in IMAGES if bad[0] != "as many output"),
+    ("as many input as output", {"y.planes": i32(0)}),
+    ("as many input as output", {"x.planes": i32([0] * 7)}),
+    *(("sizes of a depthwise convolution", {"size": size}) for size in (
+        [0, 8, 5, 4], [9, -1, 5, 4], [9, 8, 0, 4], [9, 8, 5, -(2**31)], [2**20, 8, 5, 4], [9, 8, 5, HUGE],
+    )),
+    *(("kernel is too large", {"kernel": kernel}) for kernel in ([0, 3], [3, 16], [-1, -9], [HUGE, 3])),
+    *(("padding must not be negative", {"before": before}) for before in ([-1, 0], [0, -1], [2**24, 0], [0, HUGE])),
+    *(("stride must be 1 or 2", {"stride": stride}) for stride in (0, 3, -1, HUGE)),
+    ("a kernel for each plane", {"weight": np.zeros(26, np.float32)}),
+    ("a kernel for each plane", {"weight": NO_FLOATS}),
+    ("a kernel for each plane", {"kernel": [3, 4]}),
+    ("a bias for each plane", {"bias": ONE_FLOAT}),
+    ("a bias for each plane", {"bias": np.zeros(4, np.float32)}),
+    ("outside its buffer", {"size": [90, 8, 5, 4]}),
+    ("outside its buffer", {"size": [9, 800, 5, 4]}),
+    ("outside its buffer", {"size": [9, 8, 50, 4]}),
+    ("outside its buffer", {"size": [9, 8, 5, 400]}),
+    ("size has the wrong length", {"size": [9, 8, 5]}),
+    ("kernel has the wrong length", {"kernel": [3]}),
+    ("before has the wrong length", {"before": [1, 0, 0]}),
+    ("weight is missing", {"weight": ...}),
+]  # fmt: skip
 COPY = [
     *IMAGES,
     ("at least one row", {"rows": i32(7, 0, 7)}),
@@ -372,6 +396,7 @@ BAD = [
     *((lambda: steps.rows(width=4), "column reads outside", {"index": i32([0] * 8, c)}) for c in (-1, 2**15, HUGE)),
     *((steps.pool, *bad) for bad in POOL),
     *((lambda: steps.pool(is_max=False), "one scale", bad) for bad in ({"scale_y": NO_FLOATS}, {"scale_x": ONE_FLOAT})),
+    *((steps.depthwise, *bad) for bad in DEPTHWISE),
     *((lambda: steps.copy()[0], *bad) for bad in COPY),
     *((lambda: steps.mean()[0], *bad) for bad in MEAN),
 ]

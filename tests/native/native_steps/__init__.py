@@ -2,6 +2,7 @@
 
 from .case import FAST, WIDTHS, Case, f32, i32, inside  # noqa: F401, for tests
 from .cells import recurrent
+from .depthwise import depthwise, slab_depthwise, where  # noqa: F401, for tests
 from .elementwise import binary, pointwise, scale
 from .images import bilinear, clear, copy, interleave, mean, place, pool, read  # noqa: F401, for tests
 from .slabs import cut, slab_copy, slab_mean, slab_pool
@@ -20,6 +21,9 @@ def every_case() -> dict[str, Case]:
         "rows_narrow": rows(width=4, counts=(7, 0, 35, 16, 1)),
         "max_pool": pool(),
         "avg_pool": pool(is_max=False),
+        "depthwise": depthwise(each=2, external=(True, True)),
+        "depthwise_5x5": depthwise(kernel=(5, 5), stride=1, out=(9, 8), before=(2, 2)),
+        "depthwise_wide": depthwise(shape=(1, 2, 4, 140), out=(4, 141), kernel=(1, 4), stride=1),
         "copy": copy()[0],
         "copy_out": copy(external=True)[0],
         "mean": mean()[0],
@@ -46,10 +50,12 @@ def every_case() -> dict[str, Case]:
         "copy_halo": slab_copy()[0].changed(only_halo=True),
         "pool_slabs": slab_pool()[0],
         "mean_slabs": slab_mean()[0],
+        "depthwise_slabs": slab_depthwise()[0],
         "taps_act": taps().changed(act=["silu"]),
         "dense_act": dense().changed(act=["silu"]),
         "winograd_act": winograd()[0].changed(act=["silu"]),
         "rows_narrow_act": rows(width=1, counts=(7, 0, 35, 16, 1)).changed(act=["silu"]),
+        "depthwise_act": depthwise(act=["silu"]),
         "rows_act": rows().changed(act=["elu", 1.0, 1.0, 1.0]),
         "recurrent": recurrent(parts=3)[0],
         "recurrent_lstm": recurrent(kind="lstm", directions=2, parts=5, hidden=40)[0],
