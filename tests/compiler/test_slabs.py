@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import openwork
+from openwork.compiler.capture import capture
 from openwork.compiler.layout import Grid, Slabs
+from openwork.compiler.lower import lower
+from openwork.compiler.optimize import optimize
 
 
 class Everything(nn.Module):
-    """Strides, shortcuts, pooling, a kernel without padding, groups, concatenation, dilation, and a pixel shuffle."""
+    """Strides, shortcuts, pooling, a kernel without padding, groups, concatenation, dilation, and a pixel shuffle;
+    a kernel for each channel, with zeros on one side."""
 
     def __init__(self, padding: int) -> None:
         super().__init__()
@@ -20,14 +24,15 @@ class Everything(nn.Module):
         self.narrow, self.wide = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 3, padding=1)
         self.shortcut, self.main = nn.Conv2d(8, 12, 1, 2), nn.Conv2d(8, 12, 3, 2, 1)
         self.out, self.beside = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 12, 3, padding=2, dilation=2, groups=12)
-        self.valid, self.head = nn.Conv2d(24, 8, 3), nn.Linear(8, 5)
+        self.each = nn.Sequential(nn.ZeroPad2d((0, 4, 1, 1)), nn.Conv2d(12, 12, (3, 5), groups=12))
+        self.valid, self.head = nn.Conv2d(36, 8, 3), nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.relu(self.stem(x))
         x = F.silu(self.wide(self.narrow(x)) + x)
         pooled = F.avg_pool2d(F.max_pool2d(x, 3, 1, 1), 2, 2, ceil_mode=True)
         x = F.relu(self.out(F.relu(self.main(x))) + self.shortcut(x))
-        x = torch.cat([self.beside(x), x], 1)
+        x = torch.cat([self.beside(x), self.each(x), x], 1)
         return self.head(self.valid(x).mean((2, 3))), pooled, F.pixel_shuffle(self.main(pooled), 2)
 
 
@@ -59,6 +64,22 @@ def test_images_are_cut_for_several_threads(threads, batch, cut):
     assert [("slabs" in s.fields) for s in layers] == [cut, cut]
     halos = [s for s in engine._spec.steps if s.fields.get("only_halo")]
     assert len(halos) == cut  # the image itself arrives with its halo
+
+
+@pytest.mark.parametrize(
+    ("layer", "rows"),
+    [
+        (nn.Conv2d(3, 4, 3, padding=1), [1, 1]),
+        (nn.Conv2d(3, 4, 3, padding=(3, 1)), [3, 3]),
+        (nn.ConvTranspose2d(3, 4, 4), [3, 3]),
+        (nn.ConvTranspose2d(3, 4, 3, 2), [1, 1]),
+    ],
+)
+def test_there_are_zeros_below_an_image_whose_readers_output_is_taller(layer, rows):
+    """Images of different heights would be cut elsewhere, so both stay whole, and zeros begin below the last row."""
+    lowered = lower(optimize(capture(layer.eval(), (torch.randn(1, 3, 20, 12),))), 2)
+    (source, *_) = next(draft.sources for draft in lowered.drafts if draft.weights)
+    assert source.grid.halo == rows
 
 
 def test_small_images_are_not_cut():

@@ -501,6 +501,12 @@ def slab_fields(slabs: list[int]) -> dict[str, Any]:
     return {"slabs": slabs} if slabs else {}
 
 
+def rows_beyond(source: PlaneView, h: int) -> int:
+    """How far below a source's last row the last of `h` rows of a sum lies; not above it in slabs, whose last row has
+    rows below it wherever the image ends. An image in slabs may yet turn out to stay whole."""
+    return max(0, h - source.h) if source.grid.slab_rows else h - source.h
+
+
 def size_of(view: View) -> Pair:
     """Rows and columns of one plane."""
     if isinstance(view, PlaneView):

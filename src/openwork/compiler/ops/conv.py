@@ -10,7 +10,7 @@
 from torch import fx
 
 from ..graph import Graph, Node, Shape
-from ..lowering import Lowering, Pair, Weights
+from ..lowering import Lowering, Pair, Weights, rows_beyond
 from ..operators import (
     Converter,
     arguments,
@@ -94,8 +94,7 @@ def lower(low: Lowering, node: Node) -> None:
     grid, (h, w) = source.grid, node.shape[2:]
     before = tuple(max(0, -min(i for i, _ in axis)) for axis in steps)
     reach = [max(i for i, _ in axis) for axis in steps]
-    # a slab's last row has rows below it in the image, wherever the image ends
-    after = (max(0, reach[0] + (0 if grid.slab_rows else h - source.h)), max(0, reach[1] + w - source.w))
+    after = (max(0, reach[0] + rows_beyond(source, h)), max(0, reach[1] + w - source.w))
     grid.need(source.h, source.w, (before[0], before[1]), after)
     residual = low.planes(node.inputs[1]) if len(node.inputs) > 1 else None
     if residual:

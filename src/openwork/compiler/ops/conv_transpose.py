@@ -17,7 +17,7 @@ from torch import fx
 
 from ..graph import Graph, Node, Shape
 from ..layout import PlaneView
-from ..lowering import Lowering, Weights
+from ..lowering import Lowering, Weights, rows_beyond
 from ..operators import (
     Converter,
     arguments,
@@ -84,8 +84,7 @@ def lower(low: Lowering, node: Node) -> None:
     source = low.planes(node.inputs[0])
     h, w = -(-height // stride[0]), -(-width // stride[1])
     before = (max(0, -min(dy for dy, _ in shifts)), max(0, -min(dx for _, dx in shifts)))
-    beyond = 0 if source.grid.slab_rows else h - source.h
-    after = (max(dy for dy, _ in shifts) + beyond, max(dx for _, dx in shifts) + w - source.w)
+    after = (max(dy for dy, _ in shifts) + rows_beyond(source, h), max(dx for _, dx in shifts) + w - source.w)
     source.grid.need(source.h, source.w, before, (max(0, after[0]), max(0, after[1])))
     target = low.new_planes(source.grid, out * phases, h, w)
     biases = np.repeat(bias.reshape(groups, 1, -1), phases, axis=1).reshape(-1)
