@@ -232,7 +232,87 @@ ARITHMETIC = {
     "features": lambda: does(lambda c, x: (lambda y: c(y) * y + 2 * y - c(y))(x.mean((2, 3))), nn.Linear(6, 6)),
     "one pixel": lambda: does(lambda c, x: (lambda y: c(y) * y + y)(x.mean((2, 3), True)), conv(6, 1)),
 }
+
+
+def each(kernel, channels=6, out=6, **options):
+    """A convolution with kernels for each of the channels that another layer makes."""
+    return nn.Sequential(conv(channels, 1), nn.Conv2d(channels, out, kernel, groups=channels, **options))
+
+
+def mostly_zero(kernel, **options):
+    layers = each(kernel, **options)
+    layers[1].weight.data[:, :, 1:] = 0
+    return layers
+
+
+def one_side(layer, amounts, kernel=1):
+    """Zeros that are not the same on both sides before `layer`: (left, right, above, below)."""
+    return does(lambda c, d, x: d(F.pad(c(x), amounts)), conv(6, kernel), layer)
+
+
+STEPS = {
+    **{f"{k}x{k}": lambda k=k: each(k, padding=k // 2) for k in (3, 5, 7, 15)},
+    **{f"{k}x{k} stride 2": lambda k=k: each(k, stride=2, padding=k // 2) for k in (3, 5, 7)},
+    "1x5": lambda: each((1, 5), padding=(0, 2)),
+    "7x3, no padding": lambda: each((7, 3)),
+    "even kernel": lambda: each(4, stride=2, padding=1),
+    "more padding than kernel": lambda: each(3, padding=5),
+    "twice as many": lambda: each(3, out=12, padding=1),
+    "three times as many, stride 2": lambda: each(5, out=18, stride=2, padding=2, bias=False),
+    "bn, relu6": lambda: nn.Sequential(each(3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU6()),
+    "prelu": lambda: nn.Sequential(each(3, padding=1), nn.PReLU(6, init=0.3)),
+    "silu": lambda: nn.Sequential(each(5, padding=2), nn.SiLU()),
+    "hardswish, stride 2": lambda: nn.Sequential(each(5, padding=2, stride=2), nn.Hardswish(), conv(5, 3)),
+    "twice as many, prelu": lambda: nn.Sequential(each(3, out=12), nn.PReLU(12, init=-0.2)),
+    "of channels in another order": lambda: does(
+        lambda a, c, x: c(torch.cat([x[:, :2], a(x), x[:, 3:]], 1)[:, PERM]), conv(3, 1), nn.Conv2d(4, 4, 3, groups=4)
+    ),
+    "of pooled pixels": lambda: nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(6, 6, 3, padding=1, groups=6)),
+    "one after the other": lambda: nn.Sequential(each(3, padding=1), nn.Conv2d(6, 6, 5, 2, 2, groups=6), conv(5, 1)),
+    "block of MobileNetV2": lambda: does(
+        lambda a, b, c, x: c(b(a(x))) + x,
+        nn.Sequential(conv(24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU6()),
+        nn.Sequential(nn.Conv2d(24, 24, 3, 1, 1, groups=24, bias=False), nn.BatchNorm2d(24), nn.ReLU6()),
+        nn.Sequential(nn.Conv2d(24, 6, 1, bias=False), nn.BatchNorm2d(6)),
+    ),
+    "TensorFlow's same": lambda: one_side(conv(6, 3, stride=2, groups=6), (0, 1, 0, 1)),
+    "TensorFlow's same, 5x5": lambda: one_side(conv(6, 5, stride=2, groups=6), (1, 2, 1, 2)),
+    "zeros on one side and on all": lambda: one_side(conv(6, 3, padding=1, groups=6), (3, 0, 0, 2)),
+}
+TAPS = {
+    "stride (2, 1)": lambda: each(3, stride=(2, 1), padding=1),
+    "stride 3": lambda: each(3, stride=3, padding=1),
+    "dilation 2": lambda: each(3, dilation=2, padding=2),
+    "larger than 15": lambda: each((1, 17), padding=(0, 8)),
+    "mostly zero": lambda: mostly_zero(5, padding=2),
+    "mostly zero, TensorFlow's same": lambda: one_side(mostly_zero(3, stride=2)[1], (0, 1, 0, 1)),
+    "of the model's input": lambda: conv(6, 3, padding=1, groups=6),
+    "residual": lambda: does(
+        lambda a, b, x: (lambda y: (b(y) + y).relu())(a(x)), conv(6, 1), conv(6, 3, padding=1, groups=6)
+    ),
+}
+DEPTHWISE = {**STEPS, **{f"{name}, taps": build for name, build in TAPS.items()}}
+ONE_SIDE = {
+    "TensorFlow's same": lambda: one_side(conv(5, 3, stride=2), (0, 1, 0, 1)),
+    "TensorFlow's same, of the model's input": lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv(5, 3, stride=2)),
+    "TensorFlow's same, 7x7": lambda: one_side(conv(5, 7, stride=2), (2, 3, 2, 3)),
+    "stride 1": lambda: one_side(conv(5, 3), (2, 0, 0, 1), 3),
+    "stride (1, 3)": lambda: one_side(conv(5, 3, stride=(1, 3)), (1, 0, 0, 2)),
+    "much": lambda: one_side(conv(5, 3), (7, 0, 0, 9)),
+    "much behind, dilation 2": lambda: one_side(conv(5, 3, dilation=2, padding=1), (0, 8, 0, 3)),
+    "groups": lambda: one_side(conv(9, 3, groups=3, stride=2), (0, 1, 1, 0)),
+    "beside a conv that pads evenly": lambda: does(
+        lambda a, b, c, x: a(F.pad(c(x), (0, 2, 0, 2))) + b(c(x)), conv(5, 3), conv(5, 3, padding=1), conv(6, 1)
+    ),
+    "1x1 before an addition": lambda: does(
+        lambda a, b, x: (a(F.pad(x, (0, 1, 0, 0))) + b(F.pad(x, (1, 0, 0, 0)))).relu(), conv(5, 1), conv(5, 1)
+    ),
+    "one pixel": lambda: does(lambda c, x: c(F.pad(x.mean((2, 3), True), (0, 2, 1, 0))), conv(5, (2, 3))),
+    "twice": lambda: does(lambda c, x: c(F.pad(F.pad(x, (0, 1, 2, 0)), (1, 0, 0, 1))), conv(5, 3)),
+}
 FAMILIES = {
+    "depthwise": DEPTHWISE,
+    "zeros on one side": ONE_SIDE,
     "activations": ACTIVATIONS,
     "enlargements": ENLARGEMENTS,
     "rearrangements": REARRANGEMENTS,

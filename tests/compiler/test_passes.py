@@ -74,6 +74,7 @@ def lines(text):
     clamped = r"dilation=(1,1) groups=1 hi=\1 lo=\2 padding=(0,0) stride=(1,1)"
     text = text.replace("EXTRA", plain.replace("groups", "extra=(0,0) groups"))
     text = re.sub(r"CLAMPED:hi=(\S+),lo=(\S+)", clamped, text).replace("CONV", plain)
+    text = re.sub(r"SIDES:(\S+):(\S+)", r"after=\2 dilation=(1,1) groups=1 padding=\1 stride=(1,1)", text)
     return [line.strip() for line in text.strip().splitlines()]
 
 
@@ -421,9 +422,60 @@ GOLDEN = [
     ),
     (
         "merge_pad",
-        "not uneven padding",
+        "uneven padding",
         lambda: graph(
             x(), node("p", "pad", "x", (1, 2, 7, 6), amounts=((0, 0), (1, 0), (0, 0))), conv("c", "p", (1, 2, 7, 6))
+        ),
+        """
+        x: 1x2x6x6 = input()
+        c: 1x2x7x6 = conv(x) SIDES:(1,0):(0,0) bias=%c.bias weight=%c.weight
+        return c
+        """,
+    ),
+    (
+        "merge_pad",
+        "padding of a conv that itself pads, and adds",
+        lambda: graph(
+            x(),
+            node("p", "pad", "x", (1, 2, 7, 8), amounts=((0, 0), (0, 1), (2, 0))),
+            conv("c", "p p", (1, 2, 7, 8), padding=(1, 1)),
+            kernel=3,
+        ),
+        """
+        x: 1x2x6x6 = input()
+        p: 1x2x7x8 = pad(x) amounts=((0,0),(0,1),(2,0))
+        c: 1x2x7x8 = conv(x, p) SIDES:(1,3):(2,1) bias=%c.bias weight=%c.weight
+        return c
+        """,
+    ),
+    (
+        "merge_pad",
+        "one side after the other is both",
+        lambda: graph(
+            x(),
+            node("p", "pad", "x", (1, 2, 6, 7), amounts=((0, 0), (0, 0), (0, 1))),
+            node("q", "pad", "p", (1, 2, 6, 8), amounts=((0, 0), (0, 0), (1, 0))),
+            conv("c", "q", (1, 2, 6, 8)),
+        ),
+        """
+        x: 1x2x6x6 = input()
+        c: 1x2x6x8 = conv(x) dilation=(1,1) groups=1 padding=(0,1) stride=(1,1) bias=%c.bias weight=%c.weight
+        return c
+        """,
+    ),
+    (
+        "merge_added_convs",
+        "zeros behind the image keep apart",
+        lambda: graph(
+            x(),
+            conv("a", "x", (1, 3, 7, 6), after=(1, 0)),
+            conv("b", "x a", (1, 3, 7, 6), after=(1, 0)),
+            Node("y", "input", (), (1, 2, 7, 6)),
+            conv("c", "x", (1, 3, 7, 6), after=(1, 0)),
+            conv("d", "y c", (1, 3, 7, 6)),
+            conv("e", "y", (1, 3, 7, 6)),
+            conv("f", "x e", (1, 3, 7, 6), after=(1, 0)),
+            returns="b d f",
         ),
         None,
     ),

@@ -37,6 +37,7 @@ NETWORKS = {
     "no padding": (nn.Conv2d(6, 10, 3), (1, 6, 11, 18)),
     "much padding": (nn.Conv2d(6, 10, 3, padding=2), (2, 6, 7, 6)),
     "uneven padding": (nn.Conv2d(6, 10, 3, padding=(0, 1)), (2, 6, 7, 6)),
+    "zeros on one side": (nn.Sequential(nn.ZeroPad2d((2, 0, 0, 3)), nn.Conv2d(6, 10, 3)), (2, 6, 7, 6)),
     "residual": (Calls(lambda own, x: (own[0](x) + x).relu(), nn.Conv2d(17, 17, 3, padding=1)), (2, 17, 8, 7)),
     "concatenation": (
         Calls(

@@ -46,6 +46,15 @@ CASES = {
     "conv, strided": (lambda: nn.Conv2d(8, 9, 3, 2, 1), IMAGE),
     "conv, grouped": (lambda: nn.Conv2d(8, 8, 3, padding=1, groups=4), IMAGE),
     "conv, depthwise": (lambda: nn.Conv2d(8, 8, 3, padding=1, groups=8), IMAGE),
+    "depthwise step": (
+        lambda: nn.Sequential(nn.MaxPool2d(1), nn.Conv2d(8, 16, 3, 2, 1, groups=8), nn.ReLU6()),
+        IMAGE,
+    ),
+    "depthwise step, zeros on one side": (
+        lambda: nn.Sequential(nn.Conv2d(8, 8, 1), nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(8, 8, 5, groups=8), nn.SiLU()),
+        IMAGE,
+    ),
+    "conv, zeros on one side": (lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(8, 9, 3, 2)), IMAGE),
     "conv, dilated": (lambda: nn.Conv2d(8, 4, 3, padding=2, dilation=2), IMAGE),
     "conv + relu": (lambda: nn.Sequential(nn.Conv2d(8, 6, 3, padding=1), nn.ReLU()), IMAGE),
     "conv + add + relu6": (

@@ -11,14 +11,19 @@ def run(graph: Graph) -> Graph:
     """conv(pad(x)) becomes conv(x) with more padding, which need not be the same on both sides."""
     made: dict[str, Node] = {}
     for node in graph:
-        source = made.get(node.inputs[0]) if node.op == "conv" else None
-        if source is not None and source.op == "pad":
-            channels, *image = source["amounts"]
-            if channels == (0, 0):
-                behind = node.attrs.get("after", node["padding"])
-                padding = tuple(p + before for p, (before, _) in zip(node["padding"], image, strict=True))
-                after = tuple(p + more for p, (_, more) in zip(behind, image, strict=True))
-                sides = {"padding": padding} if padding == after else {"padding": padding, "after": after}
-                node = replace(node, inputs=(source.inputs[0], *node.inputs[1:])).with_attrs(**sides)
+        while node.op == "conv" and (source := made[node.inputs[0]]).op == "pad" and source["amounts"][0] == (0, 0):
+            node = _merged(node, source)
         made[node.name] = node
     return rewritten(graph, made.values())
+
+
+def _merged(conv: Node, pad: Node) -> Node:
+    """The convolution of what is padded."""
+    padding, after = conv["padding"], conv.attrs.get("after", conv["padding"])
+    _, *image = pad["amounts"]
+    padding = tuple(p + before for p, (before, _) in zip(padding, image, strict=True))
+    after = tuple(p + behind for p, (_, behind) in zip(after, image, strict=True))
+    attrs = {**conv.attrs, "padding": padding, "after": after}
+    if padding == after:
+        del attrs["after"]
+    return replace(conv, inputs=(pad.inputs[0], *conv.inputs[1:]), attrs=attrs)
