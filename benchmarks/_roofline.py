@@ -33,6 +33,15 @@ FIRST_LEVEL = 2**15
 
 LANES = {"avx512": 16, "avx2": 8}
 
+MOST_TILES = 14
+"""Tiles of Winograd's convolution that a register block holds at most."""
+
+DEPTHWISE_ROWS = {16: 8, 8: 4}
+"""Rows of outputs in a tile of the depthwise kernel, by lanes."""
+
+Row = dict[str, Any]
+Count = tuple[float, list[tuple[float, float]]]
+
 
 @cache
 def library() -> ctypes.CDLL:
@@ -96,10 +105,10 @@ def layers(engine: Engine, repeats: int = 30) -> list[dict[str, Any]]:
     rows = []
     explained = [row for row in engine.explain(repeats).rows if row["op"] != "torch"]
     for step, layer, row in zip(steps, engine.artifact.layers, explained, strict=True):
-        work = counted(row, layer, engine.isa)
+        work = counted(row, layer, engine.isa, step.fields)
         limits = {
             "fma": work["flops"] / (found["gflops"] * 1e9),
-            "load": work["loaded"] / (found["gbytes"][work["from"]] * 1e9),
+            "load": sum(many / (found["gbytes"][level] * 1e9) for level, many in work["loaded"].items()),
             "memory": sum(a.nbytes for a in step.arrays.values()) / fetch,
         }
         bound = max(limits, key=limits.__getitem__) if work["flops"] else "moves data"
@@ -116,41 +125,80 @@ def layers(engine: Engine, repeats: int = 30) -> list[dict[str, Any]]:
     return rows
 
 
-def counted(row: dict[str, Any], layer: Any, isa: str) -> dict[str, Any]:
-    """Flops of the multiply-adds that a step makes, bytes that it loads into registers, and the working set ('from')
-    that it goes through again and again; zeros for other steps.
+def counted(row: Row, layer: Row, isa: str, fields: Row) -> dict[str, Any]:
+    """Flops of the multiply-adds that a step makes, and the bytes that it loads into registers, by the working set that
+    it goes through again and again meanwhile; nothing for steps that move data. `fields` are the step's.
 
-    A tap of a block of mb rows is nv loads of x and mb broadcasts of weights for each tile of nv vectors of positions;
-    a broadcast takes a load's time. In a `rows` kernel the lanes run over outputs: each weight is loaded once for a
-    tile of samples, and x is broadcast.
+    Counted as few as the kernel can do with: as if its tiles were full. A broadcast takes a load's time.
     """
-    found = re.match(r"(taps|rows)_f32_(\d+)x(\d+)", row["kernel"] or "")
-    taps, positions = row["taps"], layer.get("pixels")
-    if found is None or not taps or not positions:
-        return {"flops": 0.0, "loaded": 0.0, "from": "16 KiB"}
-    kind, first, second = found[1], int(found[2]), int(found[3])
+    found = re.match(r"([a-z]+)_f32_(\d[\dx]*)?", row["kernel"] or "")
+    count = _COUNTS.get(found[1]) if found else None
+    if found is None or count is None or not row["taps"] or not layer.get("pixels"):
+        return {"flops": 0.0, "loaded": {}}
     lanes = LANES.get(isa, 4)
-    if kind == "rows":
-        tiles = math.ceil(positions / second)
-        loads = taps * tiles * (first / lanes + second)
-        touched = 4 * first * taps
-    else:
-        tiles = math.ceil(positions / lanes / second)
-        loads = taps * tiles * (first + second)
-        touched = 4 * lanes * second * _rows_of_planes(row)
-    return {
-        "flops": 2.0 * taps * first * positions,
-        "loaded": 4.0 * lanes * loads,
-        "from": "16 KiB" if touched <= FIRST_LEVEL else "1 MiB",
-    }
+    sizes = map(int, re.findall(r"\d+", found[2] or ""))
+    flops, loads = count(row, layer["pixels"], lanes, fields, *sizes)
+    loaded: dict[str, float] = {}
+    for touched, many in loads:
+        level = "16 KiB" if touched <= FIRST_LEVEL else "1 MiB"
+        loaded[level] = loaded.get(level, 0.0) + 4.0 * lanes * many
+    return {"flops": 2.0 * flops, "loaded": loaded}
 
 
-def _rows_of_planes(row: dict[str, Any]) -> int:
+def _taps(row: Row, pixels: int, lanes: int, fields: Row, mb: int, vectors: int) -> Count:
+    """A tap of a block of mb rows is a load of x for each vector of positions in a tile, and mb broadcasts."""
+    tiles = math.ceil(pixels / lanes / vectors)
+    return row["taps"] * mb * pixels, [
+        (4 * lanes * vectors * _rows_of_planes(row), row["taps"] * tiles * (mb + vectors))
+    ]
+
+
+def _rows(row: Row, pixels: int, lanes: int, fields: Row, width: int, samples: int) -> Count:
+    """Lanes run over outputs: each weight is loaded once for a tile of samples, and x is broadcast."""
+    tiles = math.ceil(pixels / samples)
+    return row["taps"] * width * pixels, [(4 * width * row["taps"], row["taps"] * tiles * (width / lanes + samples))]
+
+
+def _dense(row: Row, pixels: int, lanes: int, fields: Row, rows: int, columns: int, width: int) -> Count:
+    """Lanes run over outputs: a tile of pixels loads the weights of its panel, and broadcasts neighbours of a line."""
+    tiles = math.ceil(pixels / rows / columns)
+    panel = 4 * width * row["taps"] / math.ceil(_outputs(row) / width)
+    weights = row["taps"] * tiles * width / lanes
+    return row["taps"] * width * pixels, [(panel, weights), (0, row["taps"] * pixels)]
+
+
+def _winograd(row: Row, pixels: int, lanes: int, fields: Row, tile: int, _: int, width: int) -> Count:
+    """The products, not the transforms: the dense kernel on `MOST_TILES` tiles at a time, point by point."""
+    products = row["multiply_adds"]
+    channels = row["taps"] / 9 / math.ceil(_outputs(row) / width)
+    return products, [(4 * width * channels, products / lanes / MOST_TILES), (0, products / width)]
+
+
+def _depthwise(row: Row, pixels: int, lanes: int, fields: Row) -> Count:
+    """Rows of the input are loaded once and laid out in the first cache; for each column of the kernel a tile loads all
+    rows that some rows of outputs read, and broadcasts the column's weights."""
+    (h, w, out_h, out_w), (kh, kw), stride = fields["size"], fields["kernel"], fields["stride"]
+    images = pixels // (out_h * out_w) * _outputs(row)
+    laid = min(h, (out_h - 1) * stride + kh) * math.ceil(w / lanes)
+    tile = min(out_h, DEPTHWISE_ROWS.get(lanes, 8)) if (kh, kw) in ((3, 3), (5, 5)) else 1
+    each = kw * ((tile - 1) * stride + kh) + kh * kw
+    vectors = out_h * math.ceil(out_w / lanes) / tile
+    return row["taps"] * pixels, [(math.inf, images * laid), (0, images * vectors * each)]
+
+
+_COUNTS = {"taps": _taps, "rows": _rows, "dense": _dense, "winograd": _winograd, "depthwise": _depthwise}
+"""By kernel: its multiply-adds, and (bytes that loads go through again and again, how many loads)."""
+
+
+def _outputs(row: Row) -> int:
+    shape = [int(n) for n in row["shape"].split("x")]
+    return shape[-1] if row["op"] == "linear" else shape[1]
+
+
+def _rows_of_planes(row: Row) -> int:
     """How many rows of input planes a tile of positions reads: the columns of the weight, but the three positions of a
     3x3 kernel that lie side by side read the same row."""
-    shape = [int(n) for n in row["shape"].split("x")]
-    outputs = shape[-1] if row["op"] == "linear" else shape[1]
-    columns = int(row["weights"]) // max(1, outputs)
+    columns = int(row["weights"]) // max(1, _outputs(row))
     return columns // 3 if columns % 9 == 0 else columns
 
 

@@ -37,7 +37,8 @@ ROOFLINE = """\
 
 Counted for each layer: multiply-adds, loads into registers (vectors and broadcasts), bytes of packed weights. Divided
 by what this machine was measured to do, that gives three times that no kernel can undercut; the longest of them bounds
-the layer. 'At' is that time over the measured one, summed over those layers.
+the layer. 'At' is that time over the measured one, summed over those layers. Of Winograd's convolutions the products
+are counted, not the transforms around them.
 """
 
 

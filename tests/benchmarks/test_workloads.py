@@ -3,9 +3,11 @@
 import pytest
 import torch
 from _live import largest_live
-from _roofline import counted
+from _roofline import counted, layers
 from _workloads import CENTRE, PATTERNS, network, patdnn, pruned, sparsity_of, weights
 from torch import nn
+
+import openwork
 
 
 @pytest.fixture
@@ -79,10 +81,58 @@ def test_live_memory_against_counting_by_hand():
 
 def test_counting_of_flops_and_loads():
     row = {"kernel": "taps_f32_4x2_avx512", "taps": 10, "shape": "1x8x8x8", "op": "conv", "weights": 8 * 9}
-    found = counted(row, {"pixels": 64}, "avx512")
+    found = counted(row, {"pixels": 64}, "avx512", {})
     # 64 positions are 2 tiles of 2 vectors; a tap of a tile is 2 loads and 4 broadcasts, and 4 rows of multiply-adds.
-    assert found["flops"] == 2 * 10 * 4 * 64 and found["loaded"] == 64 * 10 * 2 * (2 + 4)
-    assert found["from"] == "16 KiB"
+    assert found == {"flops": 2 * 10 * 4 * 64, "loaded": {"16 KiB": 64 * 10 * 2 * (2 + 4)}}
     row = {"kernel": "rows_f32_32x2_avx512", "taps": 100, "shape": "1x64", "op": "linear", "weights": 6400}
-    assert counted(row, {"pixels": 1}, "avx512")["loaded"] == 64 * 100 * (2 + 2)
-    assert counted({"kernel": "copy_f32", "taps": None}, {}, "avx512")["flops"] == 0
+    assert counted(row, {"pixels": 1}, "avx512", {})["loaded"] == {"16 KiB": 64 * 100 * (2 + 2)}
+    assert counted({"kernel": "copy_f32", "taps": None}, {}, "avx512", {}) == {"flops": 0, "loaded": {}}
+    assert counted({"kernel": "max_pool_f32_avx512", "taps": 0}, {}, "avx512", {})["flops"] == 0
+
+
+def test_counting_where_lanes_run_over_outputs():
+    # 64 channels in 3x3 kernels: a panel of 32 outputs has 576 columns, two vectors each, and 28 tiles of 14 pixels.
+    row = {"kernel": "dense_f32_1x14x32_avx512", "taps": 2 * 576, "shape": "1x64x14x28", "op": "conv"}
+    found = counted(row, {"pixels": 392}, "avx512", {})
+    assert found["flops"] == 2 * 64 * 576 * 392
+    assert found["loaded"] == {"1 MiB": 64 * 2 * 576 * 28 * 2, "16 KiB": 64 * 2 * 576 * 392}
+    # the panel of a 1x1 layer stays near; AVX2's vectors are half as long; 20 outputs are a panel and a part of one
+    row = {"kernel": "dense_f32_2x3x16_avx2_silu", "taps": 2 * 64, "shape": "2x20x4x6", "op": "conv"}
+    found = counted(row, {"pixels": 48}, "avx2", {})
+    assert found["flops"] == 2 * 32 * 64 * 48 and found["loaded"] == {"16 KiB": 32 * 128 * (8 * 2 + 48)}
+
+
+def test_counting_of_winograds_products():
+    # 14x14 outputs are 16 tiles of 4x4: 36 products for each, of 8 channels and 32 outputs.
+    products = 16 * 36 * 8 * 32
+    row = {"kernel": "winograd_f32_4x4x32_avx512", "taps": 72, "shape": "1x32x14x14", "op": "conv"}
+    found = counted({**row, "multiply_adds": products}, {"pixels": 196}, "avx512", {})
+    assert found["flops"] == 2 * products
+    # for each point and channel a broadcast a tile, and two vectors of weights for 14 tiles
+    assert found["loaded"] == {"16 KiB": pytest.approx(64 * 36 * 8 * (16 + 2 * 16 / 14))}
+
+
+def test_counting_of_depthwise_layers():
+    row = {"kernel": "depthwise_f32_avx512", "taps": 6 * 9, "shape": "1x6x16x20", "op": "conv"}
+    fields = {"size": [32, 40, 16, 20], "kernel": [3, 3], "stride": 2}
+    found = counted(row, {"pixels": 320}, "avx512", fields)
+    assert found["flops"] == 2 * 54 * 320
+    # 3 vectors of each of 32 rows are laid out; 2 x 2 tiles of 8 rows load 17 rows for each of 3 columns, and 9 weights
+    assert found["loaded"] == {"1 MiB": 64 * 6 * 32 * 3, "16 KiB": 64 * 6 * 2 * 2 * (3 * 17 + 9)}
+    # AVX2: tiles of 4 rows; kernels of other sizes row by row
+    found = counted({**row, "kernel": "depthwise_f32_avx2_silu"}, {"pixels": 320}, "avx2", fields)
+    assert found["loaded"] == {"1 MiB": 32 * 6 * 32 * 5, "16 KiB": 32 * 6 * 4 * 3 * (3 * 9 + 9)}
+    found = counted({**row, "taps": 6 * 7}, {"pixels": 320}, "avx512", {**fields, "kernel": [1, 7]})
+    assert found["loaded"] == {"1 MiB": 64 * 6 * 31 * 3, "16 KiB": 64 * 6 * 16 * 2 * (7 + 7)}
+
+
+def test_every_layer_is_bound_by_something_that_it_does():
+    layers_of = [nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.MaxPool2d(2)]
+    model = nn.Sequential(*layers_of, nn.Flatten(), nn.Linear(16 * 64, 8))
+    engine = openwork.compile(model.eval(), torch.randn(1, 8, 32, 32), threads=1, tune="off")
+    found = {row["kernel"].split("_")[0]: row for row in layers(engine, repeats=3)}
+    assert {"depthwise", "rows", "max"} <= found.keys() and found.keys() & {"dense", "taps"}
+    for kernel, row in found.items():
+        moves = kernel in ("max", "copy", "clear")
+        assert (row["bound"] == "moves data") == moves and (row["limit_us"] is None) == moves
+        assert moves or 0 < row["limit_us"] == max(row["limits_us"].values())
