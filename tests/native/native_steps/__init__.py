@@ -23,7 +23,7 @@ def every_case() -> dict[str, Case]:
         "avg_pool": pool(is_max=False),
         "depthwise": depthwise(each=2, external=(True, True)),
         "depthwise_5x5": depthwise(kernel=(5, 5), stride=1, out=(9, 8), before=(2, 2)),
-        "depthwise_wide": depthwise(shape=(1, 2, 4, 140), out=(4, 141), kernel=(1, 4), stride=1),
+        "depthwise_large": depthwise(shape=(1, 2, 6, 140), out=(3, 70), kernel=(13, 2), before=(6, 0)),
         "copy": copy()[0],
         "copy_out": copy(external=True)[0],
         "mean": mean()[0],
