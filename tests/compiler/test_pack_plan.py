@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.compiler import layout
-from openwork.compiler.layout import UNIT, Grid, Planes, Rows, Slabs
+from openwork.compiler.graph import Node
+from openwork.compiler.layout import UNIT, Grid, Planes, PlaneView, Rows, Slabs
+from openwork.compiler.lowering import Draft
 from openwork.compiler.pack import pack, union_taps
 from openwork.compiler.plan import SPACIOUS, largest_live, lifetimes, plan
 from openwork.formats.program import runs
@@ -347,3 +349,16 @@ def test_a_pitch_is_worked_out_once():
     before = layout._pitch.cache_info().misses
     assert len({grid.pitch for _ in range(100)}) == 1
     assert layout._pitch.cache_info().misses <= before + 1
+
+
+def test_storage_is_told_in_the_order_of_channels_wherever_it_lies_in_memory():
+    """So that the same model is planned alike in every process."""
+    grid = Grid(1)
+    grid.need(4, 4)
+    storages = [Planes(grid, 2, 4, 4) for _ in range(40)]
+    order = np.random.default_rng(0).permutation(40)
+    view = PlaneView(grid, 4, 4, tuple((storages[i], c) for i in order for c in (1, 0)))
+    assert list(view.storages()) == [storages[i] for i in order]
+    node = Node("a", "input", (), (1, 80, 4, 4))
+    draft = Draft("copy", node, [view, view], [view], dict)
+    assert list(draft.reads()) == list(draft.writes()) == [storages[i] for i in order]

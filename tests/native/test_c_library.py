@@ -7,12 +7,15 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import artifacts
 import numpy as np
 import pytest
+import torch
 from builds import ROOT, build, called
 from library import Engine, Failure, Library, pointers
 from torch import nn
@@ -23,6 +26,7 @@ from mutations import corrupted, put_together, sealed, taken_apart, with_header 
 from small_models import Calls, compiled  # noqa: E402
 
 import openwork  # noqa: E402
+from openwork.formats.artifact import Artifact  # noqa: E402
 
 EXAMPLE = ROOT / "examples" / "c" / "run.c"
 HEADER = ROOT / "native" / "include" / "openwork.h"
@@ -212,6 +216,46 @@ def test_whole_numbers(library, words, batch):
     rng = np.random.default_rng(0)
     ids, mask = rng.integers(50, size=(batch or 2, 6)), rng.integers(2, size=(batch or 2, 6))
     np.testing.assert_array_equal(loaded.run(ids, mask, batch=batch)[0], engine(ids, mask))
+
+
+def in_turns(make: Callable[[int], openwork.Engine], samples: int) -> openwork.Engine:
+    """The engine of one sample, on the buffers of several."""
+    one, many = make(1), make(samples)
+    program = replace(one.artifact.program, externals=many.artifact.program.externals, turns=samples)
+    return openwork.Engine(Artifact(program))
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3, 8])
+def test_a_batch_in_turns(library, tmp_path, batch):
+    engine = in_turns(lambda n: compiled(artifacts.lively(artifacts.TwoOutputs(), 0.5), (n, 2, 8, 8)), 3)
+    engine.save(tmp_path / "a.openwork")
+    x = images(batch or 3)
+    for ours, theirs in zip(Engine(library, tmp_path / "a.openwork").run(x, batch=batch), engine(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_tokens_are_checked_in_every_turn_before_the_first_runs(library, tmp_path):
+    def make(n):
+        ids = torch.zeros(n, 6, dtype=torch.int64)
+        return openwork.compile(artifacts.Words().eval(), (ids, torch.ones_like(ids)), threads=1, tune="off")
+
+    torch.manual_seed(0)
+    engine = in_turns(make, 2)
+    engine.save(tmp_path / "a.openwork")
+    loaded = Engine(library, tmp_path / "a.openwork")
+    ids = np.array([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 50]])
+    found = np.full((2, 12), 7, np.float32)
+    assert library.run(loaded.handle, pointers([ids, np.ones_like(ids)]), pointers([found]))
+    assert "50" in str(library.failure()) and (found == 7).all()
+
+
+@pytest.mark.parametrize("turns", [0, -1, 4, 1 << 40, 1.5, None])
+def test_damaged_turns(library, path, tmp_path, turns):
+    head, arrays = taken_apart(path.read_bytes())
+    head["program"]["turns"] = turns
+    (tmp_path / "a").write_bytes(put_together(json.dumps(head), arrays))
+    with pytest.raises(Failure, match="damaged"):
+        Engine(library, tmp_path / "a")
 
 
 def test_an_input_may_be_an_output_in_its_own_type(library, words, tmp_path):

@@ -48,7 +48,7 @@ def compile(
     Args:
         model: any module that `torch.export` captures; it is compiled as in `model.eval()`.
         example_inputs: tensors `[batch, ...]` of float32, whole numbers or truth values; the program is laid out for
-            their shapes.
+            their shapes. The samples of a batch are worked on one after the other where that is faster.
         dtype: element type of the engine.
         threads: threads of one inference; default: the cores this process may use.
         tune: 'fast' times a few dozen candidates a layer, 'thorough' searches longer, 'off' trusts the cost model.

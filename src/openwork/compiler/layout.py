@@ -264,9 +264,9 @@ class PlaneView:
         """As an image stack that copies and pooling understand."""
         return Image(-1, self.grid.pitch, self.grid.stride, self.offsets(), self.grid.slabs)
 
-    def storages(self) -> set[Storage]:
-        """What it lies in."""
-        return {planes for planes, _ in self.channels}
+    def storages(self) -> tuple[Storage, ...]:
+        """What it lies in, each once."""
+        return tuple(dict.fromkeys(planes for planes, _ in self.channels))
 
 
 def joined(views: Sequence[PlaneView]) -> PlaneView:
@@ -288,9 +288,9 @@ class RowsView:
     def image(self) -> "Image":
         return dense_image(-1, self.shape, self.storage.base, self.storage.stride)
 
-    def storages(self) -> set[Storage]:
+    def storages(self) -> tuple[Storage, ...]:
         """What it lies in."""
-        return {self.storage}
+        return (self.storage,)
 
 
 @dataclass(frozen=True)
@@ -304,9 +304,9 @@ class External:
     def image(self) -> "Image":
         return dense_image(self.buffer, self.shape, 0, int(np.prod(self.shape[1:], dtype=np.int64)))
 
-    def storages(self) -> set[Storage]:
+    def storages(self) -> tuple[Storage, ...]:
         """Nothing in the arena."""
-        return set()
+        return ()
 
 
 def plane_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -43,13 +43,13 @@ class Draft:
     halo: bool = False
     """Whether it does nothing but fill the halos of slabs."""
 
-    def reads(self) -> set[Storage]:
-        """Storage that must still hold its value when this step runs."""
-        return set().union(*(view.storages() for view in self.sources))
+    def reads(self) -> Iterable[Storage]:
+        """Storage that must still hold its value when this step runs, in an order that is always the same."""
+        return dict.fromkeys(chain.from_iterable(view.storages() for view in self.sources))
 
-    def writes(self) -> set[Storage]:
-        """Storage that this step fills."""
-        return set().union(*(view.storages() for view in self.targets))
+    def writes(self) -> Iterable[Storage]:
+        """Storage that this step fills, likewise."""
+        return dict.fromkeys(chain.from_iterable(view.storages() for view in self.targets))
 
     def pads(self) -> set[Planes]:
         """Storage whose padding must be zero when this step runs."""
