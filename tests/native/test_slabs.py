@@ -192,3 +192,22 @@ def test_slabs_are_pooled_into_as_many():
     case = steps.slab_pool()[0]
     with pytest.raises(ValueError, match="into as many slabs"):
         case.changed(y={k: v for k, v in case.arguments["y"].items() if k != "slabs"}).run("base")
+
+
+def test_slabs_of_a_dense_layers_input_may_lie_farther_on_but_not_outside():
+    case = steps.cut(steps.dense(grid=(1, 40, 7, 5, 6)), 2, 3)
+    slab = len(case.arena) // 2
+    first = case.run("base")
+    np.testing.assert_array_equal(case.changed(x_shift=0, x_whole=False).run("base"), first)
+    # the second slab reads what lies at the same place of the first one
+    whole = case.changed(x_whole=True).run("base")
+    again = case.changed(x_whole=True, x_shift=slab).run("base")
+    np.testing.assert_array_equal(whole[:slab], first[:slab])
+    np.testing.assert_array_equal(again, first)
+    assert (whole != first).any()
+    for shift in (slab, -slab, 2 * slab):
+        with pytest.raises(ValueError, match="a tap reads outside the arena"):
+            case.changed(x_shift=shift).run("base")
+    for shift in (2 * slab, -slab):
+        with pytest.raises(ValueError, match="a tap reads outside the arena"):
+            case.changed(x_whole=True, x_shift=shift).run("base")

@@ -116,6 +116,8 @@ LANES = [
     ("rows in a tile", {"tile": [4, 5]}),
     ("columns in a tile", {"tile": [1, 15]}),
     ("wrong length", {"tile": [1]}),
+    ("shift is out of range", {"x_shift": 2**40}),
+    ("shift is out of range", {"x_shift": -(2**30)}),
     ("images overlap", {"grid": [2, 1, 7, 4, 5]}),
     ("sizes are out of range", {"grid": [2, 30, 7, 0, 5]}),
     ("output plane lies outside", {"grid": [1, 30, 100, 30, 5]}),
