@@ -4,21 +4,25 @@ A buffer has the type that the model gives it, so that PyTorch segments work on 
 library knows floats only: of whole numbers and truth values it sees 32-bit integers, bit by bit, in a float array.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError
-from ..formats.program import Array, TensorSpec
+from ..formats.program import DTYPES, Array, TensorSpec
 
 _INT32 = np.iinfo(np.int32)
+_TYPES = {name: np.dtype(name) for name in DTYPES}  # comparing types is quick, reading their names is not
 
 
-def allocate(externals: Sequence[TensorSpec]) -> list[Array]:
-    """A buffer for each external; whole numbers begin as zeros, since all that a buffer holds must fit 32 bits."""
+def allocate(externals: Sequence[TensorSpec], given: Mapping[int, Array]) -> list[Array]:
+    """A buffer for each external, the given ones among them; whole numbers begin as zeros: all must fit 32 bits."""
     try:
-        return [np.empty(e.shape, e.dtype) if e.dtype == "float32" else np.zeros(e.shape, e.dtype) for e in externals]
+        return [
+            given[i] if i in given else (np.empty if e.dtype == "float32" else np.zeros)(e.shape, _TYPES[e.dtype])
+            for i, e in enumerate(externals)
+        ]
     except (MemoryError, ValueError) as error:
         raise EngineError(f"no memory for the inputs and outputs: {error}") from error
 
@@ -43,13 +47,16 @@ def checked(spec: TensorSpec, value: Any, any_length: bool = False) -> Array:
         rest = (f"1 to {spec.shape[1]}", *spec.shape[2:]) if any_length else spec.shape[1:]
         wanted = ", ".join(map(str, ("any batch", *rest) if spec.shape else ()))
         raise EngineError(f"input {spec.name} has shape {array.shape}, the engine takes ({wanted})")
+    flags = array.flags
+    if array.dtype == _TYPES[spec.dtype] and flags.c_contiguous and flags.writeable:
+        return array
     array = np.asarray(_converted(spec, array), order="C")
     return array if array.flags.writeable else array.copy()
 
 
 def _converted(spec: TensorSpec, array: Array) -> Array:
     """The array in the input's type, where both are whole numbers and no value changes."""
-    if array.dtype == spec.dtype:
+    if array.dtype == _TYPES[spec.dtype]:
         return array
     if spec.dtype == "float32" or array.dtype.kind not in "iub":
         raise _wrong_type(spec, array.dtype)

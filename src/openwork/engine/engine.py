@@ -72,24 +72,30 @@ class Engine:
         self._spec = artifact.program
         self._native = build(self._spec, checked_threads(threads), isa)
         self._lock = ForkSafeLock()
-        self._all_floats = all(e.dtype == "float32" for e in artifact.program.externals)
+        externals = self._spec.externals
+        self._all_floats = all(e.dtype == "float32" for e in externals)
+        self._inputs, self._outputs = (
+            tuple(externals[i] for i in places) for places in (self._spec.inputs, self._spec.outputs)
+        )
         self._torch: Any = None
         if torch_calls(self._spec):
             from .torch_calls import TorchRunner
 
             self._torch = TorchRunner(self._spec)
+        # what PyTorch made may be a view of an input or a constant, and a model may return its input
+        self._shared = self._torch is not None or not set(self._spec.inputs).isdisjoint(self._spec.outputs)
 
     # ---- facts ----
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Name, shape and type of each input; the first axis is the batch that one native run takes."""
-        return tuple(self._spec.externals[i] for i in self._spec.inputs)
+        return self._inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Name, shape and type of each output."""
-        return tuple(self._spec.externals[i] for i in self._spec.outputs)
+        return self._outputs
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -167,15 +173,11 @@ class Engine:
         return [np.concatenate(outs)[:batch] for outs in zip(*parts, strict=True)]
 
     def _run(self, arrays: list[Array]) -> list[Array]:
-        buffers = allocate(self._spec.externals)
-        for index, array in zip(self._spec.inputs, arrays, strict=True):
-            buffers[index] = array
+        buffers = allocate(self._spec.externals, dict(zip(self._spec.inputs, arrays, strict=True)))
         # values of one run stay in the arena, and in the PyTorch runner, from segment to segment
         with self._lock:
             self._run_segments(buffers)
-        # what PyTorch made may be a view of an input or a constant, and a model may return its input
-        shared = self._torch is not None or not set(self._spec.inputs).isdisjoint(self._spec.outputs)
-        return [buffers[i].copy() if shared else buffers[i] for i in self._spec.outputs]
+        return [buffers[i].copy() if self._shared else buffers[i] for i in self._spec.outputs]
 
     def _run_segments(self, buffers: list[Array]) -> None:
         try:
