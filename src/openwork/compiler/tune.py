@@ -30,6 +30,8 @@ CLOSE = 1.25
 TIMED_STEPS = 8
 """Time steps of a sequence that a candidate is timed on alone."""
 
+DIRECT = "no zeros worth skipping: dense, read with its stride where the input lies"
+
 _MILLISECONDS = {"fast": 2.0, "thorough": 6.0}
 """How long a candidate is timed alone."""
 
@@ -236,7 +238,8 @@ class _Tuner:
             for times, where, many in lists
             for c, t in sorted(times.items(), key=lambda item: item[1])[:8]
         )
-        return Layer(choice, _taps_of(step), rows, _why(choice, search.alone), done)
+        why = DIRECT if self.drafts[at].op == "dense" else _why(choice, search.alone)
+        return Layer(choice, _taps_of(step), rows, why, done)
 
 
 def _ahead(times: dict[Choice, float]) -> list[Choice]:

@@ -1,30 +1,34 @@
-"""Convolutions with a stride and without zeros: the dense kernel reads every second pixel where it lies.
+"""Convolutions with a stride and with few zeros: the dense kernel reads every second pixel where it lies.
 
 Taps, whose lanes run over positions, need what they read split into phases first.
 """
 
 from typing import Any
 
-import numpy as np
-
 from ...formats.program import runs
 from ..graph import Node
 from ..layout import Grid
 from ..lowering import Lowering, Weights, epilogue_fields, slab_fields
+from ..pack import union_taps
 
 PANEL = 16
 """Outputs in the dense kernel's smallest panel."""
 
+LEAST_DENSITY = 0.7
+"""Share of the taps of blocks of `ROWS` outputs from which skipping the others does not pay for the phases."""
+
+ROWS = 4
+
 
 def suits(low: Lowering, node: Node) -> bool:
-    """Whether a convolution has a stride that the dense kernel takes, outputs for whole panels, and no zeros."""
+    """Whether a convolution has a stride that the dense kernel takes, outputs for whole panels, and too few zeros."""
     weight = low.graph.constant(node, "weight")
     each = len(weight) // node["groups"]
     return bool(
         node["stride"] != (1, 1)
         and node["stride"][1] <= 2
         and (each % PANEL == 0 if node["groups"] > 1 else each >= PANEL)
-        and np.count_nonzero(weight) == weight.size
+        and union_taps(weight.reshape(len(weight), -1), ROWS) * ROWS >= LEAST_DENSITY * weight.size
     )
 
 
