@@ -116,7 +116,7 @@ class Server {
     for (const Json& size : call.json.at("externals").list("externals")) externals.push_back(size.integer("externals"));
     std::vector<int> inputs;
     for (const Json& place : call.json.at("inputs").list("inputs")) inputs.push_back(static_cast<int>(place.integer("inputs")));
-    programs_[++last_] = std::make_unique<Program>(call.integer("arena"), externals, call.small("threads"), call.string("isa"), inputs);
+    programs_[++last_] = std::make_unique<Program>(call.integer("arena"), externals, call.small("threads"), call.string("isa"), inputs, call.small("turns"));
     return std::to_string(last_);
   }
 

@@ -14,7 +14,7 @@ from openwork import models
 from openwork.engine import bench as bench_module
 from openwork.engine.bench import bench
 from openwork.engine.peers.base import Peer
-from openwork.engine.timing import measure, ratio_interval, rest
+from openwork.engine.timing import PAUSE_SECONDS, measure, ratio_interval, rest
 from openwork.errors import EngineError, UsageError
 
 
@@ -72,17 +72,26 @@ def test_measure_finds_the_slower_side_and_times_all_sides_in_every_round(few_ca
 
 def test_a_turn_begins_when_no_thread_works_any_more(monkeypatch):
     """As OpenMP's threads do, one goes on spinning after its side's turn."""
-    until = time.perf_counter() + 0.15
+    until, longest = 0.0, 0.0
 
     def spin():
-        while time.perf_counter() < until:
+        nonlocal longest
+        last, longest = time.perf_counter(), 0.0
+        while last < until:
             sum(range(1000))
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
 
-    thread = threading.Thread(target=spin)
-    thread.start()
-    rest()
-    assert time.perf_counter() >= until
-    thread.join()
+    for _ in range(20):
+        until = time.perf_counter() + 0.15
+        thread = threading.Thread(target=spin)
+        thread.start()
+        rest()
+        rested = time.perf_counter()
+        thread.join()
+        if longest < PAUSE_SECONDS / 2:  # else others on this machine kept the thread from its core: it did not work
+            break
+    assert rested >= until
     monkeypatch.setattr("openwork.engine.timing.REST_LIMIT_SECONDS", 0.05)
     until = time.perf_counter() + 1
     thread = threading.Thread(target=spin)

@@ -67,9 +67,15 @@ class Program:
     """Set by `module` in a class of its own."""
 
     def __init__(
-        self, arena: int, externals: list[int], threads: int, isa: str = "auto", inputs: Sequence[int] = ()
+        self,
+        arena: int,
+        externals: list[int],
+        threads: int,
+        isa: str = "auto",
+        inputs: Sequence[int] = (),
+        turns: int = 1,
     ) -> None:
-        sizes = {"arena": arena, "externals": list(externals), "inputs": list(inputs)}
+        sizes = {"arena": arena, "externals": list(externals), "inputs": list(inputs), "turns": turns}
         self.id, self.threads = int(self.connection.text("program", **sizes, threads=threads, isa=isa)), threads
         self._sizes = list(externals)
         self._length = 0
