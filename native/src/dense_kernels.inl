@@ -91,7 +91,7 @@ void dense_f32(const Dense& d, int64_t x_tile, int64_t y_tile) {
       if (o >= outputs) break;
       vec sum = rows[o];
       if (d.residual) {
-        const float* residual = d.arena + d.residual[v * kLanes + o] + y_tile;
+        const float* residual = d.arena_out + d.residual[v * kLanes + o] + y_tile;
         vec more = {};
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) more = load_some<COLUMNS>(residual + r * d.y_pitch, more, r * COLUMNS);

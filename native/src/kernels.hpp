@@ -61,7 +61,7 @@ struct Dense {
   const float* value;        // [columns][width]
   const float* bias;         // [width]
   const int32_t* out;        // [outputs], floats from the arena's begin to the output's pixel 0
-  const int32_t* residual;   // as out, or null
+  const int32_t* residual;   // as out, from arena_out, too; or null
   int outputs;               // at most width: the last panel may be filled up with outputs that nobody wants
   int64_t x_pitch, y_pitch;  // floats from a tile's row to its next
   float lo, hi;

@@ -39,7 +39,7 @@ void dense(const Dense& d, int64_t x_tile, int64_t y_tile) {
         double sum = d.bias[o];
         for (int64_t k = 0; k < d.columns; k++) sum += static_cast<double>(d.value[k * WIDTH + o]) * d.arena[d.offset[k] + x_tile + r * d.x_pitch + c * STEP];
         const int64_t pixel = y_tile + r * d.y_pitch + c;
-        if (d.residual) sum += d.arena[d.residual[o] + pixel];
+        if (d.residual) sum += d.arena_out[d.residual[o] + pixel];
         d.arena_out[d.out[o] + pixel] = clamp(sum, d.lo, d.hi);
       }
 }

@@ -1,5 +1,7 @@
 """Layers without zeros read with a stride where their input lies, without phases: whole images, and slabs of them."""
 
+import itertools
+
 import pytest
 import torch
 from small_models import assert_agrees, compiled, lively
@@ -84,9 +86,30 @@ def test_a_residual_and_an_activation_come_along():
 
     torch.manual_seed(0)
     model = lively(Residual())
-    for threads in (1, 2):
-        engine = compiled(model, (1, 3, 40, 31), threads=threads)
-        assert_agrees(engine, model, (1, 3, 40, 31))
+    # of 28 rows the second slabs' inputs begin where they do in the first ones, of 14 and 27 they do not
+    for threads, size in itertools.product((1, 2, 3), ((40, 31), (28, 28), (14, 14), (27, 30))):
+        engine = compiled(model, (1, 3, *size), threads=threads)
+        assert_agrees(engine, model, (1, 3, *size))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_residual_lies_where_the_output_does_not_where_a_slabs_input_is_read(threads):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before = nn.Conv2d(3, 16, 3, padding=1)
+            self.first, self.second = nn.Conv2d(16, 16, 3, 2, 1), nn.Conv2d(16, 16, 1, 2)
+
+        def forward(self, x):
+            x = self.before(x).relu()
+            return self.second(x) + self.first(x).relu()
+
+    torch.manual_seed(0)
+    model = lively(Block())
+    engine = compiled(model, (1, 3, 14, 14), threads=threads)
+    found = [s for s in steps(engine, "dense") if s.fields["step"] == 2 and s.fields["residual"]]
+    assert len(found) == 1 and bool(found[0].fields["x_shift"]) == (threads == 2)
+    assert_agrees(engine, model, (1, 3, 14, 14))
 
 
 def test_tuned_layers_agree_and_come_back_from_a_file(tmp_path):
