@@ -9,17 +9,6 @@ using openwork::Depthwise;
 constexpr int kStaged = 3072;  // floats of rows laid out at a time: two blocks of them stay in the first cache
 constexpr int kStrip = 128;    // columns that a strip of outputs covers
 
-// Lanes 1, 3, 5, ... of a, then of b.
-inline vec odds(vec a, vec b) {
-#if OW_LANES == 16
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-#elif OW_LANES == 8
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
-#else
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7);
-#endif
-}
-
 // Keeps the compiler from loading it once more for every use.
 inline vec in_register(vec v) {
 #if OW_LANES == 16 && defined(__AVX512F__)

@@ -73,6 +73,17 @@ inline vec evens(vec a, vec b) {
 #endif
 }
 
+// Lanes 1, 3, 5, ... of a, then of b.
+inline vec odds(vec a, vec b) {
+#if OW_LANES == 16
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif OW_LANES == 8
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#else
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#endif
+}
+
 // Keeps lane i where bit i is set, zero elsewhere (also where the lane is NaN or infinite).
 inline vec keep(vec v, uint32_t bits) {
 #if OW_LANES == 16 && defined(__AVX512F__)

@@ -49,6 +49,7 @@ def test_outputs_are_those_of_the_batch(turns_win, threads):
     model, x = convolutions(), torch.randn(5, 3, 12, 12)
     engine = openwork.compile(model, x, threads=threads)
     assert engine.artifact.program.turns == 5 and [s.shape for s in engine.inputs] == [(5, 3, 12, 12)]
+    assert engine.provenance["max_relative_error"] == compiling.check(engine, model, (x,))
     for n in (5, 1, 7, 0):  # a compiled batch, pieces of one, several
         other = torch.randn(n, 3, 12, 12)
         torch.testing.assert_close(engine(other), model(other).detach(), rtol=1e-4, atol=1e-5)

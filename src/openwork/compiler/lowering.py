@@ -265,6 +265,17 @@ class Lowering:
 
         self.draft("copy", [source], [target], fields).slabs = at[0] == 0
 
+    def slope(self, node: Node) -> dict[str, Array]:
+        """The array that an activation fused into a node needs, beside `epilogue_fields`; mostly none."""
+        return {"slope": self.graph.constant(node, "slope")} if "slope" in node.constants else {}
+
+    def windows(self, source: PlaneView, target: PlaneView, stride: int, before: int, span: int) -> None:
+        """Let slabs of a source hold all rows that windows of `span` rows for the same slabs of a target reach."""
+        if source.grid.slab_rows and target.grid.slab_rows:
+            above, below = self.slabs.reach(source.grid.slab_rows, target.grid.slab_rows, stride, before, span)
+            source.grid.need(source.h, source.w, (above, 0), (below, 0))
+            self.halo(source)
+
     def halo(self, view: PlaneView) -> None:
         """Let every slab of a value hold the rows of its neighbours that the readers on its grid reach."""
         missing = [c for c in view.channels if ("halo", c) not in self.cache]
@@ -381,12 +392,11 @@ class Lowering:
                 **epilogue_fields(node),
             }
 
-        slope = {"slope": self.graph.constant(node, "slope")} if "slope" in node.constants else {}
         if any(dy for _, (dy, _) in shifts):
             for source in sources:
                 self.halo(source)
         to: list[View] = [target, PlaneView(grid, target.h, target.w, spill)]
-        made = self.draft("taps", touched, to, fields, **slope)
+        made = self.draft("taps", touched, to, fields, **self.slope(node))
         made.weights, made.slabs = weights, True
         if any(shift != (0, 0) for _, shift in shifts) or any((s.h, s.w) != (target.h, target.w) for s in sources):
             made.padded = sources

@@ -47,9 +47,6 @@ def checked(spec: TensorSpec, value: Any, any_length: bool = False) -> Array:
         rest = (f"1 to {spec.shape[1]}", *spec.shape[2:]) if any_length else spec.shape[1:]
         wanted = ", ".join(map(str, ("any batch", *rest) if spec.shape else ()))
         raise EngineError(f"input {spec.name} has shape {array.shape}, the engine takes ({wanted})")
-    flags = array.flags
-    if array.dtype == _TYPES[spec.dtype] and flags.c_contiguous and flags.writeable:
-        return array
     array = np.asarray(_converted(spec, array), order="C")
     return array if array.flags.writeable else array.copy()
 

@@ -29,7 +29,7 @@ def spreads(shape: Shape, over: Shape) -> bool:
 def binary(low: Lowering, node: Node, function: str) -> None:
     """node = function(first input, second input), then its activation or clamp."""
     first, second = node.inputs
-    slope = {"slope": low.graph.constant(node, "slope")} if "slope" in node.constants else {}
+    slope = low.slope(node)
     if on_rows(node) and low.shapes[first] == low.shapes[second] and not slope:
         a, b = low.rows(first), low.rows(second)
         return _step(low, node, function, a, b, rows_like(node, a))

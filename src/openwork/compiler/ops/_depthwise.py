@@ -54,8 +54,7 @@ def lower(low: Lowering, node: Node) -> None:
             **epilogue_fields(node),
         }
 
-    slope = {"slope": low.graph.constant(node, "slope")} if "slope" in node.constants else {}
-    draft = low.draft("depthwise", [source], [target], fields, weight=weight.reshape(-1), bias=bias, **slope)
+    draft = low.draft("depthwise", [source], [target], fields, weight=weight.reshape(-1), bias=bias, **low.slope(node))
     draft.slabs = True
     draft.fixed = Weights(weight.reshape(out, -1), bias, node["groups"], n * h * w)
     low.values[node.name] = target

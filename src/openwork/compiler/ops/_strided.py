@@ -46,10 +46,7 @@ def lower(low: Lowering, node: Node) -> None:
         for o, s, span, b, size in zip((h, w), stride, spans, before, (source.h, source.w), strict=True)
     ]
     source.grid.need(source.h, source.w, before, (after[0], after[1]))
-    if source.grid.slab_rows and target.grid.slab_rows:
-        reach = low.slabs.reach(source.grid.slab_rows, target.grid.slab_rows, stride[0], before[0], spans[0])
-        source.grid.need(source.h, source.w, (reach[0], 0), (reach[1], 0))
-        low.halo(source)
+    low.windows(source, target, stride[0], before[0], spans[0])
     rows, columns = (
         [i * d - b for i in range(k)] for k, d, b in zip(weight.shape[2:], node["dilation"], before, strict=True)
     )
@@ -72,8 +69,7 @@ def lower(low: Lowering, node: Node) -> None:
             **epilogue_fields(node),
         }
 
-    slope = {"slope": low.graph.constant(node, "slope")} if "slope" in node.constants else {}
-    draft = low.draft("dense", [source, *([residual] if residual else [])], [target], fields, **slope)
+    draft = low.draft("dense", [source, *([residual] if residual else [])], [target], fields, **low.slope(node))
     draft.weights = Weights(weight.reshape(out, -1), bias, node["groups"], n * h * w)
     draft.slabs = draft.alike = True
     if before != (0, 0) or any(after):

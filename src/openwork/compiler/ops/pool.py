@@ -88,12 +88,9 @@ def lower(low: Lowering, node: Node) -> None:
     source = low.view(node.inputs[0])
     n, c, h, w = low.shapes[node.inputs[0]]
     target = low.new_planes(Grid(n), c, *node.shape[2:])
-    if isinstance(source, PlaneView) and source.grid.slab_rows and target.grid.slab_rows:
+    if isinstance(source, PlaneView):
         stride, before, kernel, dilation = (node[k][0] for k in ("stride", "padding", "kernel", "dilation"))
-        span = (kernel - 1) * dilation + 1
-        above, below = low.slabs.reach(source.grid.slab_rows, target.grid.slab_rows, stride, before, span)
-        source.grid.need(h, w, (above, 0), (below, 0))
-        low.halo(source)
+        low.windows(source, target, stride, before, (kernel - 1) * dilation + 1)
     attrs = {k: list(node[k]) for k in ("kernel", "stride", "padding", "dilation")}
     is_max = node.op == "max_pool"
     none = np.zeros(0, np.float32)
