@@ -63,7 +63,7 @@ class Plugin(Config):
     @classmethod
     def kind(cls) -> str:
         """The plug-in's name: `Block` in block.py is 'block'."""
-        return cls.__module__.rpartition(".")[2]
+        return cls.__module__.rpartition(".")[2].rstrip("_")
 
     @classmethod
     def parse(cls, value: Any) -> Self:

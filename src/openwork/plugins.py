@@ -1,7 +1,8 @@
 """Look-up of plug-ins by file name: the folder is the list, so adding a plug-in is adding a file.
 
 A plug-in is a module directly inside a room (`openwork.constraints.block`). Files whose name starts with an underscore
-and the room's `base` are not plug-ins. A plug-in's name is its file's name; what the module offers is either
+and the room's `base` are not plug-ins. A plug-in's name is its file's name, but for the underscore after a word that
+Python keeps for itself (`and_.py` is 'and'); what the module offers is either
 
 - the one class defined in it that derives from the room's base class (constraints, solvers, peers), or
 - the function of the room's agreed name (`build` for models, `load` for data sets, `command` for the command line).
@@ -11,6 +12,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import keyword
 import pkgutil
 from functools import cache
 from types import ModuleType
@@ -27,7 +29,7 @@ def names(room: str) -> tuple[str, ...]:
     # Found, not imported: a list of names must not cost the import of torch, or need it.
     package = importlib.util.find_spec(f"openwork.{room}")
     assert package is not None, f"there is no room {room!r}"
-    found = (m.name for m in pkgutil.iter_modules(package.submodule_search_locations))
+    found = (m.name.rstrip("_") for m in pkgutil.iter_modules(package.submodule_search_locations))
     return tuple(sorted(n for n in found if not n.startswith("_") and n != "base"))
 
 
@@ -35,7 +37,7 @@ def module(room: str, name: str) -> ModuleType:
     """The module of plug-in `name`; an unknown name lists the known ones and the nearest match."""
     if name not in names(room):
         raise UsageError(unknown(room.rsplit(".")[-1].removesuffix("s"), name, names(room)))
-    return importlib.import_module(f"openwork.{room}.{name}")
+    return importlib.import_module(f"openwork.{room}.{name}{'_' * keyword.iskeyword(name)}")
 
 
 def unknown(what: str, name: str, known: tuple[str, ...] | list[str]) -> str:

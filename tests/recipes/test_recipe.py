@@ -97,11 +97,11 @@ MISTAKES = {
     ),
     "kind": (
         "rules: [{targets: all, constraint: {kind: blok, shape: [4, 1], sparsity: 0.5}}]",
-        r"rules\[0\]\.constraint: unknown constraint 'blok'; did you mean block\? known: block, channel",
+        r"rules\[0\]\.constraint: unknown constraint 'blok'; did you mean block\? known: and, block, channel",
     ),
     "no kind": (
         "rules: [{targets: all, constraint: {sparsity: 0.5}}]",
-        r"rules\[0\]\.constraint: .*should be a mapping with a 'kind' \(one of block",
+        r"rules\[0\]\.constraint: .*should be a mapping with a 'kind' \(one of and, block",
     ),
     "unknown field of a plug-in": (
         "rules: [{targets: all, constraint: {kind: block, shap: [4, 1], sparsity: 0.5}}]",

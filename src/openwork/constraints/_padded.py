@@ -1,6 +1,7 @@
 """A constraint on a weight that its granule does not divide: pad with zeros, constrain, crop."""
 
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -30,6 +31,27 @@ class Padded(Constraint):
     def relaxed(self, share: float) -> Self | None:
         inner = self.inner.relaxed(share)
         return self.model_copy(update={"inner": inner}) if inner else None
+
+    def fitted(self, weights: Sequence[Tensor]) -> tuple[Constraint, ...]:
+        found = self.inner.fitted([self._pad(w) for w in weights])
+        return tuple(self if inner == self.inner else self.model_copy(update={"inner": inner}) for inner in found)
+
+    def parts(self) -> tuple[Constraint, ...]:
+        return tuple(self.model_copy(update={"inner": inner}) for inner in self.inner.parts())
+
+    def hold(self, w: Tensor, member: Tensor) -> Tensor:
+        return self._crop(self.inner.hold(self._pad(w), self._pad(member)), w.shape)
+
+    @property
+    def tied(self) -> bool:
+        return self.inner.tied
+
+    @property
+    def storage(self) -> str:
+        return self.inner.storage
+
+    def layout(self) -> dict[str, Any]:
+        return self.inner.layout()
 
     def __str__(self) -> str:
         return f"{self.inner}, padded"

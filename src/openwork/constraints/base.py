@@ -6,6 +6,7 @@ search.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -26,6 +27,42 @@ class Constraint(Plugin):
     (heuristic)."""
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ()
     """Arguments that contract tests, documentation and benchmarks build instances from."""
+    TIED: ClassVar[bool] = False
+    """Whether members are more than zeros in their places (weights that share a value, a sign, ...), so that `hold` is
+    needed to keep a weight in the set while it is trained; where False, a mask does."""
+    FORMAT: ClassVar[str] = "csr"
+    """The storage format (a name in `openwork.formats.packed`) that suits members best."""
+
+    @property
+    def tied(self) -> bool:
+        """`TIED`, or whether a part is."""
+        return self.TIED
+
+    @property
+    def storage(self) -> str:
+        """`FORMAT`, or that of a part."""
+        return self.FORMAT
+
+    def layout(self) -> dict[str, Any]:
+        """Settings that the storage format needs to pack a member."""
+        return {}
+
+    def fitted(self, weights: Sequence[Tensor]) -> "tuple[Constraint, ...]":
+        """For each of `weights`, all that one rule of a recipe hits, this set with everything settled that depends on
+        them: a library of patterns counted over the whole network, an order of channels searched for.
+
+        What needs no such thing returns itself.
+        """
+        return (self,) * len(weights)
+
+    def parts(self) -> "tuple[Constraint, ...]":
+        """The sets whose intersection this is; a solver gives each an auxiliary variable of its own."""
+        return (self,)
+
+    def hold(self, w: Tensor, member: Tensor) -> Tensor:
+        """`w`, moved as little as possible to a weight with the structure of `member`: the same zeros, and of sets
+        that are `TIED` the same groups, signs and ties. What retraining applies after every step of the optimizer."""
+        return w.detach().masked_fill(member == 0, 0.0)
 
     @abstractmethod
     def project(self, w: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Rules against a model: which weight obeys which constraint, and what is left dense and why."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -46,6 +47,8 @@ class Match:
     """None: the layer stays dense."""
     note: str = ""
     """Why a layer that a rule asked for stays dense."""
+    rule: int | None = None
+    """Place of the rule among the recipe's; None: no rule hits the layer."""
 
 
 def weights(model: nn.Module) -> dict[str, Prunable]:
@@ -82,6 +85,23 @@ def match(recipe: Recipe, model: nn.Module) -> list[Match]:
     _no_rule_is_shadowed(recipe, owners)
     _no_weight_twice(found, owners)
     return [_fit(name, item.weight, recipe.rules, owners.get(name)) for name, item in found.items()]
+
+
+def fitted(matches: Sequence[Match]) -> list[Match]:
+    """The same matches, with constraints that have settled what depends on the weights as they are now.
+
+    Layers of one rule settle together: kernel patterns, for example, are counted over all of them.
+    """
+    together: dict[tuple[int | None, Constraint], list[int]] = defaultdict(list)
+    for at, m in enumerate(matches):
+        if m.constraint is not None:
+            together[m.rule, m.constraint].append(at)
+    found = list(matches)
+    for (_, constraint), places in together.items():
+        settled = constraint.fitted([matches[at].weight for at in places])
+        for at, one in zip(places, settled, strict=True):
+            found[at] = replace(matches[at], constraint=one)
+    return found
 
 
 def _targets(rule: Rule, index: int, found: dict[str, Prunable]) -> list[str]:
@@ -135,12 +155,12 @@ def _fit(name: str, weight: Tensor, rules: Sequence[Rule], owner: int | None) ->
         rule.constraint.check(weight.shape)
     except ShapeError as error:
         if rule.on_misfit == "skip":
-            return Match(name, weight, None, note=str(error))
+            return Match(name, weight, None, note=str(error), rule=owner)
         padded = Padded(inner=rule.constraint)
         if rule.on_misfit == "error" or rule.constraint.granule() == (1, 1):
             raise ShapeError(f"rules[{owner}], layer {name!r}: {error}") from None
-        return Match(name, weight, padded)
-    return Match(name, weight, rule.constraint)
+        return Match(name, weight, padded, rule=owner)
+    return Match(name, weight, rule.constraint, rule=owner)
 
 
 def _usable(name: str, weight: Tensor) -> None:

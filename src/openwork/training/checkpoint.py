@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from ..errors import ModelError, RunError
 from ..files import write_bytes
 
-_VERSION = 1
+_VERSION = 2
+
+_OF_SHAPER = ("solver", "masks", "members")
+"""What of a shaper's state is tensors by name."""
 
 
 @dataclass
@@ -53,8 +56,8 @@ class Checkpoint:
             "shaper": None,
         }
         if self.shaper is not None:
-            groups |= {"solver": self.shaper["solver"], "masks": self.shaper["masks"]}
-            progress["shaper"] = {key: value for key, value in self.shaper.items() if key not in ("solver", "masks")}
+            groups |= {name: self.shaper[name] for name in _OF_SHAPER}
+            progress["shaper"] = {key: value for key, value in self.shaper.items() if key not in _OF_SHAPER}
         tensors = {f"{group}/{name}": tensor for group, members in groups.items() for name, tensor in members.items()}
         save_tensors(path, tensors, {"progress": json.dumps(progress)})
 
@@ -72,9 +75,9 @@ class Checkpoint:
         for key, tensor in tensors.items():
             group, _, name = key.partition("/")
             groups.setdefault(group, {})[name] = tensor
-        solver, masks = groups.pop("solver", {}), groups.pop("masks", {})
+        of_shaper = {name: groups.pop(name, {}) for name in _OF_SHAPER}
         if progress["shaper"] is not None:
-            progress["shaper"] |= {"solver": solver, "masks": masks}
+            progress["shaper"] |= of_shaper
         return cls(**{**progress, **groups})
 
 

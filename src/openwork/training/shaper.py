@@ -1,6 +1,7 @@
 """`Shaper` adds a recipe to any training loop; `strip` takes away what it left on the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
+from ..constraints._padded import Padded
+from ..constraints.base import Constraint
 from ..errors import RunError, TrainingError, UsageError
-from ..recipes.match import Match, match
+from ..recipes.match import Match, fitted, match
 from ..recipes.recipe import Recipe
 from ..solvers.base import State
 
@@ -59,18 +62,26 @@ class Shaper:
         if update_every is not None and update_every < 1:
             raise UsageError(f"update_every={update_every} must be at least 1, or None for updates by hand")
         self.model, self.recipe, self.optimizer = model, recipe, optimizer
-        self.matches: list[Match] = match(recipe, model)
+        self._asked = match(recipe, model)
+        self.matches: list[Match] = fitted(self._asked)
         """What the recipe asks of each weight that rules can hit, dense ones included."""
         self.phase = "shape"
         """'shape' until `harden()`, 'retrain' after it."""
         self._update_every, self._steps = update_every, 0
-        pairs = [(m.weight, m.constraint) for m in self.matches if m.constraint is not None]
-        self._weights: list[Tensor] = [w for w, _ in pairs]
-        self._constraints = [c for _, c in pairs]
         self._masks: list[Tensor] | None = None
+        self._members: list[Tensor | None] = []
         self._hook: Callable[[], None] | None = None
-        self._state = recipe.solver.init(self._weights, self._constraints)
-        self._adopt(recipe.solver.masks(self._state))
+        self._state = recipe.solver.init(*self._pairs())
+        self._adopt_of_parts(recipe.solver.masks(self._state))
+
+    @property
+    def _constrained(self) -> list[tuple[Tensor, Constraint]]:
+        return [(m.weight, m.constraint) for m in self.matches if m.constraint is not None]
+
+    def _pairs(self) -> tuple[list[Tensor], list[Constraint]]:
+        """What the solver sees: a weight under several constraints comes once with each."""
+        pairs = [(w, part) for w, whole in self._constrained for part in whole.parts()]
+        return [w for w, _ in pairs], [part for _, part in pairs]
 
     def __enter__(self) -> Self:
         if getattr(self.model, _ATTACHED, self) is not self:
@@ -99,7 +110,7 @@ class Shaper:
         """What to add to the loss of this step: a scalar tensor, zero after `harden()`."""
         if self.phase != "shape":
             return torch.zeros((), device=self.matches[0].weight.device)
-        return self.recipe.solver.penalty(self._weights, self._state)
+        return self.recipe.solver.penalty(self._pairs()[0], self._state)
 
     def step(self) -> None:
         """Call after each `optimizer.step()`: holds zeros and lets the solver update when its time has come."""
@@ -113,23 +124,27 @@ class Shaper:
         """Let the solver update its state now; `step()` does so every `update_every` steps."""
         if self.phase != "shape":
             raise UsageError("update() after harden(): the solver has done its work, only step() is needed now")
-        self._state = self.recipe.solver.update(self._weights, self._constraints, self._state)
-        self._adopt(self.recipe.solver.masks(self._state))
+        self._state = self.recipe.solver.update(*self._pairs(), self._state)
+        self._adopt_of_parts(self.recipe.solver.masks(self._state))
 
     @torch.no_grad()
     def harden(self) -> None:
-        """Project the weights, so that every constraint holds exactly, and fix their zeros from now on."""
-        masks = []
+        """Project the weights, so that every constraint holds exactly, and keep them in from now on: zeros stay zeros,
+        what is tied stays tied."""
+        projected, masks = [], []
         for m in self.matches:
             if m.constraint is None:
                 continue
             if not bool(m.weight.isfinite().all()):
                 raise TrainingError(f"layer {m.name!r} holds NaN or infinite weights; lower the learning rate or rho")
+            projected.append(m.constraint.project(m.weight))
             masks.append(m.constraint.mask(m.weight))
-            m.weight.copy_(m.constraint.project(m.weight))
+        for (weight, _), member in zip(self._constrained, projected, strict=True):
+            weight.copy_(member)
         self.phase = "retrain"
         self._state = State()  # The solver's work is done: neither memory nor checkpoints need to hold it any longer.
-        self._adopt(tuple(masks))
+        self._members = [z if c.tied else None for (_, c), z in zip(self._constrained, projected, strict=True)]
+        self._adopt(masks)
 
     def metrics(self) -> dict[str, float]:
         """Figures of the solver (residuals, penalty weight), and the share of zero weights over all layers."""
@@ -143,56 +158,92 @@ class Shaper:
         return 1 - nonzero / sum(w.numel() for w in weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Phase, step count, solver state and masks: numbers, strings and tensors only."""
+        """Phase, step count, solver state, masks and settled constraints: numbers, strings and tensors only."""
         tensors = {f"{name}.{i}": t for name, group in self._state.tensors.items() for i, t in enumerate(group)}
-        masks = {f"mask.{i}": m.bool() for i, m in enumerate(self._masks or ())}
         return {
             "phase": self.phase,
             "steps": self._steps,
-            "layers": [m.name for m in self.matches if m.constraint is not None],
+            "layers": self._layers(),
+            "settled": {
+                m.name: _inner(m.constraint).model_dump(mode="json")
+                for m, asked in zip(self.matches, self._asked, strict=True)
+                if m.constraint is not None and m.constraint != asked.constraint
+            },
             "numbers": dict(self._state.numbers),
             "solver": tensors,
-            "masks": masks,
+            "masks": {f"mask.{i}": m.bool() for i, m in enumerate(self._masks or ())},
+            "members": {f"member.{i}": z for i, z in enumerate(self._members) if z is not None},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state that `state_dict` gave; RunError if it belongs to other layers."""
-        layers = [m.name for m in self.matches if m.constraint is not None]
-        if state["layers"] != layers:
-            raise RunError(f"the saved state is of layers {state['layers']}, this recipe and model have {layers}")
+        if state["layers"] != self._layers():
+            raise RunError(
+                f"the saved state is of layers {state['layers']}, this recipe and model have {self._layers()}"
+            )
+        self.matches = [_settled(m, state["settled"]) for m in self._asked]
+        weights = self._pairs()[0]
         names = dict.fromkeys(key.rpartition(".")[0] for key in state["solver"])
         tensors = {
-            name: self._like_weights({i: state["solver"][f"{name}.{i}"] for i in range(len(layers))}) for name in names
+            name: _like(weights, [state["solver"][f"{name}.{i}"] for i in range(len(weights))]) for name in names
         }
         self._state = State(tensors=tensors, numbers=dict(state["numbers"]))
         self.phase, self._steps = state["phase"], state["steps"]
-        masks = state["masks"]
+        weights, members = [w for w, _ in self._constrained], state["members"]
+        self._members = [
+            _like([w], [members[f"member.{i}"]])[0] if f"member.{i}" in members else None for i, w in enumerate(weights)
+        ]
         self._masks = None
-        if masks:
-            self._adopt(self._like_weights({i: masks[f"mask.{i}"] for i in range(len(layers))}))
+        if state["masks"]:
+            self._adopt([state["masks"][f"mask.{i}"] for i in range(len(weights))])
 
-    def _like_weights(self, saved: dict[int, Tensor]) -> tuple[Tensor, ...]:
-        # In the weights' memory layout, so that sums run in the order in which they ran before the interruption.
-        return tuple(
-            torch.empty_like(w, dtype=saved[i].dtype, requires_grad=False).copy_(saved[i])
-            for i, w in enumerate(self._weights)
-        )
+    def _layers(self) -> list[str]:
+        return [m.name for m in self.matches if m.constraint is not None]
 
-    def _adopt(self, masks: tuple[Tensor, ...] | None) -> None:
+    def _adopt_of_parts(self, masks: Sequence[Tensor] | None) -> None:
+        """The solver's masks, one for each part of a constraint: a weight stays where all of them let it."""
         if masks is None:
             return
+        rest = iter(masks)
+        self._adopt([torch.stack([next(rest) for _ in c.parts()]).all(dim=0) for _, c in self._constrained])
+
+    def _adopt(self, masks: Sequence[Tensor]) -> None:
         # Of the weights' type: a product over lists of tensors is one call, a masked fill would be one call per layer.
-        self._masks = [
-            torch.empty_like(w, requires_grad=False).copy_(m) for w, m in zip(self._weights, masks, strict=True)
-        ]
+        self._masks = list(_like([w for w, _ in self._constrained], [m.float() for m in masks], of_weights=True))
         self._hold()
 
     @torch.no_grad()
     def _hold(self) -> None:
-        if self._masks:
-            torch._foreach_mul_(self._weights, self._masks)
-            # -3 * 0 is -0.0; adding 0 makes every zero the plain one, whose bytes compress and compare well.
-            torch._foreach_add_(self._weights, 0.0)
+        if not self._masks:
+            return
+        weights = [w for w, _ in self._constrained]
+        torch._foreach_mul_(weights, self._masks)
+        # -3 * 0 is -0.0; adding 0 makes every zero the plain one, whose bytes compress and compare well.
+        torch._foreach_add_(weights, 0.0)
+        for (weight, constraint), member in zip(self._constrained, self._members, strict=False):
+            if member is not None:
+                weight.copy_(constraint.hold(weight, member))
+
+
+def _like(weights: Sequence[Tensor], saved: Sequence[Tensor], of_weights: bool = False) -> tuple[Tensor, ...]:
+    """Copies of `saved` in the memory layout of `weights`, so that sums run in the order in which they ran before an
+    interruption; of their type, too, if `of_weights`."""
+    return tuple(
+        torch.empty_like(w, dtype=w.dtype if of_weights else s.dtype, requires_grad=False).copy_(s)
+        for w, s in zip(weights, saved, strict=True)
+    )
+
+
+def _inner(constraint: Constraint) -> Constraint:
+    return constraint.inner if isinstance(constraint, Padded) else constraint
+
+
+def _settled(asked: Match, saved: Mapping[str, Any]) -> Match:
+    """The match with the constraint that a saved state has settled."""
+    if asked.constraint is None or asked.name not in saved:
+        return asked
+    found = Constraint.parse(saved[asked.name])
+    return replace(asked, constraint=Padded(inner=found) if isinstance(asked.constraint, Padded) else found)
 
 
 def strip(model: nn.Module) -> nn.Module:

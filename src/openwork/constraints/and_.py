@@ -1,0 +1,96 @@
+"""Several constraints at once: a weight must lie in all of the sets."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import Tensor
+
+from .base import Constraint
+
+PASSES = 10
+"""How often all sets are projected onto, at most."""
+
+Part = Annotated[SerializeAsAny[Constraint], BeforeValidator(Constraint.parse)]
+
+
+class And(Constraint):
+    """The weights that lie in every one of `of`, such as kernel patterns and connectivity.
+
+    project: projects onto one set after the other, in the order given (heuristic: the nearest member of the
+    intersection can be another one). Sets of zeros need one round, since zeros that are there stay. Where a later
+    projection breaks an earlier set, all are gone through again, ten times at most. Solvers do not need this until the
+    end: each part has an auxiliary variable of its own.
+
+    >>> from openwork import Filter, Unstructured
+    >>> both = And(of=(Filter(sparsity=0.5), Unstructured(sparsity=0.75)))
+    >>> both.project(torch.tensor([[1.0, 4.0], [2.0, 3.0]]))
+    tensor([[0., 4.],
+            [0., 0.]])
+
+    Source: Niu et al. 2020, arXiv:2001.00138 (two auxiliary variables); von Neumann 1950 (alternating projections).
+    """
+
+    of: Annotated[tuple[Part, ...], Field(min_length=2)]
+    """The constraints, in the order of projection."""
+
+    EXACT: ClassVar[bool] = False
+    EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"of": ({"kind": "filter", "sparsity": 0.25}, {"kind": "unstructured", "sparsity": 0.5})},
+        {"of": ({"kind": "block", "shape": (4, 1), "sparsity": 0.25}, {"kind": "column", "sparsity": 0.5})},
+    )
+
+    @property
+    def tied(self) -> bool:
+        return any(part.tied for part in self.of)
+
+    @property
+    def storage(self) -> str:
+        return self._stored().storage
+
+    def layout(self) -> dict[str, Any]:
+        return self._stored().layout()
+
+    def parts(self) -> tuple[Constraint, ...]:
+        return tuple(inner for part in self.of for inner in part.parts())
+
+    def fitted(self, weights: Sequence[Tensor]) -> tuple[Constraint, ...]:
+        found = zip(*(part.fitted(weights) for part in self.of), strict=True)
+        return tuple(self.model_copy(update={"of": of}) for of in found)
+
+    def relaxed(self, share: float) -> Constraint | None:
+        found = [inner for part in self.of if (inner := part.relaxed(share)) is not None]
+        return self.model_copy(update={"of": tuple(found)}) if len(found) > 1 else next(iter(found), None)
+
+    def granule(self) -> tuple[int, int]:
+        rows, columns = zip(*(part.granule() for part in self.of), strict=True)
+        return math.lcm(*rows), math.lcm(*columns)
+
+    def check(self, shape: torch.Size | tuple[int, ...]) -> None:
+        for part in self.of:
+            part.check(shape)
+
+    def project(self, w: Tensor) -> Tensor:
+        for _ in range(PASSES):
+            for part in self.of:
+                w = part.project(w)
+            if self.violations(w) == 0:
+                break
+        return w
+
+    def hold(self, w: Tensor, member: Tensor) -> Tensor:
+        for part in self.of:
+            w = part.hold(w, member)
+        return w
+
+    def violations(self, w: Tensor) -> int:
+        return sum(part.violations(w) for part in self.of)
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.of))
+
+    def _stored(self) -> Constraint:
+        """The first part with a format of its own."""
+        return next((part for part in self.of if part.storage != Constraint.FORMAT), self.of[0])
