@@ -18,7 +18,7 @@ ROOMS: dict[str, type] = {"constraints": Constraint, "solvers": Solver}
 @pytest.mark.parametrize(("room", "base"), ROOMS.items(), ids=ROOMS.keys())
 def test_every_file_of_a_room_is_one_plug_in(room: str, base: type) -> None:
     folder = Path(openwork.__file__).parent / room
-    files = {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_") and p.stem != "base"}
+    files = {p.stem.rstrip("_") for p in folder.glob("*.py") if not p.stem.startswith("_") and p.stem != "base"}
     found = plugins.every(room, base)
     assert set(found) == files == set(plugins.names(room))
     for name, cls in found.items():
