@@ -1,5 +1,6 @@
 """A constraint on a weight that its granule does not divide: pad with zeros, constrain, crop."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from .base import Constraint
 
 class Padded(Constraint):
     """`inner`, seen through a border of zeros that completes the matrix `[out, in*kh*kw]` to a multiple of its granule.
+    Where `inner` counts input channels, the border has whole ones.
 
     Groups are counted with the border, so the sparsity of the cropped weight can differ a little from `inner.sparsity`.
     """
@@ -58,10 +60,15 @@ class Padded(Constraint):
 
     def _pad(self, w: Tensor) -> Tensor:
         Constraint.check(self, w.shape)
-        matrix = w.detach().reshape(w.shape[0], -1)
-        missing = [-size % step for size, step in zip(matrix.shape, self.inner.granule(), strict=True)]
-        return functional.pad(matrix, (0, missing[1], 0, missing[0]))
+        w, channels, (rows, columns) = w.detach(), self.inner.channels(), self.inner.granule()
+        if channels == 1:
+            w = w.reshape(w.shape[0], -1)
+        else:
+            columns = math.lcm(channels, columns // math.gcd(columns, w.shape[2:].numel()))
+        border = (0, -w.shape[1] % columns, 0, -w.shape[0] % rows)
+        return functional.pad(w, (0, 0) * (w.ndim - 2) + border)
 
     @staticmethod
-    def _crop(matrix: Tensor, shape: torch.Size) -> Tensor:
-        return matrix[: shape[0], : shape[1:].numel()].reshape(shape).clone()
+    def _crop(padded: Tensor, shape: torch.Size) -> Tensor:
+        width = shape[1] if padded.ndim == len(shape) else shape[1:].numel()
+        return padded[: shape[0], :width].reshape(shape).clone()

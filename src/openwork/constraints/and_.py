@@ -68,6 +68,9 @@ class And(Constraint):
         rows, columns = zip(*(part.granule() for part in self.of), strict=True)
         return math.lcm(*rows), math.lcm(*columns)
 
+    def channels(self) -> int:
+        return math.lcm(*(part.channels() for part in self.of))
+
     def check(self, shape: torch.Size | tuple[int, ...]) -> None:
         for part in self.of:
             part.check(shape)

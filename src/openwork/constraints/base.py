@@ -87,19 +87,31 @@ class Constraint(Plugin):
         """Rows and columns of which the matrix `[out, in*kh*kw]` must have a multiple."""
         return (1, 1)
 
+    def channels(self) -> int:
+        """Input channels of which the weight must have a multiple."""
+        return 1
+
     def check(self, shape: torch.Size | tuple[int, ...]) -> None:
         """Raise ShapeError if no weight of `shape` can be held against this constraint."""
         if len(shape) < 2:
             raise ShapeError(f"{self.kind()}: weight {_by(shape)} has {len(shape)} dimensions, needs at least 2")
         if 0 in shape:
             raise ShapeError(f"{self.kind()}: weight {_by(shape)} has no elements; leave this layer out of the rules")
-        size = (shape[0], torch.Size(shape[1:]).numel())
-        for name, have, step in zip(("out", "in*kh*kw"), size, self.granule(), strict=True):
+        size = (shape[0], torch.Size(shape[1:]).numel(), shape[1])
+        for name, have, step in zip(("out", "in*kh*kw", "in"), size, (*self.granule(), self.channels()), strict=True):
             if have % step:
                 raise ShapeError(
                     f"{self.kind()}: {name} = {have} of weight {_by(shape)} is not a multiple of {step}; choose "
                     f"another block shape, or set on_misfit to pad or skip"
                 )
+
+    def require_finite(self, w: Tensor) -> None:
+        """Raise ModelError if a weight is NaN or infinite."""
+        # A sum is NaN or infinite if a summand is; only then is the slow exact test worth its time.
+        if not bool(torch.isfinite(w.sum())) and not bool(torch.isfinite(w).all()):
+            raise ModelError(
+                f"{self.kind()}: weight {_by(w.shape)} holds NaN or infinite values; start from finite ones"
+            )
 
 
 def _share(value: float) -> float:
@@ -111,7 +123,20 @@ def _share(value: float) -> float:
 Share = Annotated[float, AfterValidator(_share)]
 
 
-class Sparsity(Constraint):
+class Masked(Constraint):
+    """A set that says where zeros must be and nothing else: the nearest member keeps what `mask` lets it keep."""
+
+    @abstractmethod
+    def mask(self, w: Tensor) -> Tensor:
+        """Which entries of `w` stay: bool, the shape of `w`."""
+
+    def project(self, w: Tensor) -> Tensor:
+        w = w.detach()
+        # masked_fill rather than a product: dropped weights become +0.0 exactly, kept ones stay bit for bit.
+        return w.masked_fill(~self.mask(w), 0.0)
+
+
+class Sparsity(Masked):
     """At most `round((1 - sparsity) * groups)` groups of weights differ from zero, and at least one is allowed to.
 
     project: keeps the groups of largest L2 norm, which is exact because groups do not overlap: the squared distance is
@@ -138,20 +163,11 @@ class Sparsity(Constraint):
         sparsity = self.sparsity * min(share, 1.0)
         return self.model_copy(update={"sparsity": sparsity}) if sparsity > 0 else None
 
-    def project(self, w: Tensor) -> Tensor:
-        w = w.detach()
-        # masked_fill rather than a product: dropped weights become +0.0 exactly, kept ones stay bit for bit.
-        return w.masked_fill(~self.mask(w), 0.0)
-
     def mask(self, w: Tensor) -> Tensor:
         w = w.detach()
         self.check(w.shape)
+        self.require_finite(w)
         scores = self.scores(w)
-        # A sum is NaN or infinite if a summand is; only then is the slow exact test worth its time.
-        if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(w).all()):
-            raise ModelError(
-                f"{self.kind()}: weight {_by(w.shape)} holds NaN or infinite values; start from finite ones"
-            )
         return self.spread(largest(scores, self.budget(scores.numel())), w.shape).expand(w.shape)
 
     def violations(self, w: Tensor) -> int:

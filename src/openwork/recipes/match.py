@@ -157,7 +157,8 @@ def _fit(name: str, weight: Tensor, rules: Sequence[Rule], owner: int | None) ->
         if rule.on_misfit == "skip":
             return Match(name, weight, None, note=str(error), rule=owner)
         padded = Padded(inner=rule.constraint)
-        if rule.on_misfit == "error" or rule.constraint.granule() == (1, 1):
+        whole = rule.constraint.granule() == (1, 1) and rule.constraint.channels() == 1
+        if rule.on_misfit == "error" or whole:
             raise ShapeError(f"rules[{owner}], layer {name!r}: {error}") from None
         return Match(name, weight, padded, rule=owner)
     return Match(name, weight, rule.constraint, rule=owner)

@@ -1,0 +1,30 @@
+"""Every pattern from end to end: its recipe shapes a small network, whose engine computes what PyTorch does."""
+
+import pytest
+import torch
+from tiny_task import TinyData, tiny_net
+
+import openwork as ow
+from openwork.recipes.recipe import Recipe
+from openwork.recipes.schedule import OptimizerSettings, Schedule
+from openwork.training.compress import compress
+
+
+@pytest.mark.parametrize("name", ["nm-2of4"])
+def test_a_network_of_the_pattern_computes_what_pytorch_does(name: str) -> None:
+    recipe = Recipe.load(name)
+    rules = [rule.model_copy(update={"targets": ("all",), "ignore": (), "on_misfit": "pad"}) for rule in recipe.rules]
+    brief = Schedule(shape_epochs=1, retrain_epochs=1, batch_size=16, optimizer=OptimizerSettings(kind="sgd"))
+    recipe = recipe.model_copy(update={"rules": tuple(rules[-1:]), "schedule": brief})
+
+    model = tiny_net()
+    result = compress(model, recipe, TinyData(), threads=1)
+    assert [layer.violations for layer in result.layers] == [0] * 4
+    assert all(layer.constraint is not None for layer in result.layers) and result.sparsity > 0.2
+
+    x, _ = next(iter(TinyData().test_batches(64)))
+    engine = ow.compile(model.eval(), (x[:1],), threads=1, tune="off")
+    with torch.no_grad():
+        expected = model(x[:8])
+    found = torch.from_numpy(engine(x[:8].numpy()))
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
