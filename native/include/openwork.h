@@ -97,6 +97,14 @@ OPENWORK_API int openwork_run(openwork_engine *engine, const void *const *inputs
  * batch, the last one filled up with zeros. Also -1 if the model's inputs and outputs do not share a batch axis. */
 OPENWORK_API int openwork_run_batch(openwork_engine *engine, int64_t batch, const void *const *inputs, void *const *outputs);
 
+/* How many nested networks the model holds, each with fewer weights than the one before; 1 for most models. -1 if the engine is
+ * NULL. */
+OPENWORK_API int openwork_levels(const openwork_engine *engine);
+
+/* As openwork_run_batch, with the network of `level`, 1 to openwork_levels(engine): 1 has all weights. Changing the level from
+ * call to call costs nothing. Also -1 if there is no such level. */
+OPENWORK_API int openwork_run_level(openwork_engine *engine, int level, int64_t batch, const void *const *inputs, void *const *outputs);
+
 #ifdef __cplusplus
 }
 #endif

@@ -93,26 +93,27 @@ NB_MODULE(_native, m) {
         return p.add(op, Fields(json, named), at);
       }, "op"_a, "fields"_a, "arrays"_a, "at"_a = -1,
          "Append a step made of JSON fields and arrays, or replace step `at`. Arrays are kept, not copied: do not change them.")
-      .def("run", [](Program& p, int begin, int end, const std::vector<Buffer>& buffers) {
+      .def("run", [](Program& p, int begin, int end, const std::vector<Buffer>& buffers, int level) {
         const auto pointers = checked_pointers(p, buffers);
         nb::gil_scoped_release release;
-        p.run(begin, end, pointers);
-      }, "begin"_a, "end"_a, "buffers"_a.noconvert(), "Run steps [begin, end).")
+        p.run(begin, end, pointers, level);
+      }, "begin"_a, "end"_a, "buffers"_a.noconvert(), "level"_a = 0, "Run steps [begin, end), at a level of nested sparsity.")
       .def("time_step", [](Program& p, int step, int repeats, const std::vector<Buffer>& buffers) {
         const auto pointers = checked_pointers(p, buffers);
         nb::gil_scoped_release release;
         return p.time_step(step, repeats, pointers);
       }, "step"_a, "repeats"_a, "buffers"_a.noconvert(), "Seconds of each of `repeats` runs of one step.")
-      .def("profile", [](Program& p, int repeats, const std::vector<Buffer>& buffers) {
+      .def("profile", [](Program& p, int repeats, const std::vector<Buffer>& buffers, int level) {
         const auto pointers = checked_pointers(p, buffers);
         nb::gil_scoped_release release;
-        return p.profile(repeats, pointers);
-      }, "repeats"_a, "buffers"_a.noconvert(), "Seconds of each step in each of `repeats` whole runs.")
+        return p.profile(repeats, pointers, level);
+      }, "repeats"_a, "buffers"_a.noconvert(), "level"_a = 0, "Seconds of each step in each of `repeats` whole runs.")
       .def("kernel_name", &Program::kernel_name, "step"_a)
       .def("arena", [](Program& p) {
         return nb::ndarray<nb::numpy, float, nb::ndim<1>>(p.arena().data(), {p.arena().size()}, nb::find(p));
       }, "The arena as a NumPy array, for tests and debugging.")
       .def_prop_ro("isa", [](const Program& p) { return std::string(p.kernels().name); })
       .def_prop_ro("threads", &Program::threads)
+      .def_prop_ro("levels", &Program::levels)
       .def("__len__", &Program::size);
 }

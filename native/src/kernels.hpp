@@ -19,7 +19,7 @@ constexpr int kUnit = 16;
 constexpr int kMaxRowsPerBlock = 8;
 
 // y[row, q] = clamp(bias[row] + residual[row, q] + sum over taps k of the row's block: value[k, row] * x[offset[k] + q]); with
-// `more`, what y holds stands for the bias: a sum that goes on.
+// `more`, what y holds stands for the bias: a sum that goes on. With `scale`, the sum is multiplied by it before all else is added.
 struct Taps {
   const float* arena;
   float* arena_out;
@@ -34,21 +34,24 @@ struct Taps {
   const uint16_t* inside;   // [units], bit i: position 16 u + i is a pixel; others are stored as zero
   float lo, hi;
   bool more;
+  const float* scale;  // [blocks * mb], or null
 };
 
-// y[n, o] = clamp(bias[o] + sum over columns k of o's panel: value[k, o] * x[n, index[k]]); lanes run over outputs o.
+// y[n, o] = clamp(bias[o] + scale[o] * sum over columns k of o's panel: value[k, o] * x[n, index[k]]); lanes run over outputs o.
 // Without a list of columns those of a panel follow each other: the k-th reads x[n, first + k].
 struct Rows {
   const float* x;
   float* y;
   int64_t x_stride, y_stride;  // floats between samples
-  const int32_t* start;        // [panels + 1], values of panel p are start[p] .. start[p+1]
+  const int32_t* start;        // [panels], values of panel p are start[p] .. end[p]
+  const int32_t* end;          // [panels]
   const int32_t* first;        // [panels], where the panel's columns begin in the list
   const int32_t* index;        // [columns], or null
   const uint16_t* short_index; // the same in 16 bits, or null; only for panels of less than kUnit outputs, which have one of the two
   const float* value;          // [columns][width]
   const float* bias;           // [panels * width]
   float lo, hi;
+  const float* scale;          // [panels * width], or null: 1
 };
 
 // y[o, pixel] = clamp(bias[o] + residual[o, pixel] + sum over columns k: value[k, o] * x[offset[k] + pixel]) for one panel of

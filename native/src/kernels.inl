@@ -45,7 +45,7 @@ void taps_f32(const Taps& t, int64_t q, int block_begin, int block_end) {
     for (int m = 0; m < MB; m++) {
       const float* begun = t.arena_out + t.out[static_cast<int64_t>(b) * MB + m] + q;
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; v++) acc[m][v] = t.more ? load(begun + v * kLanes) : splat(bias[m]);
+      for (int v = 0; v < NV; v++) acc[m][v] = t.more ? load(begun + v * kLanes) : splat(t.scale ? 0.0f : bias[m]);
     }
 
     const float* w = t.value + static_cast<int64_t>(t.begin[b]) * MB;
@@ -71,6 +71,7 @@ void taps_f32(const Taps& t, int64_t q, int block_begin, int block_end) {
 #pragma GCC unroll 16
       for (int v = 0; v < NV; v++) {
         vec r = acc[m][v];
+        if (t.scale) r = r * splat(t.scale[row]) + splat(bias[m]);
         if (residual) r += load(residual + v * kLanes);
         r = clamp(r, lo, hi);
         store(y + v * kLanes, keep(r, inside[v]));
@@ -92,11 +93,11 @@ void rows_panels(const Rows& r, Columns columns, int64_t sample, int panel_begin
     vec acc[PARTS][SAMPLES][NV];
     for (int s = 0; s < SAMPLES; s++)
       for (int v = 0; v < NV; v++) {
-        acc[0][s][v] = load(r.bias + static_cast<int64_t>(p) * WIDTH + v * kLanes);
+        acc[0][s][v] = r.scale ? vec{} : load(r.bias + static_cast<int64_t>(p) * WIDTH + v * kLanes);
         for (int h = 1; h < PARTS; h++) acc[h][s][v] = vec{};
       }
     int32_t k = r.start[p];
-    const int32_t end = r.start[p + 1];
+    const int32_t end = r.end[p];
     const int64_t shift = int64_t{r.first[p]} - k;  // from a column's place in the panel to its place in the list
     const auto number = [&](int64_t at) -> int64_t {
       if constexpr (LISTED)
@@ -124,7 +125,9 @@ void rows_panels(const Rows& r, Columns columns, int64_t sample, int panel_begin
       for (int v = 0; v < NV; v++) {
         vec sum = acc[0][s][v];
         for (int h = 1; h < PARTS; h++) sum += acc[h][s][v];
-        store(r.y + (sample + s) * r.y_stride + static_cast<int64_t>(p) * WIDTH + v * kLanes, clamp(sum, lo, hi));
+        const int64_t o = static_cast<int64_t>(p) * WIDTH + v * kLanes;
+        if (r.scale) sum = sum * load(r.scale + o) + load(r.bias + o);
+        store(r.y + (sample + s) * r.y_stride + o, clamp(sum, lo, hi));
       }
   }
 }

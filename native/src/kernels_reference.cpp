@@ -22,9 +22,10 @@ template <int MB, int NV>
 void taps(const Taps& t, int64_t q, int block_begin, int block_end) {
   for (int row = block_begin * MB; row < block_end * MB; row++)
     for (int64_t at = q; at < q + static_cast<int64_t>(NV) * kUnit; at++) {
-      double sum = t.more ? t.arena_out[t.out[row] + at] : t.bias[row];
+      double sum = t.more ? t.arena_out[t.out[row] + at] : t.scale ? 0 : t.bias[row];
       for (int32_t k = t.begin[row / MB]; k < t.end[row / MB]; k++)
         sum += static_cast<double>(t.value[static_cast<int64_t>(k) * MB + row % MB]) * t.arena[t.offset[t.list[row / MB] + k] + at];
+      if (t.scale) sum = sum * t.scale[row] + t.bias[row];
       if (t.residual) sum += t.arena[t.residual[row] + at];
       const bool pixel = t.inside[at / kUnit] >> (at % kUnit) & 1;
       t.arena_out[t.out[row] + at] = pixel ? clamp(sum, t.lo, t.hi) : 0.0f;
@@ -116,12 +117,12 @@ void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
   for (int64_t n = sample; n < sample + SAMPLES; n++)
     for (int64_t o = static_cast<int64_t>(panel_begin) * WIDTH; o < static_cast<int64_t>(panel_end) * WIDTH; o++) {
       const int64_t p = o / WIDTH;
-      double sum = r.bias[o];
-      for (int32_t k = r.start[p]; k < r.start[p + 1]; k++) {
+      double sum = 0;
+      for (int32_t k = r.start[p]; k < r.end[p]; k++) {
         const int32_t at = r.first[p] + k - r.start[p], column = r.short_index ? r.short_index[at] : r.index ? r.index[at] : at;
         sum += static_cast<double>(r.value[static_cast<int64_t>(k) * WIDTH + o % WIDTH]) * r.x[n * r.x_stride + column];
       }
-      r.y[n * r.y_stride + o] = clamp(sum, r.lo, r.hi);
+      r.y[n * r.y_stride + o] = clamp(r.bias[o] + (r.scale ? r.scale[o] : 1.0) * sum, r.lo, r.hi);
     }
 }
 

@@ -44,7 +44,7 @@ void narrow_panels(const Rows& r, const Index* columns, int64_t sample, int pane
   const float* const x = r.x + sample * r.x_stride;
   for (int p = panel_begin; p < panel_end; p++) {
     vec acc[SAMPLES][CHAINS] = {};
-    int left = r.start[p + 1] - r.start[p];
+    int left = r.end[p] - r.start[p];
     const Index* index = columns + r.first[p];
     const float* w = r.value + static_cast<int64_t>(r.start[p]) * WIDTH;
     for (; left >= kLanes; left -= kLanes, index += kLanes, w += kLanes * WIDTH) {
@@ -57,7 +57,9 @@ void narrow_panels(const Rows& r, const Index* columns, int64_t sample, int pane
       vec sum = acc[s][0];
       for (int c = 1; c < CHAINS; c++) sum += acc[s][c];
       const int64_t o = static_cast<int64_t>(p) * WIDTH;
-      sum = folded<WIDTH>(sum) + load_first(r.bias + o, WIDTH);
+      sum = folded<WIDTH>(sum);
+      if (r.scale) sum = sum * load_first(r.scale + o, WIDTH);
+      sum = sum + load_first(r.bias + o, WIDTH);
       store_first(r.y + (sample + s) * r.y_stride + o, clamp(sum, splat(r.lo), splat(r.hi)), WIDTH);
     }
   }

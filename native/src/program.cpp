@@ -83,8 +83,10 @@ int Program::add(const std::string& op, const Fields& fields, int at) {
   auto step = make_step(op, fields, limits());
   require(int64_t{step->chunks()} * step->rounds() < kMaxSize, "a step has too many rounds");
   require(at < size(), "no such step");
+  require(step->levels() == 1 || levels_ == 1 || step->levels() == levels_, "steps hold different numbers of levels");
   need_scratch(step->scratch());
   step->settle(arena_.get());
+  levels_ = std::max(levels_, step->levels());
   if (at < 0) {
     steps_.push_back(std::move(step));
     return size() - 1;
@@ -112,7 +114,9 @@ ThreadPool& Program::pool() {
   return *pool_;
 }
 
-void Program::prepare(std::span<float* const> externals) {
+void Program::prepare(std::span<float* const> externals, int level) {
+  require(level >= 0 && level < levels_, "no such level");
+  level_ = level;
   require(externals.size() == external_floats_.size(), "every external buffer must be given");
   bind(externals, 0);
   if (finished_.size() != steps_.size()) {
@@ -181,7 +185,7 @@ void Program::run_rounds(int step, int thread, const Context& context) {
 
 // Every thread walks the same steps.
 void Program::work(int begin, int end, int thread, std::vector<double>* ends) {
-  const Context context = {arena_.get(), bound_.data(), scratch_.get(), thread};
+  const Context context = {arena_.get(), bound_.data(), scratch_.get(), thread, level_};
   const auto start = Clock::now();
   for (int s = begin; s < end; s++) {
     if (steps_[static_cast<size_t>(s)]->rounds() > 1) {
@@ -206,10 +210,10 @@ void Program::run_steps(int begin, int end, std::vector<double>* ends) {
   pool().run([&](int thread) { work(begin, end, thread, ends); });
 }
 
-void Program::run(int begin, int end, std::span<float* const> externals) {
+void Program::run(int begin, int end, std::span<float* const> externals, int level) {
   const std::scoped_lock lock(mutex_);
   require(begin >= 0 && begin <= end && end <= size(), "no such steps");
-  prepare(externals);
+  prepare(externals, level);
   for (int turn = 0; turn < turns_; turn++) {
     bind(externals, turn);
     for (int s = begin; s < end; s++) steps_[static_cast<size_t>(s)]->check({arena_.get(), bound_.data()});
@@ -223,7 +227,7 @@ void Program::run(int begin, int end, std::span<float* const> externals) {
 std::vector<double> Program::time_step(int step, int repeats, std::span<float* const> externals) {
   const std::scoped_lock lock(mutex_);
   require(step >= 0 && step < size() && repeats >= 1, "no such step");
-  prepare(externals);
+  prepare(externals, 0);
   std::vector<double> seconds;
   for (int r = 0; r < repeats; r++) {
     const auto start = Clock::now();
@@ -233,9 +237,9 @@ std::vector<double> Program::time_step(int step, int repeats, std::span<float* c
   return seconds;
 }
 
-std::vector<std::vector<double>> Program::profile(int repeats, std::span<float* const> externals) {
+std::vector<std::vector<double>> Program::profile(int repeats, std::span<float* const> externals, int level) {
   const std::scoped_lock lock(mutex_);
-  prepare(externals);
+  prepare(externals, level);
   std::vector<std::vector<double>> all;
   for (int r = 0; r < repeats; r++) {
     std::vector<double> ends;

@@ -28,17 +28,20 @@ class Program {
   // Validates and appends a step, or replaces step `at`; throws std::invalid_argument naming what is wrong.
   int add(const std::string& op, const Fields& fields, int at = -1);
 
-  // Runs steps [begin, end), as often as there are turns. externals[i] points to the floats of external buffer i.
-  void run(int begin, int end, std::span<float* const> externals);
-  // Seconds of each of `repeats` runs of one step, of one turn.
+  // Runs steps [begin, end), as often as there are turns. externals[i] points to the floats of external buffer i. level: of
+  // nested sparsity, below levels().
+  void run(int begin, int end, std::span<float* const> externals, int level = 0);
+  // Seconds of each of `repeats` runs of one step, of one turn, with all weights.
   std::vector<double> time_step(int step, int repeats, std::span<float* const> externals);
-  // Seconds that each step took in each of `repeats` whole runs of one turn: [repeats][steps].
-  std::vector<std::vector<double>> profile(int repeats, std::span<float* const> externals);
+  // Seconds that each step took in each of `repeats` whole runs of one turn at a level: [repeats][steps].
+  std::vector<std::vector<double>> profile(int repeats, std::span<float* const> externals, int level = 0);
 
   std::span<float> arena() { return {arena_.get(), static_cast<size_t>(arena_floats_)}; }
   const Kernels& kernels() const { return *kernels_; }
   std::string kernel_name(int step) const { return steps_.at(static_cast<size_t>(step))->kernel(*kernels_); }
   int threads() const { return threads_; }
+  // Nested networks that the steps hold.
+  int levels() const { return levels_; }
   int size() const { return static_cast<int>(steps_.size()); }
   std::span<const int64_t> externals() const { return external_floats_; }
 
@@ -58,7 +61,7 @@ class Program {
   };
 
   Limits limits() const { return {arena_floats_, share_, inputs_, threads_}; }
-  void prepare(std::span<float* const> externals);
+  void prepare(std::span<float* const> externals, int level);
   // Moves to a turn's share of the external buffers.
   void bind(std::span<float* const> externals, int turn);
   // Has at least so many floats of working memory from now on.
@@ -77,6 +80,7 @@ class Program {
   std::vector<int64_t> share_;  // of each external buffer, for a turn
   std::vector<int> inputs_;
   int turns_;
+  int levels_ = 1, level_ = 0;  // how many there are, and the one that runs
   int threads_;
   const Kernels* kernels_;
   std::unique_ptr<float[], Release> arena_{nullptr, Release{0}};

@@ -228,13 +228,14 @@ class RecurrentStep final : public Step {
         const int64_t count = std::min<int64_t>(samples_, batch_ - n);
         if (group.gathered)
           for (int64_t s = 0; s < count; s++) kernels.gather(h + (n + s) * state_, &index_[static_cast<size_t>(group.begin)], columns + s * group.columns, group.columns);
-        Rows rows = {h + n * state_, nullptr, state_, 0, nullptr, nullptr, nullptr, nullptr, value_.data(), nullptr, -inf, inf};
+        Rows rows = {h + n * state_, nullptr, state_, 0, nullptr, nullptr, nullptr, nullptr, nullptr, value_.data(), nullptr, -inf, inf, nullptr};
         if (group.gathered) rows.x = columns, rows.x_stride = group.columns;
         for (int p = group.first; p < group.last; p++) {
           const int64_t at = int64_t{p} * width_;
           const int32_t* out = &place_[static_cast<size_t>(at)];
           const bool direct = direct_[static_cast<size_t>(p)];
           rows.start = &value_start_[static_cast<size_t>(p)];
+          rows.end = rows.start + 1;
           rows.first = &first_[static_cast<size_t>(p)];
           rows.index = listed_[static_cast<size_t>(p)] ? index_.data() : nullptr;
           rows.bias = bias_.data() + at;

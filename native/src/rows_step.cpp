@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "activation.hpp"
+#include "levels.hpp"
 #include "step.hpp"
 #include "tap_lists.hpp"
 
@@ -40,6 +41,7 @@ class RowsStep final : public Step {
     const int64_t panels = static_cast<int64_t>(start_.size()) - 1;
     require(value_.size() == static_cast<size_t>(start_.back()) * static_cast<size_t>(width_), "columns need one value for each output of the panel");
     require(static_cast<int64_t>(bias_.size()) == panels * width_, "panels need one bias for each output");
+    levels_ = Levels(f, start_, bias_.size());
     require(y_ + (batch_ - 1) * y_stride_ + panels * width_ <= limits.arena, "the output lies outside the arena");
     require_inside(index_, 1, limits.arena - x_ - (batch_ - 1) * x_stride_, "a column reads outside the arena");
     // Where panels are narrow the list is a large part of what is read.
@@ -51,11 +53,17 @@ class RowsStep final : public Step {
     cut_ = even_cuts(start_, static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, units)), unit());
   }
 
+  int levels() const override { return levels_.count(); }
   int chunks() const override { return static_cast<int>(cut_.size()) - 1; }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
-    const Rows rows = {context.arena + x_, context.arena + y_, x_stride_, y_stride_, start_.data(), first_.data(),
-                       listed_ ? index_.data() : nullptr, short_.empty() ? nullptr : short_.data(), value_.data(), bias_.data(), bounds_.lo, bounds_.hi};
+    Rows rows = {context.arena + x_, context.arena + y_, x_stride_, y_stride_, start_.data(), start_.data() + 1, first_.data(),
+                 listed_ ? index_.data() : nullptr, short_.empty() ? nullptr : short_.data(), value_.data(), bias_.data(), bounds_.lo, bounds_.hi, nullptr};
+    if (context.level && levels_.count() > 1) {
+      rows.end = levels_.end(context.level);
+      rows.bias = levels_.bias(context.level);
+      rows.scale = levels_.scale(context.level);
+    }
     const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(width_))];
     const int begin = cut_[static_cast<size_t>(chunk)], end = cut_[static_cast<size_t>(chunk) + 1];
     // With many samples the weights of a few outputs are used again and again while they are in the cache.
@@ -88,6 +96,7 @@ class RowsStep final : public Step {
   std::vector<int32_t> start_, first_, index_;
   std::vector<uint16_t> short_;
   Held<float> value_, bias_;
+  Levels levels_;
   Bounds bounds_;
   Activation act_;
   bool listed_ = true;

@@ -22,6 +22,7 @@ struct Context {
   float* const* externals;  // model inputs and outputs, owned by the caller
   float* scratch = nullptr;  // what steps asked for with scratch(): each finds there what another left
   int thread = 0;            // who runs the chunk, below the program's number of threads
+  int level = 0;             // of nested sparsity: 0 has all weights
 };
 
 // What a step is checked against before it may run.
@@ -42,6 +43,8 @@ class Step {
   virtual std::string kernel(const Kernels& kernels) const = 0;
   // Floats of working memory that the step needs for all threads together. All steps of a program share the same.
   virtual int64_t scratch() const { return 0; }
+  // Nested networks that the step holds; those with one only run the same at every level.
+  virtual int levels() const { return 1; }
   // Puts what never changes into the arena, once, when the step joins its program.
   virtual void settle(float* /*arena*/) const {}
   // Before a run: throws std::out_of_range for values in external buffers that the step cannot take, such as a token's number.

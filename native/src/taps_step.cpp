@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "activation.hpp"
+#include "levels.hpp"
 #include "slabs.hpp"
 #include "tap_lists.hpp"
 
@@ -32,6 +33,8 @@ class TapsStep final : public Step {
     require(value_.size() == static_cast<size_t>(start_.back()) * static_cast<size_t>(mb_), "taps need one value for each row of the block");
     require(bias_.size() == rows, "taps need one bias for each row");
     require(out_.size() == rows, "taps need one output plane for each row");
+    levels_ = Levels(f, start_, rows);
+    require(levels_.count() == 1 || cut_.size() == 2, "taps of several levels cannot be cut into pieces");
     require(residual_.empty() || residual_.size() == rows, "taps need one residual plane for each row, or none");
     const int64_t reach = static_cast<int64_t>(inside_.front().size()) * kUnit;  // no slab is higher than the first
     require_inside(out_, reach, slabs_.floats(), "an output plane lies outside the arena");
@@ -48,6 +51,7 @@ class TapsStep final : public Step {
     require((static_cast<int64_t>(row_cut_.size()) - 1) * tile_chunks_ * slabs_.count() < kMaxSize, "taps are cut into too many chunks");
   }
 
+  int levels() const override { return levels_.count(); }
   int chunks() const override { return slab_chunks() * slabs_.count(); }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
@@ -57,7 +61,16 @@ class TapsStep final : public Step {
     const int32_t* const residual = residual_.empty() ? nullptr : residual_.data();
     const auto taps = [&](size_t piece, bool last) {
       return Taps{arena, arena, cut_[piece].data(), cut_[piece + 1].data(), list_.data(), offset_.data(), value_.data(), bias_.data(), out_.data(),
-                  last ? residual : nullptr, inside.data(), last ? bounds_.lo : -__builtin_inff(), last ? bounds_.hi : __builtin_inff(), piece > 0};
+                  last ? residual : nullptr, inside.data(), last ? bounds_.lo : -__builtin_inff(), last ? bounds_.hi : __builtin_inff(), piece > 0, nullptr};
+    };
+    const auto last_taps = [&](size_t piece) {
+      Taps found = taps(piece, true);
+      if (context.level && levels_.count() > 1) {
+        found.end = levels_.end(context.level);
+        found.bias = levels_.bias(context.level);
+        found.scale = levels_.scale(context.level);
+      }
+      return found;
     };
     const auto& family = kernels.taps[std::countr_zero(static_cast<unsigned>(mb_))];
     const int widest = fitting(kernels);
@@ -76,9 +89,9 @@ class TapsStep final : public Step {
         const size_t last = cut_.size() - 2;
         for (size_t piece = 0; piece < last; piece++) kernel(taps(piece, false), q, group, next);
         if (act_)
-          run_activated(kernels, kernel, taps(last, true), q, n, group, next);
+          run_activated(kernels, kernel, last_taps(last), q, n, group, next);
         else
-          kernel(taps(last, true), q, group, next);
+          kernel(last_taps(last), q, group, next);
       }
     }
   }
@@ -146,6 +159,7 @@ class TapsStep final : public Step {
   Slabs slabs_;
   std::vector<std::vector<uint16_t>> inside_;
   std::vector<int> row_cut_;
+  Levels levels_;
   Bounds bounds_;
   Activation act_;
 };

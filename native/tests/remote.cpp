@@ -92,7 +92,7 @@ class Server {
 
   std::string run(const Call& call) {
     const auto buffers = checked_buffers(call);
-    program(call).run(call.small("begin"), call.small("end"), buffers);
+    program(call).run(call.small("begin"), call.small("end"), buffers, call.small("level"));
     std::string changed;
     for (const Array& array : call.order) changed += bytes_of({static_cast<const float*>(array.data), array.size});
     return changed;

@@ -1,11 +1,13 @@
 """Each command does its work, from the user's seat."""
 
+import copy
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from seat import DATA, MODEL, RECIPE, Done, run
 
@@ -112,6 +114,27 @@ def test_run_prints_values_without_an_output_file(home: Path, artifact: Path) ->
     done = run("run", artifact, "--input", "one.npy", "--json", cwd=home)
     expected = openwork.load(artifact)(np.ones((1, 1, 8, 8), np.float32))
     np.testing.assert_allclose(done.document["outputs"][0]["values"], expected, rtol=1e-6)
+
+
+def test_run_and_explain_choose_a_level(home: Path, artifact: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    sparser = copy.deepcopy(model)
+    with torch.no_grad():
+        sparser[1].weight[:, ::2] = 0
+    engine = openwork.compile(model, torch.zeros(1, 1, 8, 8), levels=[sparser], threads=1, tune="off")
+    engine.save(home / "nested.openwork")
+    x = np.random.default_rng(0).standard_normal((2, 1, 8, 8), dtype=np.float32)
+    np.save(home / "two.npy", x)
+    for level in (1, 2):
+        arguments = ("nested.openwork", "--level", level, "--json")
+        done = run("run", *arguments, "--input", "two.npy", cwd=home)
+        np.testing.assert_allclose(done.document["outputs"][0]["values"], engine(x, level=level), rtol=1e-6)
+        assert run("run", *arguments, "--data", DATA, cwd=home).document["examples"] == 32
+        rows = run("explain", *arguments, cwd=home).document["rows"]
+        assert [row["nonzero"] for row in rows if row["weights"]] == [256 // level]
+    done = run("explain", artifact, "--level", 2, cwd=home)
+    assert done.code == 2 and "level=2 is not in 1..1" in done.err
 
 
 def test_run_on_data_measures_the_accuracy_of_the_run(home: Path, artifact: Path, compressed: Done) -> None:

@@ -1,5 +1,6 @@
 """Small artifacts for tests of the native library: models of every kind, and each kind of step by itself."""
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -42,6 +43,20 @@ class Words(nn.Module):
     def forward(self, ids, mask):
         present = mask[:, :, None].float()
         return (self.norm(self.table(ids)) * present).sum(1) / present.sum(1).clamp(min=1e-9)
+
+
+def nested() -> tuple[openwork.Engine, int]:
+    """Three networks inside each other, on images `[1, 4, 8, 8]`; and how many they are."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 5)).eval()
+    levels = [model]
+    for share in (0.5, 0.2):
+        levels.append(copy.deepcopy(levels[-1]))
+        with torch.no_grad():
+            for layer in (levels[-1][0], levels[-1][3]):
+                layer.weight.mul_(torch.rand_like(layer.weight) < share)
+    x = torch.zeros(1, 4, 8, 8)
+    return openwork.compile(model, x, levels=levels[1:], threads=1, tune="off"), len(levels)
 
 
 def two_outputs() -> openwork.Engine:

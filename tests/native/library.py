@@ -38,6 +38,8 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "output": (ctypes.POINTER(Tensor), _POINTER, ctypes.c_int),
     "run": (ctypes.c_int, _POINTER, _POINTER, _POINTER),
     "run_batch": (ctypes.c_int, _POINTER, ctypes.c_int64, _POINTER, _POINTER),
+    "levels": (ctypes.c_int, _POINTER),
+    "run_level": (ctypes.c_int, _POINTER, ctypes.c_int, ctypes.c_int64, _POINTER, _POINTER),
 }
 
 
@@ -84,12 +86,17 @@ class Engine:
         count = self.library.output_count(self.handle)
         return [self.library.output(self.handle, i).contents.described() for i in range(count)]
 
-    def run(self, *arrays: np.ndarray, batch: int | None = None) -> list[np.ndarray]:
-        """The outputs; of the compiled batch, or through openwork_run_batch."""
+    def levels(self) -> int:
+        return self.library.levels(self.handle)
+
+    def run(self, *arrays: np.ndarray, batch: int | None = None, level: int | None = None) -> list[np.ndarray]:
+        """The outputs; of the compiled batch, or through openwork_run_batch or openwork_run_level."""
         shapes = [(shape if batch is None else (batch, *shape[1:]), dtype) for _, shape, dtype in self.outputs()]
         found = [np.full(shape, 7, dtype) for shape, dtype in shapes]
         before = [a.copy() for a in arrays]
         call = (self.library.run, self.handle) if batch is None else (self.library.run_batch, self.handle, batch)
+        if level is not None:
+            call = self.library.run_level, self.handle, level, batch
         if call[0](*call[1:], pointers(arrays), pointers(found)):
             raise self.library.failure()
         for array, old in zip(arrays, before, strict=True):

@@ -104,8 +104,8 @@ class Program:
         self._length = max(self._length, added + 1)
         return added
 
-    def run(self, begin: int, end: int, buffers: list[np.ndarray]) -> None:
-        changed = np.frombuffer(self._synced("run", checked(buffers), begin=begin, end=end), np.float32)
+    def run(self, begin: int, end: int, buffers: list[np.ndarray], level: int = 0) -> None:
+        changed = np.frombuffer(self._synced("run", checked(buffers), begin=begin, end=end, level=level), np.float32)
         for buffer, part in zip(buffers, np.split(changed, np.cumsum(self._sizes)[:-1]), strict=False):
             buffer[...] = part.reshape(buffer.shape)
 

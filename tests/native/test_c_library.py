@@ -26,6 +26,7 @@ from mutations import corrupted, put_together, sealed, taken_apart, with_header 
 from small_models import Calls, compiled  # noqa: E402
 
 import openwork  # noqa: E402
+from openwork.formats import artifact  # noqa: E402
 from openwork.formats.artifact import Artifact  # noqa: E402
 
 EXAMPLE = ROOT / "examples" / "c" / "run.c"
@@ -68,13 +69,31 @@ def images(batch: int = 2) -> np.ndarray:
     return np.random.default_rng(batch).standard_normal((batch, 2, 8, 8)).astype(np.float32)
 
 
+def test_the_level_is_chosen_from_call_to_call(library):
+    engine, levels = artifacts.nested()
+    loaded, x = (
+        Engine(library, artifact.to_bytes(engine.artifact)),
+        np.random.default_rng(0).standard_normal((3, 4, 8, 8)),
+    )
+    x = x.astype(np.float32)
+    assert loaded.levels() == engine.levels == levels
+    for level in (2, 1, 3, 2):
+        (found,) = loaded.run(x, batch=3, level=level)
+        np.testing.assert_allclose(found, engine(x, level=level), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(loaded.run(x, batch=3)[0], loaded.run(x, batch=3, level=1)[0])
+    for level in (0, 4, -(2**31), 2**31 - 1):
+        with pytest.raises(Failure, match=r"level -?\d+ is not in 1\.\.3"):
+            loaded.run(x, batch=3, level=level)
+    assert Engine(library, artifact.to_bytes(artifacts.two_outputs().artifact)).levels() == 1
+
+
 # ---- as people install it ----
 
 
 def test_only_the_functions_of_the_header_are_exported(installed):
     exported = called("nm", "-D", "--defined-only", installed / "lib" / "libopenwork.so")
     declared = re.findall(r"^OPENWORK_API .*?(openwork_\w+)\(", HEADER.read_text(), re.M)
-    assert len(declared) == 11
+    assert len(declared) == 13
     assert sorted(line.split()[2] for line in exported.splitlines()) == sorted(declared)
 
 

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <new>
@@ -115,6 +116,14 @@ const openwork_tensor* openwork_output(const openwork_engine* engine, int index)
 
 int openwork_run(openwork_engine* engine, const void* const* inputs, void* const* outputs) {
   return guarded(-1, [&] { return given(engine).engine.run(inputs, outputs), 0; });
+}
+
+int openwork_levels(const openwork_engine* engine) {
+  return guarded(-1, [&] { return given(const_cast<openwork_engine*>(engine)).engine.levels(); });
+}
+
+int openwork_run_level(openwork_engine* engine, int level, int64_t batch, const void* const* inputs, void* const* outputs) {
+  return guarded(-1, [&] { return given(engine).engine.run(batch, inputs, outputs, std::max(level, 0) - 1), 0; });
 }
 
 int openwork_run_batch(openwork_engine* engine, int64_t batch, const void* const* inputs, void* const* outputs) {

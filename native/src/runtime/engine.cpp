@@ -70,10 +70,16 @@ void Engine::check(const std::vector<int>& places, const void* const* pointers, 
   }
 }
 
-void Engine::run(const void* const* inputs, void* const* outputs) {
+void Engine::choose(int level) {
+  if (level < 0 || level >= levels()) throw std::invalid_argument("level " + std::to_string(level + 1) + " is not in 1.." + std::to_string(levels()));
+  level_ = level;
+}
+
+void Engine::run(const void* const* inputs, void* const* outputs, int level) {
   check(artifact_.inputs, inputs, "input");
   check(artifact_.outputs, outputs, "output");
   const std::scoped_lock lock(mutex_);
+  choose(level);
   run_once(inputs, outputs);
 }
 
@@ -90,7 +96,7 @@ void Engine::run_once(const void* const* inputs, void* const* outputs) {
     else
       bound_[at] = static_cast<float*>(const_cast<void*>(inputs[i]));  // no step writes into an input: the program has checked
   }
-  for (const auto& [begin, end] : artifact_.segments) artifact_.program->run(begin, end, bound_);
+  for (const auto& [begin, end] : artifact_.segments) artifact_.program->run(begin, end, bound_, level_);
   for (size_t i = 0; i < artifact_.outputs.size(); i++) {
     const size_t at = static_cast<size_t>(artifact_.outputs[i]);
     if (own_[at])
@@ -112,7 +118,7 @@ int64_t Engine::compiled_batch() const {
   return found;
 }
 
-void Engine::run(int64_t batch, const void* const* inputs, void* const* outputs) {
+void Engine::run(int64_t batch, const void* const* inputs, void* const* outputs, int level) {
   if (batch < 0) throw std::invalid_argument("a batch of " + std::to_string(batch) + " is less than nothing");
   const int64_t piece = compiled_batch();
   if (batch == 0) return;
@@ -121,6 +127,7 @@ void Engine::run(int64_t batch, const void* const* inputs, void* const* outputs)
   std::vector<const void*> from(inputs, inputs + artifact_.inputs.size());
   std::vector<void*> to(outputs, outputs + artifact_.outputs.size());
   const std::scoped_lock lock(mutex_);
+  choose(level);
   for (; batch >= piece; batch -= piece) {
     run_once(from.data(), to.data());
     for (size_t i = 0; i < from.size(); i++) from[i] = static_cast<const char*>(from[i]) + externals()[static_cast<size_t>(artifact_.inputs[i])].bytes();

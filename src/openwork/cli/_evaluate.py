@@ -1,6 +1,6 @@
 """How well an engine does on a data set's test split: accuracy, or correlation with people's judgement."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +16,16 @@ BATCH = 100
 """Examples given to the engine at once; it runs them in pieces of the batch that it was compiled for."""
 
 
-def accuracy(engine: Any, data: "Data") -> tuple[float, int]:
+def accuracy(engine: Any, data: "Data", level: int = 1) -> tuple[float, int]:
     """Share of right labels and the number of examples."""
     right = seen = 0
-    for logits, labels in predictions(engine, data):
+    for logits, labels in predictions(engine, data, level):
         right += int((logits.argmax(1) == labels).sum())
         seen += len(labels)
     return right / seen, seen
 
 
-def predictions(engine: Any, data: "Data") -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def predictions(engine: Any, data: "Data", level: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs (logits [n, classes], labels [n]) over the test split, in order."""
     expected = tuple(engine.inputs[0].shape[1:])
     for x, labels in data.test_batches(BATCH):
@@ -34,11 +34,11 @@ def predictions(engine: Any, data: "Data") -> Iterator[tuple[np.ndarray, np.ndar
                 f"{data.name} has examples of shape {tuple(x.shape[1:])}, the artifact wants {expected}; "
                 "compile the model for this data"
             )
-        outputs = engine(x.numpy())
+        outputs = engine(x.numpy(), level=level)
         yield outputs[0] if isinstance(outputs, tuple) else outputs, labels.numpy()
 
 
-def correlation(engine: Any, pairs: "SentencePairs") -> tuple[float, int]:
+def correlation(engine: Any, pairs: "SentencePairs", level: int = 1) -> tuple[float, int]:
     """Spearman's correlation of a sentence encoder's similarities with the scores, and the number of pairs."""
     spec = engine.provenance.get("model")
     known = isinstance(spec, str) and spec in plugins.names("models")
@@ -49,4 +49,8 @@ def correlation(engine: Any, pairs: "SentencePairs") -> tuple[float, int]:
             "use a sentence encoder of the zoo, such as minilm, or call pairs.spearman() in Python"
         )
     tokenize = tokenizer(engine.inputs[0].shape[1])
-    return pairs.spearman(lambda sentences: engine(*(x.numpy() for x in tokenize(sentences)))), len(pairs.test)
+
+    def encode(sentences: Sequence[str]) -> Any:
+        return engine(*(x.numpy() for x in tokenize(sentences)), level=level)
+
+    return pairs.spearman(encode), len(pairs.test)

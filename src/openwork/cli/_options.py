@@ -14,6 +14,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads; default: the 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, or your own path/to/file.py:factory.")]
 Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Compiled model, a .openwork file.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder that `openwork compress` wrote.")]
+Level = Annotated[int, typer.Option(min=1, help="Which of the artifact's nested networks: 1 has all weights.")]
 Repeats = Annotated[int, typer.Option(min=3, help="Rounds in which each engine is timed once.")]
 
 

@@ -11,7 +11,7 @@ import openwork
 from ..errors import UsageError
 from ..files import replacing
 from ._evaluate import accuracy, correlation
-from ._options import Artifact, Json, Threads, must_exist
+from ._options import Artifact, Json, Level, Threads, must_exist
 from ._output import show
 
 
@@ -22,6 +22,7 @@ def command(
         str | None, typer.Option(help="Data set to measure accuracy on: a name, or file.py:factory.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the output array goes (.npy).")] = None,
+    level: Level = 1,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -31,10 +32,10 @@ def command(
         raise UsageError("give one of --input FILE.npy and --data NAME")
     engine = openwork.load(artifact, threads=threads)
     if data is not None:
-        _on_data(engine, data, json)
+        _on_data(engine, data, level, json)
         return
     assert input is not None
-    outputs = engine(read_array(input, engine.inputs[0].dtype))
+    outputs = engine(read_array(input, engine.inputs[0].dtype), level=level)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     if output is not None:
         _write(output, outputs)
@@ -67,19 +68,19 @@ def _write(path: Path, outputs: tuple[np.ndarray, ...]) -> None:
         np.save(file, outputs[0])
 
 
-def _on_data(engine: Any, name: str, json: bool) -> None:
+def _on_data(engine: Any, name: str, level: int, json: bool) -> None:
     from ..data import SentencePairs, load
 
     data = load(name)
     if isinstance(data, SentencePairs):
-        value, pairs = correlation(engine, data)
+        value, pairs = correlation(engine, data, level)
         show(
             {"data": data.name, "spearman": value, "examples": pairs},
             f"Spearman correlation on {data.name}: {value:.4f} over {pairs:,} test pairs",
             json,
         )
         return
-    share, examples = accuracy(engine, data)
+    share, examples = accuracy(engine, data, level)
     show(
         {"data": data.name, "accuracy": share, "examples": examples},
         f"accuracy on {data.name}: {share:.2%} of {examples:,} test examples",

@@ -70,7 +70,7 @@ def kernels(draft: Draft, base: Step, threads: int, isa: str) -> list[Choice]:
     """Every packing that is worth a try, with its best-looking tile: the best dense ones, promising sparse and Winograd
     ones."""
     assert draft.weights is not None
-    dense = np.count_nonzero(draft.weights.matrix) == draft.weights.matrix.size
+    dense = not draft.weights.levels and np.count_nonzero(draft.weights.matrix) == draft.weights.matrix.size
     found = [next(tiles(draft, base, c, threads, isa)) for c in _packings(draft, base, isa)]
     work = {c: _work(draft, base, c) for c in found}
     # one dense candidate at least: what sparsity brings is told, and must not be less than nothing
@@ -83,6 +83,9 @@ def kernels(draft: Draft, base: Step, threads: int, isa: str) -> list[Choice]:
 def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
     w = draft.weights
     assert w is not None
+    if w.levels:
+        yield from (c for c in _packings(replace(draft, weights=replace(w, levels=())), base, isa) if _nests(w, c))
+        return
     if draft.op in LANES_OVER_OUTPUTS:
         yield from (Choice(draft.op, width, (1,), dense) for width in WIDTHS for dense in (True, False))
         yield from (Choice(draft.op, width, (1,), False) for width in (NARROW if draft.op == "rows" else ()))
@@ -96,6 +99,12 @@ def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
     if w.groups == 1 or len(w.matrix) // w.groups % PANELS[-1] == 0:
         panels = [p for p in PANELS if w.groups == 1 or len(w.matrix) // w.groups % p == 0]
         yield from (Choice("dense", p, (1, 1), True) for p in panels if _native.dense_fits(isa, p, 1, 2))
+
+
+def _nests(w: Weights, choice: Choice) -> bool:
+    """Whether a kernel holds several levels: lists of taps do, and taps without lists if no level has fewer weights."""
+    all_alike = all(np.array_equal(level.keep, w.matrix != 0) for level in w.levels)
+    return choice.op in ("taps", "rows") and (all_alike or not choice.dense)
 
 
 def _allowed_rows(w: Weights) -> list[int]:
@@ -132,7 +141,7 @@ def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> I
 
 def in_pieces(base: Step, choice: Choice) -> Choice | None:
     """The same kernel with columns in pieces whose part of a tile lies in the first cache; None if all of it does."""
-    if choice.op != "taps" or base.fields.get("block_group"):
+    if choice.op != "taps" or base.fields.get("block_group") or base.fields.get("levels", 1) > 1:
         return None
     shifts = [by for _, by in base.fields["shifts"]]
     channels = sum(count for *_, count in base.fields["planes"][0])

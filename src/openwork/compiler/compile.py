@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
@@ -22,6 +22,7 @@ from .graph import Graph
 from .lengths import find_lengths, shortened
 from .lower import lower
 from .lowering import Draft, Lowered
+from .nested import nest
 from .optimize import optimize
 from .tune import Effort, Layer
 from .tune import tune as search
@@ -39,6 +40,7 @@ def compile(
     tune: Effort = "fast",
     isa: str = "auto",
     any_length: bool = False,
+    levels: Sequence[nn.Module] = (),
     name: str | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -56,6 +58,9 @@ def compile(
         any_length: also take sequences shorter than `example_inputs` along axis 1. The engine appends zeros to every
             input of that length and cuts the outputs; the model must ignore them, as attention does where its mask
             is zero, which is checked.
+        levels: sparser copies of the model, level 2 first: weights of convolutions and linear layers that are zero in
+            one are zero in all after it, the others are the model's own; batch norm and biases may differ. The engine
+            holds the weights once, and each call chooses: `engine(x, level=2)`.
         name: what to call the model in reports; default: its class.
         provenance: JSON values to keep in the artifact.
         progress: called with (steps done, steps in all) while tuning.
@@ -66,7 +71,8 @@ def compile(
     Raises:
         CaptureError: `torch.export` cannot capture the model.
         ModelError: weights are NaN, infinite or empty.
-        CompileError: the engine's outputs differ from the model's, for `any_length` also on a shorter input.
+        CompileError: the engine's outputs differ from the model's, for `any_length` also on a shorter input; or
+            `levels` differ in more than they may.
 
     Example:
         >>> import torch, openwork
@@ -78,14 +84,16 @@ def compile(
     settings = Settings.checked(dtype, threads, tune, isa)
     if not isinstance(model, nn.Module):
         raise UsageError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    if not all(isinstance(level, nn.Module) for level in levels):
+        raise UsageError("levels are sparser copies of the model: a list of torch.nn.Module")
     inputs = _checked_inputs(example_inputs)
     facts = {**(provenance or {}), "name": name or type(model).__name__}
     plain_json(facts)
     if settings.tune == "off" or not inputs[0].dim() or inputs[0].shape[0] == 1:
-        return compile_graph(capture(model, inputs), model, inputs, settings, facts, progress, any_length)
+        return compile_graph(capture(model, inputs), model, inputs, settings, facts, progress, any_length, levels)
     halves = [_half(progress, second) for second in (0, 1)]
-    engine = compile_graph(capture(model, inputs), model, inputs, settings, facts, halves[0], any_length)
-    engine = in_turns(engine, model, inputs, settings, halves[1], any_length)
+    engine = compile_graph(capture(model, inputs), model, inputs, settings, facts, halves[0], any_length, levels)
+    engine = in_turns(engine, model, inputs, settings, halves[1], any_length, levels)
     halves[1](1, 1)
     return engine
 
@@ -119,10 +127,14 @@ def compile_graph(
     facts: Mapping[str, Any],
     progress: Callable[[int, int], None] | None = None,
     any_length: bool = False,
+    levels: Sequence[nn.Module] = (),
 ) -> Engine:
     """The engine of a captured graph; `model`, which it was captured from, says on `inputs` what is right."""
     threads, isa = settings.threads, settings.isa
-    lowered = lower(optimize(captured), threads)
+    lowered = lower(optimize(captured), threads, nested=bool(levels))
+    if levels:
+        sparser = (lower(optimize(capture(level, inputs)), threads, nested=True) for level in levels)
+        lowered = nest([lowered, *sparser])
     program, layers = _tune(lowered, threads, isa, settings.tune, progress or (lambda done, total: None))
     facts = {
         **facts,
@@ -133,7 +145,7 @@ def compile_graph(
     if any_length:
         program = replace(program, lengths=find_lengths(program, model, inputs))
     engine = Engine(Artifact(program, tuple(layers), facts), threads, isa)
-    error = check(engine, model, inputs)
+    error = max(check(engine, network, inputs, level) for level, network in enumerate([model, *levels], 1))
     if any_length:
         check_padding(engine, model, inputs)
     return _with_facts(engine, {**facts, "isa": engine.isa, "max_relative_error": error})
@@ -146,6 +158,7 @@ def in_turns(
     settings: Settings,
     progress: Callable[[int, int], None],
     any_length: bool,
+    levels: Sequence[nn.Module] = (),
 ) -> Engine:
     """An engine that works on the samples of a batch one after the other, if the clock prefers it to `engine`.
 
@@ -156,7 +169,8 @@ def in_turns(
         return engine
     first = tuple(i[:1].contiguous() for i in inputs)
     try:
-        one = compile_graph(capture(model, first), model, first, settings, engine.provenance, progress, any_length)
+        captured = capture(model, first)
+        one = compile_graph(captured, model, first, settings, engine.provenance, progress, any_length, levels)
         spec = one.artifact.program
         if torch_calls(spec) or [(1, *e.shape[1:]) for e in whole.externals] != [e.shape for e in spec.externals]:
             return engine
@@ -221,12 +235,14 @@ def _record(draft: Draft, layer: Layer) -> dict[str, Any]:
         }
         if layer.multiply_adds is not None:
             record["multiply_adds"] = layer.multiply_adds
+        if w.levels:
+            record["levels"] = [int(np.count_nonzero(level.keep)) for level in w.levels]
     return record
 
 
-def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> float:
     """Largest error of the engine on `inputs`, relative to the largest output; `CompileError` above the tolerance."""
-    worst = _worst_error(engine, model, inputs)
+    worst = _worst_error(engine, model, inputs, level)
     if worst > TOLERANCE:
         raise CompileError(
             f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {TOLERANCE}); "
@@ -246,10 +262,10 @@ def check_padding(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) 
         )
 
 
-def _worst_error(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+def _worst_error(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> float:
     with evaluating(model), torch.no_grad():
         wanted = tree_leaves(model(*inputs))  # as torch.export flattens lists and dicts
-    got = engine(*inputs)
+    got = engine(*inputs, level=level)
     results = zip([got] if isinstance(got, Tensor) else got, wanted, strict=True)
     return max(_error(ours, theirs.detach()) for ours, theirs in results)
 

@@ -5,9 +5,10 @@ from .lowering import Lowered, Lowering
 from .operators import lowering_rule
 
 
-def lower(graph: Graph, slabs: int = 1) -> Lowered:
-    """Lower every node; what has no native form becomes a segment that PyTorch runs. Images may be cut into `slabs`."""
-    low = Lowering(graph, slabs)
+def lower(graph: Graph, slabs: int = 1, nested: bool = False) -> Lowered:
+    """Lower every node; what has no native form becomes a segment that PyTorch runs. Images may be cut into `slabs`.
+    `nested` takes only steps that may hold several levels, whatever the weights are."""
+    low = Lowering(graph, slabs, nested)
     for node in graph.nodes:
         low.node = node
         lowering_rule(node.op)(low, node)

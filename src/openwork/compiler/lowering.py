@@ -61,6 +61,17 @@ class Draft:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A sparser network inside a layer's weights (nested sparsity)."""
+
+    keep: Array
+    """Weights of the matrix that the level has, bool; all of them are also in the level before."""
+    bias: Array
+    scale: Array
+    """What each row's sum is multiplied by, [out]: batch norm learns other averages at every level."""
+
+
+@dataclass(frozen=True)
 class Weights:
     """What the packer and the tuner need to know of a taps or rows step."""
 
@@ -72,6 +83,8 @@ class Weights:
     """Useful outputs per row: batch x height x width, or batch."""
     own: int = 0
     """The layer's weights, where the matrix has zeros in other places too."""
+    levels: tuple[Level, ...] = ()
+    """Nested networks with ever fewer weights, the first of them level 2."""
 
     @property
     def count(self) -> int:
@@ -90,8 +103,10 @@ class Lowered:
 class Lowering:
     """Collects the steps of a program. `node` is the one being lowered."""
 
-    def __init__(self, graph: Graph, slabs: int = 1) -> None:
+    def __init__(self, graph: Graph, slabs: int = 1, nested: bool = False) -> None:
         self.graph = graph
+        self.nested = nested
+        """Whether weights are to hold several levels, which taps and rows know and no other kernel."""
         self.slabs = Slabs(slabs)
         self.users = graph.users()
         self.values: dict[str, View] = {}

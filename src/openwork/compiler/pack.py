@@ -3,7 +3,8 @@
 A block of rows walks the union of its rows' non-zeros; dense is the union of everything.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from . import recurrent, winograd
 
 if TYPE_CHECKING:
     from .candidates import Choice
-    from .lowering import Weights
+    from .lowering import Level, Weights
 
 F32 = NDArray[np.float32]
 
@@ -33,6 +34,8 @@ class Packed:
     """[taps * rows]: the block's values of a tap lie together."""
     bias: F32
     """[blocks * rows], zero where the last block is padded."""
+    ends: NDArray[np.int32]
+    """Where the taps of each block end at the levels after the first, [levels - 1, blocks]."""
 
     @property
     def taps(self) -> int:
@@ -40,29 +43,57 @@ class Packed:
         return len(self.index)
 
 
-def pack(matrix: F32, bias: F32, rows: int, groups: int = 1, dense: bool = False) -> Packed:
+def pack(
+    matrix: F32, bias: F32, rows: int, groups: int = 1, dense: bool = False, levels: Sequence["Level"] = ()
+) -> Packed:
     """Pack `matrix` [out, in/groups * kernel] into blocks of `rows` consecutive rows.
 
     With groups, `rows` must divide the rows of a group, so that a block reads one group's channels only. Padding rows
-    are zero. `dense` keeps zeros as taps.
+    are zero. `dense` keeps zeros as taps, and all taps at every level. Else, with nested levels, a block's taps begin
+    with those of the sparsest one; a tap whose rows join at different levels comes once for each.
     """
     out, columns = matrix.shape
     assert groups == 1 or (out // groups) % rows == 0
     blocks = -(-out // rows)
-    padded = np.zeros((blocks * rows, columns), np.float32)
-    padded[:out] = matrix
-    padded_bias = np.zeros(blocks * rows, np.float32)
-    padded_bias[:out] = bias
-    stacked = padded.reshape(blocks, rows, columns)
-    keep = np.ones((blocks, columns), bool) if dense else (stacked != 0).any(axis=1)
-    block, column = np.nonzero(keep)
-    group = block * rows // (out // groups) if groups > 1 else 0
+    places, values = [], []
+    parts = [matrix] if dense else _parts(matrix, levels)
+    counts = np.zeros((len(parts), blocks), np.int32)
+    for at, part in enumerate(parts):
+        stacked = _filled(part, blocks * rows).reshape(blocks, rows, columns)
+        keep = np.ones((blocks, columns), bool) if dense else (stacked != 0).any(axis=1)
+        block, column = np.nonzero(keep)
+        counts[at] = keep.sum(axis=1)
+        places.append(np.stack([block, np.full_like(block, at), column]))
+        values.append(stacked[block, :, column])
+    block, part, column = np.concatenate(places, axis=1)
+    order = np.lexsort((column, part, block)) if len(parts) > 1 else slice(None)
     start = np.zeros(blocks + 1, np.int32)
-    np.cumsum(keep.sum(axis=1), out=start[1:])
-    value = stacked[block, :, column]
+    np.cumsum(counts.sum(axis=0), out=start[1:])
+    group = block * rows // (out // groups) if groups > 1 else np.zeros_like(block)
+    ends = (start[:-1] + np.cumsum(counts, axis=0))[:-1][::-1]
     return Packed(
-        rows, start, (column + group * columns).astype(np.int32), np.ascontiguousarray(value).reshape(-1), padded_bias
+        rows,
+        start,
+        (column + group * columns)[order].astype(np.int32),
+        np.ascontiguousarray(np.concatenate(values)[order]).reshape(-1),
+        _filled(bias, blocks * rows),
+        ends.astype(np.int32) if len(parts) > 1 else np.tile(start[1:], (len(levels), 1)),
     )
+
+
+def _parts(matrix: F32, levels: Sequence["Level"]) -> list[F32]:
+    """What each level adds to the sparser one after it, the sparsest first: their sum is the matrix."""
+    if not levels:
+        return [matrix]
+    keeps = [matrix != 0, *(level.keep for level in levels), np.zeros(matrix.shape, bool)]
+    return [np.where(keep & ~less, matrix, np.float32(0)) for keep, less in itertools.pairwise(keeps)][::-1]
+
+
+def _filled(array: F32, rows: int, value: float = 0.0) -> F32:
+    """The array with rows of `value` appended, up to `rows`."""
+    found = np.full((rows, *array.shape[1:]), value, np.float32)
+    found[: len(array)] = array
+    return found
 
 
 def union_taps(matrix: F32, rows: int) -> int:
@@ -83,11 +114,13 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
     if choice.op == "winograd":
         found = winograd.pack(w.matrix, w.bias, choice.tile[0], choice.rows)
         return with_tile(Step("winograd", base.name, _winograd_fields(base, choice), {**base.arrays, **found}), choice)
-    packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense)
+    packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense, w.levels)
     fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
     arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}
     if not choice.dense:
         arrays |= _compressed(packed)
+    if w.levels:
+        arrays |= _of_levels(packed, w.levels)
     if choice.dense and w.groups > 1:
         per_group = len(w.matrix) // w.groups
         fields["block_group"] = [b * choice.rows // per_group for b in range(len(packed.bias) // choice.rows)]
@@ -137,6 +170,15 @@ def _winograd_fields(base: Step, choice: "Choice") -> dict[str, Any]:
 
 def _rows_fields(fields: dict[str, Any], choice: "Choice", _spare: int) -> dict[str, Any]:
     return fields | {"width": choice.rows}
+
+
+def _of_levels(packed: Packed, levels: Sequence["Level"]) -> dict[str, Array]:
+    """Where each level ends in each block, its biases, and its factors if there are any."""
+    rows = len(packed.bias)
+    found = {"level_end": packed.ends, "level_bias": np.stack([_filled(level.bias, rows) for level in levels])}
+    if any((level.scale != 1).any() for level in levels):
+        found["level_scale"] = np.stack([_filled(level.scale, rows, 1.0) for level in levels])
+    return found
 
 
 def _compressed(packed: Packed) -> Mapping[str, Array]:

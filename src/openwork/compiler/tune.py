@@ -263,8 +263,10 @@ def _why(choice: Choice, times: dict[Choice, float]) -> str:
         return f"Winograd won: alone {1e6 * least:.1f} us, {1e6 * others:.1f} us with every product of the definition"
     dense = min((t for c, t in times.items() if c.dense), default=None)
     sparse = min((t for c, t in times.items() if not c.dense), default=None)
-    if dense is None or sparse is None:
+    if sparse is None:
         return "no zeros to skip: dense"
+    if dense is None:
+        return f"sparse for the sake of sparser levels: alone {1e6 * sparse:.1f} us with all weights"
     compared = f"alone {1e6 * dense:.1f} us dense, {1e6 * sparse:.1f} us sparse"
     if choice.dense:
         return f"dense won: {compared}; too few or too scattered zeros"
@@ -284,7 +286,8 @@ def _signature(draft: Draft, base: Step) -> Any:
     phases = len(base.fields["planes"]) if many else 1
     fused = many and bool(base.fields["residual"])
     square = many and winograd.applies(base.fields, w.groups)
-    return draft.op, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act, square
+    levels = tuple(round(50 * np.count_nonzero(level.keep) / level.keep.size) for level in w.levels)
+    return draft.op, levels, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act, square
 
 
 def _taps_of(step: Step) -> int:

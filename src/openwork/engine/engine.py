@@ -113,6 +113,11 @@ class Engine:
         return str(self._native.isa)
 
     @property
+    def levels(self) -> int:
+        """Nested networks that the weights hold, each with fewer of them than the one before; 1 for most models."""
+        return int(self._native.levels)
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """What is different here from where the artifact was tuned, and other reasons why it may not be at its best."""
         return tuple(notices(self.provenance, self.isa, self.threads))
@@ -128,7 +133,7 @@ class Engine:
 
     # ---- running ----
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, level: int = 1) -> Any:
         """Run the model.
 
         Args:
@@ -136,20 +141,22 @@ class Engine:
                 numbers may come in any type that holds them). Any batch works: it is run in pieces of the compiled
                 batch, the last one filled up with zeros; of no samples the outputs are empty. Sequences may be shorter
                 than compiled if that was asked for (`any_length`).
+            level: which of the nested networks runs, 1 (all weights) to `levels`; changing it costs nothing.
 
         Returns:
             An array (a tensor if the first input was one), or a tuple of them if the model has several outputs.
 
         Raises:
-            EngineError: wrong number of inputs, shape or type.
+            EngineError: wrong number of inputs, shape or type; no such level.
         """
+        self._check_level(level)
         lengths = self._spec.lengths
         varying = lengths.inputs if lengths else ()
         given = zip(self.inputs, self._counted(inputs), strict=True)
         arrays = [checked(spec, value, i in varying) for i, (spec, value) in enumerate(given)]
         arrays, length = padded(lengths, arrays) if lengths else (arrays, 0)
         fits = all(a.shape == spec.shape for a, spec in zip(arrays, self.inputs, strict=True))
-        results = self._run(arrays) if fits else self._run_pieces(arrays)
+        results = self._run(arrays, level) if fits else self._run_pieces(arrays, level)
         results = cut(lengths, results, length) if lengths else results
         if not isinstance(inputs[0], np.ndarray):
             import torch
@@ -158,7 +165,7 @@ class Engine:
             return tensors[0] if len(tensors) == 1 else tuple(tensors)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _run_pieces(self, arrays: list[Array]) -> list[Array]:
+    def _run_pieces(self, arrays: list[Array], level: int) -> list[Array]:
         """Another batch than the compiled one, in pieces of that."""
         sizes = {spec.shape[:1] for spec in (*self.inputs, *self.outputs)}
         if len(sizes) > 1 or sizes == {()}:
@@ -169,24 +176,24 @@ class Engine:
         batch, piece = len(arrays[0]), self.inputs[0].shape[0]
         if not batch:
             return [np.empty((0, *spec.shape[1:]), spec.dtype) for spec in self.outputs]
-        parts = [self._run([filled(a[i : i + piece], piece) for a in arrays]) for i in range(0, batch, piece)]
+        parts = [self._run([filled(a[i : i + piece], piece) for a in arrays], level) for i in range(0, batch, piece)]
         return [np.concatenate(outs)[:batch] for outs in zip(*parts, strict=True)]
 
-    def _run(self, arrays: list[Array]) -> list[Array]:
+    def _run(self, arrays: list[Array], level: int = 1) -> list[Array]:
         buffers = allocate(self._spec.externals, dict(zip(self._spec.inputs, arrays, strict=True)))
         # values of one run stay in the arena, and in the PyTorch runner, from segment to segment
         with self._lock:
-            self._run_segments(buffers)
+            self._run_segments(buffers, level)
         return [buffers[i].copy() if self._shared else buffers[i] for i in self._spec.outputs]
 
-    def _run_segments(self, buffers: list[Array]) -> None:
+    def _run_segments(self, buffers: list[Array], level: int) -> None:
         try:
             for segment in self._spec.segments:
                 if segment.calls:
                     self._torch.run(segment.calls, buffers)
                 else:
                     seen = buffers if self._all_floats else seen_natively(self._spec.externals, buffers)
-                    self._native.run(segment.begin, segment.end, seen)
+                    self._native.run(segment.begin, segment.end, seen, level - 1)
         except IndexError as error:  # a token that is not in the vocabulary
             raise EngineError(str(error)) from error
         except (MemoryError, RuntimeError) as error:  # the native library has no thread or no memory left
@@ -194,6 +201,10 @@ class Engine:
         finally:
             if self._torch:
                 self._torch.forget()
+
+    def _check_level(self, level: int) -> None:
+        if not 1 <= level <= self.levels:
+            raise EngineError(f"level={level!r} is not in 1..{self.levels}: compile with `levels` to have more")
 
     def _counted(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(inputs) != len(self.inputs):
@@ -231,31 +242,33 @@ class Engine:
             self.artifact = Artifact(self._spec, tuple(layers), facts)
         return self
 
-    def time(self, repeats: int = 100, warmup: int = 10) -> list[float]:
+    def time(self, repeats: int = 100, warmup: int = 10, level: int = 1) -> list[float]:
         """Seconds of each of `repeats` calls on zeros, after `warmup` calls."""
+        self._check_level(level)
         inputs = [np.zeros(i.shape, i.dtype) for i in self.inputs]
         seconds = []
         for i in range(warmup + repeats):
             begin = time.perf_counter()
-            self._run(inputs)
+            self._run(inputs, level)
             if i >= warmup:
                 seconds.append(time.perf_counter() - begin)
         return seconds
 
-    def explain(self, repeats: int = 30) -> Explanation:
+    def explain(self, repeats: int = 30, level: int = 1) -> Explanation:
         """Which kernel runs each layer, how fast, what else was tried and why it lost. Times are measured now."""
+        self._check_level(level)
         if repeats < 1:
             raise EngineError(f"repeats={repeats} is too few; measure at least once")
         medians: list[float] = []
         if len(self._native):
             buffers = [np.zeros(e.shape, np.float32) for e in self._spec.externals]
             with self._lock:
-                timed = self._native.profile(repeats, buffers)
+                timed = self._native.profile(repeats, buffers, level - 1)
             medians = [1e6 * self._spec.turns * statistics.median(column) for column in zip(*timed, strict=True)]
         peak = _peak(self.isa) * self.threads
         rows: list[dict[str, Any]] = []
         for segment in self._spec.segments:
-            rows += [self._row(i, medians[i], peak) for i in range(segment.begin, segment.end)]
+            rows += [self._row(i, medians[i], peak, level) for i in range(segment.begin, segment.end)]
             rows += [_torch_row(call) for call in segment.calls]
         totals = {
             "microseconds": round(sum(medians), 1),
@@ -266,10 +279,22 @@ class Engine:
         }
         if self._spec.turns > 1:
             totals["turns"] = self._spec.turns
+        if self.levels > 1:
+            totals["level"] = level
         return Explanation(rows, totals)
 
-    def _row(self, at: int, microseconds: float, peak: float) -> dict[str, Any]:
+    def _layer(self, at: int, level: int) -> Mapping[str, Any]:
+        """What is known of a step, as far as it goes for a level."""
         layer = self.artifact.layers[at] if at < len(self.artifact.layers) else {}
+        if level == 1 or "levels" not in layer:
+            return layer
+        arrays, places = self._spec.steps[at].arrays, slice(level - 2, level - 1)
+        ends = arrays["level_end"].reshape(self.levels - 1, -1)[places]
+        taps = int((ends - arrays["start"][:-1]).sum()) if "start" in arrays else layer["taps"]
+        return {**layer, "nonzero": layer["levels"][level - 2], "taps": taps}
+
+    def _row(self, at: int, microseconds: float, peak: float, level: int) -> dict[str, Any]:
+        layer = self._layer(at, level)
         turns = self._spec.turns
         useful = (layer.get("nonzero") or 0) * (layer.get("pixels") or 0) * turns
         flops, done = 2.0 * useful, layer.get("multiply_adds", useful // turns) * turns

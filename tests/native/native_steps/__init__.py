@@ -5,6 +5,7 @@ from .cells import recurrent
 from .depthwise import depthwise, slab_depthwise, where  # noqa: F401, for tests
 from .elementwise import binary, pointwise, scale
 from .images import bilinear, clear, copy, interleave, mean, place, pool, read  # noqa: F401, for tests
+from .levels import leveled, of_level  # noqa: F401, for tests
 from .slabs import cut, slab_copy, slab_mean, slab_pool
 from .sums import convolved, dense, rows, taps, winograd  # noqa: F401, for tests
 from .tokens import attention, constant, embedding, layer_norm, unit, word_mean
@@ -43,6 +44,9 @@ def every_case() -> dict[str, Case]:
         "binary": binary(),
         "binary_each": binary(each=True).changed(act=["silu"]),
         "taps_pieces": taps(pieces=3),
+        "taps_levels": leveled(taps()),
+        "rows_levels": leveled(rows(), scale=False),
+        "rows_narrow_levels": leveled(rows(width=4, counts=(7, 0, 35, 16, 1)), levels=2),
         "taps_slabs": cut(taps(grid=(1, 40, 7, 5, 6)), 3, 2),
         "dense_slabs": cut(dense(grid=(1, 40, 7, 5, 6)), 2, 3),
         "winograd_slabs": cut(winograd(grid=(1, 1, 8, 5, 6))[0], 2, 3),

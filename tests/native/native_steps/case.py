@@ -40,13 +40,13 @@ class Case:
                 fields[name] = _field(name, value)
         return program.add(self.family, json.dumps(fields), arrays, at)
 
-    def run(self, isa: str, threads: int = 1, arena: np.ndarray | None = None) -> np.ndarray:
+    def run(self, isa: str, threads: int = 1, arena: np.ndarray | None = None, level: int = 0) -> np.ndarray:
         """The arena after the step, followed by the buffers."""
         program = _native.Program(len(self.arena), [b.size for b in self.buffers], threads, isa)
         self.add(program)
         buffers = [b.copy() for b in self.buffers]
         program.arena()[:] = self.arena if arena is None else arena
-        program.run(0, len(program), buffers)
+        program.run(0, len(program), buffers, level)
         return np.concatenate([program.arena().copy(), *(b.reshape(-1) for b in buffers)])
 
     def changed(self, **arguments: Any) -> "Case":
@@ -55,6 +55,7 @@ class Case:
 
 
 ARRAYS = {"start", "index", "value", "bias", "scale_y", "scale_x", "weight", "table", "added", "slope"}
+ARRAYS |= {"level_end", "level_bias", "level_scale"}
 ARRAYS |= {"panels", "place", "rest", "h_start", "c_start", "row", "row_share", "column", "column_share"}
 POSITIONS = {
     "out",

@@ -23,6 +23,7 @@ def suits(low: Lowering, node: Node) -> bool:
     image = isinstance(low.view(node.inputs[0]), PlaneView)
     return bool(
         image
+        and not low.nested
         and len(node.inputs) == 1
         and weight.shape[1] == 1
         and node["groups"] > 1

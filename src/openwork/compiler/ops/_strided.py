@@ -26,6 +26,7 @@ def suits(low: Lowering, node: Node) -> bool:
     each = len(weight) // node["groups"]
     return bool(
         node["stride"] != (1, 1)
+        and not low.nested
         and node["stride"][1] <= 2
         and (each % PANEL == 0 if node["groups"] > 1 else each >= PANEL)
         and union_taps(weight.reshape(len(weight), -1), ROWS) * ROWS >= LEAST_DENSITY * weight.size
