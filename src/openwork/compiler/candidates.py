@@ -11,6 +11,7 @@ from ..formats.program import Step
 from . import recurrent, winograd
 from .lowering import MAX_ROWS, Draft, Weights
 from .pack import union_taps
+from .reorder import order
 
 LANES_OVER_OUTPUTS = ("rows", "recurrent")
 """Steps of few samples: their blocks are panels of `WIDTHS` outputs."""
@@ -32,6 +33,8 @@ TRANSFORMED = 1 << 18
 PROMISING = 2.0
 """Candidates whose estimated work is within this factor of the least are timed."""
 
+Packing = tuple[str, int, bool, bool, int]
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -52,12 +55,14 @@ class Choice:
     """Pieces that the positions are cut into."""
     pieces: int = 1
     """Pieces that the columns are cut into, so that a tile of each lies in the first cache (taps)."""
+    reordered: bool = False
+    """Whether rows that share taps are put side by side (taps)."""
 
     @property
-    def packing(self) -> tuple[str, int, bool, int]:
+    def packing(self) -> Packing:
         """Choices with the same packing share their arrays. A recurrent layer is packed part by part."""
         more = {"recurrent": self.row_chunks, "winograd": self.tile[0]}
-        return self.op, self.rows, self.dense, more.get(self.op, 0)
+        return self.op, self.rows, self.dense, self.reordered, more.get(self.op, 0)
 
 
 def first(draft: Draft, base: Step, threads: int, isa: str) -> Choice:
@@ -91,8 +96,9 @@ def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
         yield from (Choice(draft.op, width, (1,), False) for width in (NARROW if draft.op == "rows" else ()))
         return
     if draft.op == "taps":
-        rows = _allowed_rows(w)
+        rows = allowed_rows(w)
         yield from (Choice("taps", r, (1,), False) for r in rows)
+        yield from (Choice("taps", r, (1,), False, reordered=True) for r in rows if order(w, r))
         yield from (Choice("taps", r, (1,), True) for r in rows[-2:])
     if draft.op == "taps" and winograd.applies(base.fields, w.groups):
         yield from (Choice("winograd", p, (m, 1), True) for m in winograd.POINTS for p in PANELS)
@@ -107,7 +113,7 @@ def _nests(w: Weights, choice: Choice) -> bool:
     return choice.op in ("taps", "rows") and (all_alike or not choice.dense)
 
 
-def _allowed_rows(w: Weights) -> list[int]:
+def allowed_rows(w: Weights) -> list[int]:
     """Rows in a block: any power of two without groups, else one that divides a group's rows."""
     per_group = len(w.matrix) // w.groups
     return [r for r in (1, 2, 4, MAX_ROWS) if (per_group % r == 0 if w.groups > 1 else r < 2 * per_group)]
@@ -232,7 +238,7 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
         return recurrent.arrange(w.matrix, cells, choice.rows, 1, choice.dense).columns() * choice.rows / 16
     if choice.op == "winograd":
         return _winograd_work(w, base, choice)
-    taps = -(-len(w.matrix) // choice.rows) * w.matrix.shape[1] if choice.dense else union_taps(w.matrix, choice.rows)
+    taps = _taps(w, choice)
     if choice.op == "rows":
         # a narrow panel reads half a weight more for each column's number, and each sample's value of it by itself
         listed = 0.5 + base.fields["batch"] if choice.rows in NARROW else 0.0
@@ -245,6 +251,14 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
         return float(taps * cost * batch * math.ceil(h / rows) * math.ceil(width / columns))
     # a loaded vector serves all rows of a block; two loads and two multiply-adds at a time
     return taps * (max(choice.rows, 1.0 + choice.rows / 6) + 0.3) / 2 * math.ceil(_positions(base) / 16)
+
+
+def _taps(w: Weights, choice: Choice) -> int:
+    """Of all blocks or panels."""
+    if choice.dense:
+        return -(-len(w.matrix) // choice.rows) * int(w.matrix.shape[1])
+    found = order(w, choice.rows) if choice.reordered else None
+    return found.taps if found else union_taps(w.matrix, choice.rows)
 
 
 def _winograd_work(w: Weights, base: Step, choice: Choice) -> float:

@@ -9,12 +9,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..formats.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
 from .graph import Graph, Node
 from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Slabs, Storage, View, plane_shape
 from .plan import plan
+
+if TYPE_CHECKING:
+    from .reorder import Order
 
 Pair = tuple[int, int]
 MAX_ROWS = 8  # output rows in the largest register block
@@ -85,6 +88,8 @@ class Weights:
     """The layer's weights, where the matrix has zeros in other places too."""
     levels: tuple[Level, ...] = ()
     """Nested networks with ever fewer weights, the first of them level 2."""
+    orders: "dict[int, Order | None]" = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `reorder.order` has found for each height of blocks."""
 
     @property
     def count(self) -> int:

@@ -17,10 +17,23 @@ from ..engine import _native
 from ..engine.native import add_step, build
 from ..formats.program import ProgramSpec, Step
 from . import winograd
-from .candidates import LANES_OVER_OUTPUTS, WIDTHS, Choice, cuts, first, in_pieces, kernels, multiply_adds, tiles
+from .candidates import (
+    LANES_OVER_OUTPUTS,
+    WIDTHS,
+    Choice,
+    Packing,
+    allowed_rows,
+    cuts,
+    first,
+    in_pieces,
+    kernels,
+    multiply_adds,
+    tiles,
+)
 from .lowering import Draft, Lowered
 from .pack import layer_step, union_taps, with_tile
 from .recurrent import Cells
+from .reorder import order, reordered
 
 Effort = Literal["off", "fast", "thorough"]
 
@@ -83,7 +96,7 @@ class _Tuner:
     ) -> None:
         self.drafts, self.bases = lowered.drafts, lowered.program.steps
         self.threads, self.isa, self.effort, self.note = threads, isa, effort, note
-        self.packed: dict[tuple[int, tuple[str, int, bool, int]], Step] = {}
+        self.packed: dict[tuple[int, Packing], Step] = {}
         self.choices: list[Choice | None] = [
             first(d, b, threads, isa) if d.weights else None for d, b in zip(self.drafts, self.bases, strict=True)
         ]
@@ -122,7 +135,10 @@ class _Tuner:
             return self.bases[at]
         key = (at, choice.packing)
         if key not in self.packed:
-            self.packed[key] = layer_step(self.bases[at], weights, choice)
+            base = self.bases[at]
+            if choice.reordered:
+                base, weights = reordered(base, weights, choice.rows)
+            self.packed[key] = layer_step(base, weights, choice)
         step = with_tile(self.packed[key], choice)
         if alone and step.op == "recurrent":
             return replace(step, fields={**step.fields, "steps": min(step.fields["steps"], TIMED_STEPS)})
@@ -227,7 +243,7 @@ class _Tuner:
         each, at = len(search.members), search.members[0]
         done = multiply_adds(self.drafts[at], self.bases[at], choice)
         if not search.alone:
-            return Layer(choice, _taps_of(step), (), "not tuned: the cost model's choice", done)
+            return Layer(choice, _taps_of(step), (), "not tuned: the cost model's choice" + _order(choice), done)
         lists = [
             (search.together, "in the network", each),
             (search.dropped, "in a first round", each),
@@ -266,11 +282,15 @@ def _why(choice: Choice, times: dict[Choice, float]) -> str:
     if sparse is None:
         return "no zeros to skip: dense"
     if dense is None:
-        return f"sparse for the sake of sparser levels: alone {1e6 * sparse:.1f} us with all weights"
+        return f"sparse for the sake of sparser levels: alone {1e6 * sparse:.1f} us with all weights{_order(choice)}"
     compared = f"alone {1e6 * dense:.1f} us dense, {1e6 * sparse:.1f} us sparse"
     if choice.dense:
         return f"dense won: {compared}; too few or too scattered zeros"
-    return f"sparse won: {compared}"
+    return f"sparse won: {compared}{_order(choice)}"
+
+
+def _order(choice: Choice) -> str:
+    return "; rows that share taps lie side by side" if choice.reordered else ""
 
 
 def _signature(draft: Draft, base: Step) -> Any:
@@ -280,6 +300,9 @@ def _signature(draft: Draft, base: Step) -> Any:
     many = draft.op not in LANES_OVER_OUTPUTS
     heights = (1, 4, 8) if many else (1, 4, *WIDTHS)
     density = tuple(round(50 * union_taps(w.matrix, r) * r / w.matrix.size) for r in heights)
+    if draft.op == "taps":
+        orders = ((r, order(w, r)) for r in allowed_rows(w))
+        density += tuple(round(50 * found.taps * r / w.matrix.size) if found else -1 for r, found in orders)
     geometry = (*base.fields["grid"], *base.fields.get("slabs", ())) if many else (base.fields["batch"],)
     if draft.op == "recurrent":
         geometry += (base.fields["steps"], Cells.of(base.fields))
