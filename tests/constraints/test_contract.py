@@ -121,6 +121,8 @@ def _group_ids(constraint: Constraint) -> Tensor:
     match constraint.kind():
         case "unstructured":
             return row * 4 + column
+        case "connectivity":
+            return row // constraint.group * 4 + column  # type: ignore[attr-defined]
         case "filter":
             return row
         case "channel" | "column":

@@ -10,8 +10,12 @@ from openwork.recipes.schedule import OptimizerSettings, Schedule
 from openwork.training.compress import compress
 
 
-@pytest.mark.parametrize(("name", "misfit"), [("nm-2of4", "pad"), ("circulant-4", "skip")])
-def test_a_network_of_the_pattern_computes_what_pytorch_does(name: str, misfit: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "misfit", "dense"),
+    [("nm-2of4", "pad", 0), ("circulant-4", "skip", 1), ("patdnn", "skip", 3), ("patdnn-group4", "skip", 3)],
+)
+def test_a_network_of_the_pattern_computes_what_pytorch_does(name: str, misfit: str, dense: int) -> None:
+    """`dense` layers at most do not hold the pattern: one input channel, or no kernels."""
     recipe = Recipe.load(name)
     rules = [rule.model_copy(update={"targets": ("all",), "ignore": (), "on_misfit": misfit}) for rule in recipe.rules]
     brief = Schedule(shape_epochs=1, retrain_epochs=1, batch_size=16, optimizer=OptimizerSettings(kind="sgd"))
@@ -20,7 +24,7 @@ def test_a_network_of_the_pattern_computes_what_pytorch_does(name: str, misfit: 
     model = tiny_net()
     result = compress(model, recipe, TinyData(), threads=1)
     assert [layer.violations for layer in result.layers] == [0] * 4
-    assert sum(layer.constraint is None for layer in result.layers) <= (1 if misfit == "skip" else 0)
+    assert sum(layer.constraint is None for layer in result.layers) <= dense
     assert result.sparsity > 0.2 or rules[-1].constraint.tied
 
     x, _ = next(iter(TinyData().test_batches(64)))

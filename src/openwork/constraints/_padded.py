@@ -21,6 +21,10 @@ class Padded(Constraint):
     inner: Constraint
     """The constraint whose granule does not divide the weight."""
 
+    def check(self, shape: torch.Size | tuple[int, ...]) -> None:
+        super().check(shape)
+        self.inner.check(self._pad(torch.empty(shape, device="meta")).shape)
+
     def project(self, w: Tensor) -> Tensor:
         return self._crop(self.inner.project(self._pad(w)), w.shape)
 
@@ -61,7 +65,7 @@ class Padded(Constraint):
     def _pad(self, w: Tensor) -> Tensor:
         Constraint.check(self, w.shape)
         w, channels, (rows, columns) = w.detach(), self.inner.channels(), self.inner.granule()
-        if channels == 1:
+        if channels == 1 and w[0].numel() % columns:
             w = w.reshape(w.shape[0], -1)
         else:
             columns = math.lcm(channels, columns // math.gcd(columns, w.shape[2:].numel()))

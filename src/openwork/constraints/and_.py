@@ -22,7 +22,8 @@ class And(Constraint):
     project: projects onto one set after the other, in the order given (heuristic: the nearest member of the
     intersection can be another one). Sets of zeros need one round, since zeros that are there stay. Where a later
     projection breaks an earlier set, all are gone through again, ten times at most. Solvers do not need this until the
-    end: each part has an auxiliary variable of its own.
+    end: each part has an auxiliary variable of its own. The order counts: `Connectivity` after `Pattern` finds the
+    nearest member of both, since it ranks kernels by what their pattern keeps; before it, the nearest is missed.
 
     >>> from openwork import Filter, Unstructured
     >>> both = And(of=(Filter(sparsity=0.5), Unstructured(sparsity=0.75)))
@@ -40,6 +41,7 @@ class And(Constraint):
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = (
         {"of": ({"kind": "filter", "sparsity": 0.25}, {"kind": "unstructured", "sparsity": 0.5})},
         {"of": ({"kind": "block", "shape": (4, 1), "sparsity": 0.25}, {"kind": "column", "sparsity": 0.5})},
+        {"of": ({"kind": "pattern"}, {"kind": "connectivity", "sparsity": 0.7})},
     )
 
     @property
@@ -51,7 +53,9 @@ class And(Constraint):
         return self._stored().storage
 
     def layout(self) -> dict[str, Any]:
-        return self._stored().layout()
+        """Settings of all parts with the format, the first part's first."""
+        parts = [part.layout() for part in reversed(self.of) if part.storage == self.storage]
+        return {name: value for settings in parts for name, value in settings.items()}
 
     def parts(self) -> tuple[Constraint, ...]:
         return tuple(inner for part in self.of for inner in part.parts())

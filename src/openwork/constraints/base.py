@@ -94,15 +94,15 @@ class Constraint(Plugin):
     def check(self, shape: torch.Size | tuple[int, ...]) -> None:
         """Raise ShapeError if no weight of `shape` can be held against this constraint."""
         if len(shape) < 2:
-            raise ShapeError(f"{self.kind()}: weight {_by(shape)} has {len(shape)} dimensions, needs at least 2")
+            raise ShapeError(f"{self.kind()}: weight {by(shape)} has {len(shape)} dimensions, needs at least 2")
         if 0 in shape:
-            raise ShapeError(f"{self.kind()}: weight {_by(shape)} has no elements; leave this layer out of the rules")
+            raise ShapeError(f"{self.kind()}: weight {by(shape)} has no elements; leave this layer out of the rules")
         size = (shape[0], torch.Size(shape[1:]).numel(), shape[1])
         for name, have, step in zip(("out", "in*kh*kw", "in"), size, (*self.granule(), self.channels()), strict=True):
             if have % step:
                 raise ShapeError(
-                    f"{self.kind()}: {name} = {have} of weight {_by(shape)} is not a multiple of {step}; choose "
-                    f"another block shape, or set on_misfit to pad or skip"
+                    f"{self.kind()}: {name} = {have} of weight {by(shape)} is not a multiple of {step}; choose "
+                    f"another size of blocks or groups, or set on_misfit to pad or skip"
                 )
 
     def require_finite(self, w: Tensor) -> None:
@@ -110,7 +110,7 @@ class Constraint(Plugin):
         # A sum is NaN or infinite if a summand is; only then is the slow exact test worth its time.
         if not bool(torch.isfinite(w.sum())) and not bool(torch.isfinite(w).all()):
             raise ModelError(
-                f"{self.kind()}: weight {_by(w.shape)} holds NaN or infinite values; start from finite ones"
+                f"{self.kind()}: weight {by(w.shape)} holds NaN or infinite values; start from finite ones"
             )
 
 
@@ -197,5 +197,6 @@ def energies(w: Tensor, dims: tuple[int, ...]) -> Tensor:
     return w.to(torch.float64, copy=True).square_().sum(dims).flatten()
 
 
-def _by(shape: torch.Size | tuple[int, ...]) -> str:
+def by(shape: torch.Size | tuple[int, ...]) -> str:
+    """A shape as messages write it: 8x16x3x3."""
     return "x".join(map(str, shape)) or "()"

@@ -156,12 +156,20 @@ def _fit(name: str, weight: Tensor, rules: Sequence[Rule], owner: int | None) ->
     except ShapeError as error:
         if rule.on_misfit == "skip":
             return Match(name, weight, None, note=str(error), rule=owner)
-        padded = Padded(inner=rule.constraint)
-        whole = rule.constraint.granule() == (1, 1) and rule.constraint.channels() == 1
-        if rule.on_misfit == "error" or whole:
-            raise ShapeError(f"rules[{owner}], layer {name!r}: {error}") from None
-        return Match(name, weight, padded, rule=owner)
+        if rule.on_misfit == "pad" and (padded := _completed(rule.constraint, weight)):
+            return Match(name, weight, padded, rule=owner)
+        raise ShapeError(f"rules[{owner}], layer {name!r}: {error}") from None
     return Match(name, weight, rule.constraint, rule=owner)
+
+
+def _completed(constraint: Constraint, weight: Tensor) -> Padded | None:
+    """The constraint on a weight with a border of zeros, if that is what the weight lacks."""
+    padded = Padded(inner=constraint)
+    try:
+        padded.check(weight.shape)
+    except ShapeError:
+        return None
+    return padded
 
 
 def _usable(name: str, weight: Tensor) -> None:
