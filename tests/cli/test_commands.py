@@ -137,6 +137,23 @@ def test_run_and_explain_choose_a_level(home: Path, artifact: Path) -> None:
     assert done.code == 2 and "level=2 is not in 1..1" in done.err
 
 
+def test_a_nested_run_becomes_one_artifact_of_several_levels(home: Path) -> None:
+    recipe = """
+rules: [{targets: all, constraint: {kind: nested, of: {kind: unstructured, sparsity: 0.5}, sparser: [0.8]}}]
+schedule: {shape_epochs: 1, retrain_epochs: 1, batch_size: 16}
+"""
+    (home / "nested.yaml").write_text(recipe)
+    done = run("compress", MODEL, "--recipe", "nested.yaml", "--data", DATA, "--out", "runs/nested", cwd=home)
+    assert done.code == 0, done.err
+    assert "level 2: test accuracy" in done.err
+    done = run("compile", "runs/nested", "-o", "levels.openwork", "--json", cwd=home)
+    assert done.code == 0 and done.document["levels"] == 2, done.err
+    wanted = json.loads((home / "runs/nested/result.json").read_text())
+    for level, accuracy in enumerate([wanted["final"]["test_accuracy"], wanted["levels"][0]["test_accuracy"]], 1):
+        done = run("run", "levels.openwork", "--data", DATA, "--level", level, "--json", cwd=home)
+        assert done.document["accuracy"] == accuracy
+
+
 def test_run_on_data_measures_the_accuracy_of_the_run(home: Path, artifact: Path, compressed: Done) -> None:
     done = run("run", artifact, "--data", DATA, "--json", cwd=home)
     assert done.code == 0, done.err

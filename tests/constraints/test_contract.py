@@ -235,7 +235,7 @@ def test_members_are_stored_bit_for_bit(constraint: Constraint, shape: tuple[int
     (settled,) = constraint.fitted([torch.randn(shape, generator=generator())])
     # ADMM's copies are projected, so that is what formats see; a shape that comes from padding has whole blocks.
     z = settled.project(data.draw(weights(shape))) + 0.0
-    packed = base.pack(settled.storage, z.numpy(), **settled.layout())
+    packed = base.pack(settled.storage, z.numpy(), **settled.layout_of(z))
     assert packed.kind() == settled.storage and packed.nbytes == sum(a.nbytes for a in packed.arrays.values())
     back = packed.unpack()
     assert back.dtype == np.float32 and torch.equal(torch.from_numpy(back), z)

@@ -31,7 +31,8 @@ def examples() -> list[Packed]:
                 except ShapeError:
                     continue
                 (constraint,) = cls(**example).fitted([w])
-                found.append(base.pack(constraint.storage, constraint.project(w).numpy(), **constraint.layout()))
+                z = constraint.project(w)
+                found.append(base.pack(constraint.storage, z.numpy(), **constraint.layout_of(z)))
     return found
 
 

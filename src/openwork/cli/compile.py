@@ -51,6 +51,7 @@ def command(
     """Compile MODEL, or the pruned model of RUN_DIR, into one file that runs without PyTorch."""
     spec, weights, provenance = _source(model, weights)
     built, example = _model(spec, weights, batch, input_shape, length)
+    levels = [_model(spec, path, batch, input_shape, length)[0] for path in _levels(weights)]
     with compiling(progress_console()):
         engine = openwork.compile(
             built,
@@ -58,6 +59,7 @@ def command(
             threads=threads,
             tune=tune.value,
             any_length=any_length,
+            levels=levels,
             name=short_name(spec),
             provenance=provenance,
         )
@@ -69,11 +71,13 @@ def command(
         "outputs": [{"name": s.name, "shape": list(s.shape), "dtype": s.dtype} for s in engine.outputs],
         "isa": engine.isa,
         "threads": engine.threads,
+        "levels": engine.levels,
     }
     rows = [
         ("artifact", f"{output} ({tables.size(output.stat().st_size)})"),
         *(("input", f"{s.name} {tuple(s.shape)} {s.dtype}") for s in engine.inputs),
         *(("output", f"{s.name} {tuple(s.shape)} {s.dtype}") for s in engine.outputs),
+        *([("levels", f"{engine.levels} nested networks")] if engine.levels > 1 else []),
         ("tuned for", f"{engine.isa}, {engine.threads} threads"),
     ]
     show(document, tables.facts(rows), json)
@@ -109,6 +113,14 @@ def _source(model: str, weights: Path | None) -> tuple[str, Path | None, dict[st
         "sparsity": final.get("sparsity"),
     }
     return spec, folder / "model.safetensors", provenance
+
+
+def _levels(weights: Path | None) -> list[Path]:
+    """Weights of the sparser networks that a run has found inside its own, level 2 first."""
+    if weights is None or weights.name != "model.safetensors":
+        return []
+    found = weights.parent.glob("model-level*.safetensors")
+    return sorted(found, key=lambda path: int(path.stem.removeprefix("model-level")))
 
 
 def _model(

@@ -56,6 +56,12 @@ class Padded(Constraint):
     def storage(self) -> str:
         return self.inner.storage
 
+    def levels(self, w: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self._crop(mask, w.shape) for mask in self.inner.levels(self._pad(w)))
+
+    def layout_of(self, member: Tensor) -> dict[str, Any]:
+        return self.inner.layout_of(self._pad(member))
+
     def layout(self) -> dict[str, Any]:
         return self.inner.layout()
 

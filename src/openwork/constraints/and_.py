@@ -57,6 +57,13 @@ class And(Constraint):
         parts = [part.layout() for part in reversed(self.of) if part.storage == self.storage]
         return {name: value for settings in parts for name, value in settings.items()}
 
+    def layout_of(self, member: Tensor) -> dict[str, Any]:
+        return self._stored().layout_of(member)
+
+    def levels(self, w: Tensor) -> tuple[Tensor, ...]:
+        """Of the part that has most."""
+        return max((part.levels(w) for part in self.of), key=len)
+
     def parts(self) -> tuple[Constraint, ...]:
         return tuple(inner for part in self.of for inner in part.parts())
 

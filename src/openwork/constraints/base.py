@@ -47,6 +47,14 @@ class Constraint(Plugin):
         """Settings that the storage format needs to pack a member."""
         return {}
 
+    def layout_of(self, member: Tensor) -> dict[str, Any]:
+        """`layout()`, and what the format needs to know of this member beyond its values."""
+        return self.layout()
+
+    def levels(self, w: Tensor) -> tuple[Tensor, ...]:
+        """Masks of the networks that a member holds, each within the one before: one, but for nested sparsity."""
+        return (self.mask(w),)
+
     def fitted(self, weights: Sequence[Tensor]) -> "tuple[Constraint, ...]":
         """For each of `weights`, all that one rule of a recipe hits, this set with everything settled that depends on
         them: a library of patterns counted over the whole network, an order of channels searched for.

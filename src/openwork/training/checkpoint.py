@@ -16,7 +16,7 @@ from ..files import write_bytes
 
 _VERSION = 2
 
-_OF_SHAPER = ("solver", "masks", "members")
+_OF_SHAPER = ("solver", "masks", "members", "levels")
 """What of a shaper's state is tensors by name."""
 
 

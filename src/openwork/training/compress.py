@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from ..errors import ModelError
 from ..recipes.match import match
 from ..recipes.recipe import Recipe
 from ..recipes.schedule import Schedule
-from .checkpoint import Checkpoint, model_tensors, optimizer_tensors, restore_optimizer
+from .checkpoint import Checkpoint, load_tensors, model_tensors, optimizer_tensors, restore_optimizer
 from .fit import Span, Trainer, make_optimizer, threads_and_randomness
 from .folder import RunFolder
 from .progress import Progress, Silent
-from .result import Layer, Result, count, describe
+from .result import Layer, LevelResult, Result, count, describe
 from .shaper import Shaper, strip
+
+LEVEL_BATCHES = 100
+"""From how many batches batch norm takes its averages at each level of nested sparsity, unless the schedule says."""
 
 
 def compress(
@@ -192,16 +195,37 @@ class _Run:
 
     def _finish(self, trainer: Trainer, shaper: Shaper) -> Result:
         assert self.dense_accuracy is not None
-        trainer.recalibrate(epoch=len(spans(trainer.schedule)))
+        levels = tuple(self._level(trainer, shaper, number) for number in range(2, shaper.levels + 1))
+        self._recalibrate(trainer, shaper)
         accuracy = trainer.test_accuracy()
         self.model.load_state_dict(trainer.model.state_dict())
         weights, nonzero = count(shaper.matches)
         layers = tuple(describe(m) for m in shaper.matches)
-        result = self._result(self.dense_accuracy, accuracy, weights, nonzero, layers, self._seconds())
+        result = self._result(self.dense_accuracy, accuracy, weights, nonzero, layers, self._seconds(), levels)
         if self.folder:
             self.folder.finish(result)
         self.progress.message(f"final test accuracy {accuracy:.2%} at {result.sparsity:.2%} sparsity")
+        for number, level in enumerate(levels, 2):
+            share = 1 - level.nonzero / weights
+            self.progress.message(f"level {number}: test accuracy {level.accuracy:.2%} at {share:.2%} sparsity")
         return result
+
+    def _level(self, trainer: Trainer, shaper: Shaper, number: int) -> LevelResult:
+        """A level of nested sparsity as a network of its own."""
+        with shaper.at_level(number):
+            _, nonzero = count(shaper.matches)
+            alone = replace(trainer, model=copy.deepcopy(trainer.model))
+        self._recalibrate(alone, shaper)
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(alone.model.state_dict())
+        return LevelResult(model, alone.test_accuracy(), nonzero)
+
+    @staticmethod
+    def _recalibrate(trainer: Trainer, shaper: Shaper) -> None:
+        """Batch norm's averages as the schedule wants them. Training through levels mixes those of all levels, so then
+        they are always taken anew."""
+        batches = trainer.schedule.norm_batches or (LEVEL_BATCHES if shaper.levels > 1 else 0)
+        trainer.recalibrate(len(spans(trainer.schedule)), batches)
 
     def recall(self, content: dict[str, Any], weights: dict[str, torch.Tensor]) -> Result:
         """The result of a run that is finished already."""
@@ -211,6 +235,7 @@ class _Run:
             self.history = saved.history
         self.progress.message(f"{self.folder.path} is finished; this is its result")
         final = content["final"]
+        levels = tuple(self._recalled(number, level) for number, level in enumerate(content.get("levels", ()), 2))
         layers = tuple(Layer(**{**layer, "shape": tuple(layer["shape"])}) for layer in content["layers"])
         return self._result(
             content["dense"]["test_accuracy"],
@@ -219,10 +244,24 @@ class _Run:
             final["nonzero"],
             layers,
             content["seconds"],
+            levels,
         )
 
+    def _recalled(self, number: int, level: dict[str, Any]) -> LevelResult:
+        assert self.folder is not None
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(load_tensors(self.folder.level(number))[0])
+        return LevelResult(model, level["test_accuracy"], level["nonzero"])
+
     def _result(
-        self, dense: float, accuracy: float, weights: int, nonzero: int, layers: tuple[Layer, ...], seconds: float
+        self,
+        dense: float,
+        accuracy: float,
+        weights: int,
+        nonzero: int,
+        layers: tuple[Layer, ...],
+        seconds: float,
+        levels: tuple[LevelResult, ...],
     ) -> Result:
         return Result(
             model=self.model,
@@ -238,6 +277,7 @@ class _Run:
             seconds=seconds,
             command=self.command,
             run_dir=self.folder.path if self.folder else None,
+            levels=levels,
         )
 
     def _seconds(self) -> float:

@@ -84,14 +84,16 @@ class Trainer:
             self.model.train(was_training)
         return right / seen if seen else None
 
-    def recalibrate(self, epoch: int) -> None:
-        """Take batch norm's averages anew over `norm_batches` training batches of `epoch`, weights as they are.
+    def recalibrate(self, epoch: int, batches: int | None = None) -> None:
+        """Take batch norm's averages anew over `batches` training batches of `epoch` (None: as many as the schedule's
+        `norm_batches`), weights as they are.
 
         Averages over all of these batches instead of the exponential ones of training; in float32, in which the model
         is evaluated and compiled. Source: Wu and Johnson 2021, arXiv:2105.07576, section 3 ("precise batch norm").
         """
+        batches = self.schedule.norm_batches if batches is None else batches
         norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        if not norms or not self.schedule.norm_batches:
+        if not norms or not batches:
             return
         momenta, was_training = [m.momentum for m in norms], self.model.training
         self.model.eval()
@@ -99,9 +101,9 @@ class Trainer:
             norm.reset_running_stats()
             norm.momentum = None  # the plain average
             norm.train()
-        batches = self.data.train_batches(self.schedule.batch_size, self.schedule.seed, epoch)
+        found = self.data.train_batches(self.schedule.batch_size, self.schedule.seed, epoch)
         with torch.no_grad():
-            for x, _ in itertools.islice(batches, self.schedule.norm_batches):
+            for x, _ in itertools.islice(found, batches):
                 self.model(self._input(x))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -120,19 +122,28 @@ class Trainer:
 
     def _step(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, shaper: Shaper | None) -> float:
         x, y = self._input(x), y.to(self._device)
-        with self._precision():
-            logits = self.model(x)
-        # Losses in float32: bfloat16 has too few digits for a logarithm of probabilities.
-        loss = self._loss(x, logits.float(), y)
-        total = loss if shaper is None else loss + shaper.penalty()
         optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        if not math.isfinite(total.item()):
-            return total.item()
+        levels = shaper.levels if shaper is not None else 1
+        loss = 0.0
+        for level in range(1, levels + 1):
+            with shaper.at_level(level) if shaper is not None and level > 1 else contextlib.nullcontext():
+                loss += self._gradients(x, y, shaper, levels)
+            if not math.isfinite(loss):
+                return loss
         optimizer.step()
         if shaper is not None:
             shaper.step()
-        return loss.item()
+        return loss
+
+    def _gradients(self, x: Tensor, y: Tensor, shaper: Shaper | None, levels: int) -> float:
+        """Add the gradients of the loss, as one of `levels` that are averaged; its share without the penalty."""
+        with self._precision():
+            logits = self.model(x)
+        # Losses in float32: bfloat16 has too few digits for a logarithm of probabilities.
+        loss = self._loss(x, logits.float(), y) / levels
+        total = loss if shaper is None else loss + shaper.penalty()
+        total.backward()  # type: ignore[no-untyped-call]
+        return loss.item() if math.isfinite(total.item()) else total.item()
 
     def _loss(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         task = functional.cross_entropy(logits, y, label_smoothing=self.schedule.label_smoothing)

@@ -98,8 +98,14 @@ class RunFolder:
 
     def finish(self, result: Result) -> None:
         """Write the final weights, then the result: with it the run counts as finished."""
+        for number, level in enumerate(result.levels, 2):
+            save_tensors(self.level(number), model_tensors(level.model))
         save_tensors(self.path / "model.safetensors", model_tensors(result.model))
         write_text(self.path / "result.json", json.dumps(result.to_dict(), indent=1))
+
+    def level(self, number: int) -> Path:
+        """Where the weights of a level of nested sparsity lie, from level 2 on."""
+        return self.path / f"model-level{number}.safetensors"
 
     def finished(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """Content of result.json and the final weights, None if the run is not at its end."""

@@ -29,6 +29,18 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class LevelResult:
+    """A sparser network inside the compressed one (nested sparsity)."""
+
+    model: nn.Module
+    """The weights of this level, zeros in place, with batch norm's averages of its own; a plain torch module."""
+    accuracy: float
+    """Share of right labels on the test split."""
+    nonzero: int
+    """Weights that are not zero."""
+
+
+@dataclass(frozen=True)
 class Result:
     """A compressed model with its figures. Accuracies are shares in [0, 1] on the test split; weights exclude
     biases."""
@@ -55,6 +67,8 @@ class Result:
     """What started the run."""
     run_dir: Path | None = None
     """Where the run was written; None: nowhere."""
+    levels: tuple[LevelResult, ...] = ()
+    """Levels 2, 3, ... of nested sparsity; their models are what `openwork.compile` takes as `levels`."""
 
     @property
     def sparsity(self) -> float:
@@ -74,6 +88,11 @@ class Result:
                 "weights": self.weights,
                 "nonzero": self.nonzero,
             },
+            **(
+                {"levels": [{"test_accuracy": level.accuracy, "nonzero": level.nonzero} for level in self.levels]}
+                if self.levels
+                else {}
+            ),
             "layers": [asdict(layer) | {"shape": list(layer.shape)} for layer in self.layers],
             "seconds": self.seconds,
             "command": self.command,

@@ -1,6 +1,7 @@
 """`Shaper` adds a recipe to any training loop; `strip` takes away what it left on the model."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -70,6 +71,7 @@ class Shaper:
         self._update_every, self._steps = update_every, 0
         self._masks: list[Tensor] | None = None
         self._members: list[Tensor | None] = []
+        self._levels: list[tuple[Tensor, ...]] = []
         self._hook: Callable[[], None] | None = None
         self._state = recipe.solver.init(*self._pairs())
         self._adopt_of_parts(recipe.solver.masks(self._state))
@@ -131,7 +133,7 @@ class Shaper:
     def harden(self) -> None:
         """Project the weights, so that every constraint holds exactly, and keep them in from now on: zeros stay zeros,
         what is tied stays tied."""
-        projected, masks = [], []
+        projected, masks, levels = [], [], []
         for m in self.matches:
             if m.constraint is None:
                 continue
@@ -139,12 +141,47 @@ class Shaper:
                 raise TrainingError(f"layer {m.name!r} holds NaN or infinite weights; lower the learning rate or rho")
             projected.append(m.constraint.project(m.weight))
             masks.append(m.constraint.mask(m.weight))
+            levels.append(m.constraint.levels(m.weight)[1:])
         for (weight, _), member in zip(self._constrained, projected, strict=True):
             weight.copy_(member)
         self.phase = "retrain"
         self._state = State()  # The solver's work is done: neither memory nor checkpoints need to hold it any longer.
         self._members = [z if c.tied else None for (_, c), z in zip(self._constrained, projected, strict=True)]
+        self._levels = levels
         self._adopt(masks)
+
+    @property
+    def levels(self) -> int:
+        """Networks that the weights hold since `harden()`: 1, or as many as nested sparsity has levels."""
+        return 1 + max(map(len, self._levels), default=0)
+
+    @contextlib.contextmanager
+    def at_level(self, level: int) -> Iterator[None]:
+        """Inside, weights are those of a level of nested sparsity, and gradients that come about are of these only.
+
+        >>> for level in range(1, shaper.levels + 1):                       # doctest: +SKIP
+        ...     with shaper.at_level(level):
+        ...         criterion(model(x), y).backward()
+        """
+        if not 1 <= level <= self.levels:
+            raise UsageError(f"level={level!r} is not in 1..{self.levels}: levels come from nested sparsity")
+        masked = [
+            (w, masks[min(level - 2, len(masks) - 1)])
+            for (w, _), masks in zip(self._constrained, self._levels, strict=False)
+            if level > 1 and masks
+        ]
+        before = [(w.detach().clone(), w.grad) for w, _ in masked]
+        for w, mask in masked:
+            w.data.mul_(mask)
+            w.grad = None
+        try:
+            yield
+        finally:
+            for (w, mask), (value, grad) in zip(masked, before, strict=True):
+                w.data.copy_(value)
+                if w.grad is not None:
+                    w.grad.mul_(mask)
+                w.grad = grad if w.grad is None else w.grad if grad is None else w.grad.add_(grad)
 
     def metrics(self) -> dict[str, float]:
         """Figures of the solver (residuals, penalty weight), and the share of zero weights over all layers."""
@@ -173,6 +210,7 @@ class Shaper:
             "solver": tensors,
             "masks": {f"mask.{i}": m.bool() for i, m in enumerate(self._masks or ())},
             "members": {f"member.{i}": z for i, z in enumerate(self._members) if z is not None},
+            "levels": {f"level.{i}.{j}": m for i, masks in enumerate(self._levels) for j, m in enumerate(masks)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -193,6 +231,7 @@ class Shaper:
         self._members = [
             _like([w], [members[f"member.{i}"]])[0] if f"member.{i}" in members else None for i, w in enumerate(weights)
         ]
+        self._levels = [tuple(_numbered(state["levels"], f"level.{i}.")) for i in range(len(weights))]
         self._masks = None
         if state["masks"]:
             self._adopt([state["masks"][f"mask.{i}"] for i in range(len(weights))])
@@ -232,6 +271,11 @@ def _like(weights: Sequence[Tensor], saved: Sequence[Tensor], of_weights: bool =
         torch.empty_like(w, dtype=w.dtype if of_weights else s.dtype, requires_grad=False).copy_(s)
         for w, s in zip(weights, saved, strict=True)
     )
+
+
+def _numbered(tensors: Mapping[str, Tensor], prefix: str) -> Iterator[Tensor]:
+    """Those called `prefix` and 0, 1, 2, ..."""
+    return (tensors[f"{prefix}{i}"] for i in range(sum(name.startswith(prefix) for name in tensors)))
 
 
 def _inner(constraint: Constraint) -> Constraint:

@@ -28,7 +28,7 @@ class CSR(Packed):
         row, column = np.nonzero(matrix)
         start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(matrix)))])
         return cls(
-            weight.shape, start.astype(np.int32), column.astype(cls._index(matrix.shape[1])), matrix[row, column]
+            weight.shape, start.astype(np.int32), column.astype(cls.index_type(matrix.shape[1])), matrix[row, column]
         )
 
     def unpack(self) -> F32:
@@ -39,7 +39,7 @@ class CSR(Packed):
     def check(self) -> None:
         self._require_array("start", np.int32, self.rows + 1)
         self._require_array("value", np.float32, -1)
-        self._require_array("index", self._index(self.columns), len(self.value))
+        self._require_array("index", self.index_type(self.columns), len(self.value))
         self._require_starts("start", len(self.value))
         self._require_within("index", 0, self.columns)
         row = np.repeat(np.arange(self.rows), np.diff(self.start))
@@ -47,5 +47,6 @@ class CSR(Packed):
         self._require(bool((np.diff(places) > 0).all()), "columns do not rise within a row")
 
     @staticmethod
-    def _index(columns: int) -> Any:
+    def index_type(columns: int) -> Any:
+        """What holds a column of a matrix so wide."""
         return np.uint16 if columns <= 1 << 16 else np.int32
