@@ -143,7 +143,19 @@ rules: [{targets: all, constraint: {kind: nested, of: {kind: unstructured, spars
 schedule: {shape_epochs: 1, retrain_epochs: 1, batch_size: 16}
 """
     (home / "nested.yaml").write_text(recipe)
-    done = run("compress", MODEL, "--recipe", "nested.yaml", "--data", DATA, "--out", "runs/nested", cwd=home)
+    done = run(
+        "compress",
+        MODEL,
+        "--recipe",
+        "nested.yaml",
+        "--data",
+        DATA,
+        "--run-dir",
+        "runs/nested",
+        "--against",
+        "none",
+        cwd=home,
+    )
     assert done.code == 0, done.err
     assert "level 2: test accuracy" in done.err
     done = run("compile", "runs/nested", "-o", "levels.openwork", "--json", cwd=home)

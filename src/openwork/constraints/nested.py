@@ -26,7 +26,7 @@ class Nested(Constraint):
     >>> [int(mask.sum()) for mask in nested.levels(w)]
     [2, 1]
 
-    Source: Compact multi-level sparse networks, arXiv:2112.10930; batch norm of every level: Yu et al. 2018, arXiv:1812.08928.
+    Source: compact multi-level networks, arXiv:2112.10930; batch norm of each level: Yu et al. 2018, arXiv:1812.08928.
     """
 
     of: Inner
