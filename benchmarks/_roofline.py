@@ -174,6 +174,13 @@ def _winograd(row: Row, pixels: int, lanes: int, fields: Row, tile: int, _: int,
     return products, [(4 * width * channels, products / lanes / MOST_TILES), (0, products / width)]
 
 
+def _circulant(row: Row, pixels: int, lanes: int, fields: Row, block: int, samples: int) -> Count:
+    """The products, not the transforms: each vector of weights is loaded once a sample and serves two multiply-adds;
+    for two of them two numbers are broadcast."""
+    weights = row["taps"] * pixels / lanes
+    return row["multiply_adds"], [(4 * row["taps"], weights), (0, weights * lanes / 16)]
+
+
 def _depthwise(row: Row, pixels: int, lanes: int, fields: Row) -> Count:
     """Rows of the input are loaded once and laid out in the first cache; for each column of the kernel a tile loads all
     rows that some rows of outputs read, and broadcasts the column's weights."""
@@ -186,7 +193,14 @@ def _depthwise(row: Row, pixels: int, lanes: int, fields: Row) -> Count:
     return row["taps"] * pixels, [(math.inf, images * laid), (0, images * vectors * each)]
 
 
-_COUNTS = {"taps": _taps, "rows": _rows, "dense": _dense, "winograd": _winograd, "depthwise": _depthwise}
+_COUNTS = {
+    "taps": _taps,
+    "rows": _rows,
+    "dense": _dense,
+    "winograd": _winograd,
+    "circulant": _circulant,
+    "depthwise": _depthwise,
+}
 """By kernel: its multiply-adds, and (bytes that loads go through again and again, how many loads)."""
 
 

@@ -54,6 +54,29 @@ struct Rows {
   const float* scale;          // [panels * width], or null: 1
 };
 
+// y[i * block + r] = clamp(bias[i * block + r] + sum over blocks j of inputs and columns k: first[i, j, (r - k) mod block] *
+// x[j * block + k]), by the frequencies of blocks: sixteen blocks of outputs are a panel, lanes run over them. Of a block of real
+// values, rows 0 to block / 2 are the real parts of its frequencies, row block - k the imaginary part of frequency k.
+constexpr int kMinCirculant = 4, kMaxCirculant = 128;
+struct Circulant {
+  int block;                // a power of two
+  int64_t inputs, outputs;  // blocks of inputs; outputs
+  const float* x;           // of one sample, filled up to whole blocks
+  float* y;
+  float* values;           // [block][stride], frequencies of x
+  int64_t stride;          // blocks of inputs in whole units
+  const float* spectrum;   // [panels][block / 2][inputs][2][kUnit]: of frequencies 0 and block / 2, which are real, then both parts of each other
+  const float* first;      // [blocks of outputs][inputs][block], the first column of each block
+  const float* bias;       // [outputs]
+  const int32_t* place;    // [kUnit * block], where a panel's outputs lie after the way back
+  const float* turns;      // [kMaxCirculant][2], cos and sin of 2 pi k / kMaxCirculant
+  int64_t features;        // inputs that there are
+  float lo, hi;
+};
+
+// One output as it is defined.
+float circulant_output(const Circulant& c, int64_t output);
+
 // y[o, pixel] = clamp(bias[o] + residual[o, pixel] + sum over columns k: value[k, o] * x[offset[k] + pixel]) for one panel of
 // outputs that lie side by side in `value`; lanes run over outputs. For layers without zeros: no lane falls on padding.
 struct Dense {
@@ -216,6 +239,8 @@ struct Kernels {
   void (*winograd_store[2])(const WinogradPixels&);
   // rows[log2(width)][samples - 1] for widths 1 to 64
   RowsKernel rows[7][kMaxSamples];
+  void (*circulant_values)(const Circulant&);  // x to values
+  bool (*circulant)(const Circulant&, int64_t panel);  // whether all outputs are finite; otherwise they mean nothing
   ActivateKernel activate[kActs];
   BinaryKernel binary[kBinaryCount][2];  // [1]: the second operand is one number
   void (*scale)(const float* x, const float* weight, const float* bias, float* y, int64_t n);

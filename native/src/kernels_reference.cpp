@@ -1,6 +1,7 @@
 // The naive reference of every kernel: one scalar loop each, sums in double. Slow on purpose; the property tests run whole
 // programs with this table and compare. Tiles mean nothing here, so all entries of a family share one function per shape.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -124,6 +125,14 @@ void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
       }
       r.y[n * r.y_stride + o] = clamp(r.bias[o] + (r.scale ? r.scale[o] : 1.0) * sum, r.lo, r.hi);
     }
+}
+
+void circulant_values(const Circulant&) {}  // frequencies are a short cut
+
+bool circulant(const Circulant& c, int64_t panel) {
+  const int64_t begin = panel * kUnit * c.block;
+  for (int64_t o = begin; o < std::min<int64_t>(begin + kUnit * c.block, c.outputs); o++) c.y[o] = circulant_output(c, o);
+  return true;
 }
 
 void depthwise(const Depthwise& d) {
@@ -330,6 +339,15 @@ void fill_rows(RowsKernel* row, std::integer_sequence<int, S...>) {
 
 }  // namespace
 
+float circulant_output(const Circulant& c, int64_t output) {
+  double sum = c.bias[output];
+  for (int64_t k = 0; k < c.features; k++) {
+    const int64_t block = output / c.block * c.inputs + k / c.block, diagonal = (output - k) & (c.block - 1);
+    sum += static_cast<double>(c.first[block * c.block + diagonal]) * c.x[k];
+  }
+  return clamp(sum, c.lo, c.hi);
+}
+
 const Kernels& reference_kernels() {
   static const Kernels kernels = [] {
     Kernels k = {};
@@ -358,6 +376,8 @@ const Kernels& reference_kernels() {
     fill_rows<16>(k.rows[4], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<32>(k.rows[5], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<64>(k.rows[6], std::make_integer_sequence<int, kMaxSamples>());
+    k.circulant_values = circulant_values;
+    k.circulant = circulant;
     ActivateKernel* next = k.activate;
 #define OW_FILL(name, parameters) *next++ = activate<act::name>;
     OW_ACTIVATIONS(OW_FILL)

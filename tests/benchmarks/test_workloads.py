@@ -112,6 +112,14 @@ def test_counting_of_winograds_products():
     assert found["loaded"] == {"16 KiB": pytest.approx(64 * 36 * 8 * (16 + 2 * 16 / 14))}
 
 
+def test_counting_of_products_of_frequencies():
+    # 1024 x 1024 in blocks of 16: 64 x 64 blocks, each with 16 weights, 2 real and 7 complex products.
+    row = {"kernel": "circulant_f32_16x1_avx512_relu", "taps": 65536, "shape": "2x1024", "op": "linear"}
+    found = counted({**row, "multiply_adds": 2 * 64 * 64 * 30}, {"pixels": 2}, "avx512", {})
+    assert found["flops"] == 2 * 2 * 64 * 64 * 30
+    assert sum(found["loaded"].values()) == 64 * (2 * 65536 / 16 + 2 * 65536 / 16)
+
+
 def test_counting_of_depthwise_layers():
     row = {"kernel": "depthwise_f32_avx512", "taps": 6 * 9, "shape": "1x6x16x20", "op": "conv"}
     fields = {"size": [32, 40, 16, 20], "kernel": [3, 3], "stride": 2}

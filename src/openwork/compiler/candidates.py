@@ -8,7 +8,7 @@ import numpy as np
 
 from ..engine import _native
 from ..formats.program import Step
-from . import recurrent, winograd
+from . import circulant, recurrent, winograd
 from .lowering import MAX_ROWS, Draft, Weights
 from .pack import union_taps
 from .reorder import order
@@ -17,6 +17,9 @@ LANES_OVER_OUTPUTS = ("rows", "recurrent")
 """Steps of few samples: their blocks are panels of `WIDTHS` outputs."""
 
 WIDTHS = (16, 32, 64)
+
+SHORT_CUTS = ("winograd", "circulant")
+"""Kernels that get the same sums from fewer products than the definition has."""
 
 NARROW = (1, 2, 4, 8)
 """Outputs in the panels of fully connected layers whose zeros are too scattered for wider ones."""
@@ -41,7 +44,8 @@ class Choice:
     """How one layer is packed and run."""
 
     op: str
-    """The native step: taps (lanes over positions), dense, winograd (over outputs), rows, recurrent (few samples)."""
+    """The native step: taps (lanes over positions), dense, winograd (over outputs), rows, recurrent, circulant (few
+    samples)."""
     rows: int
     """Output rows in a block or a panel."""
     tile: tuple[int, ...]
@@ -72,16 +76,16 @@ def first(draft: Draft, base: Step, threads: int, isa: str) -> Choice:
 
 
 def kernels(draft: Draft, base: Step, threads: int, isa: str) -> list[Choice]:
-    """Every packing that is worth a try, with its best-looking tile: the best dense ones, promising sparse and Winograd
-    ones."""
+    """Every packing that is worth a try, with its best-looking tile: the best dense ones, promising sparse, circulant
+    and Winograd ones."""
     assert draft.weights is not None
     dense = not draft.weights.levels and np.count_nonzero(draft.weights.matrix) == draft.weights.matrix.size
     found = [next(tiles(draft, base, c, threads, isa)) for c in _packings(draft, base, isa)]
     work = {c: _work(draft, base, c) for c in found}
     # one dense candidate at least: what sparsity brings is told, and must not be less than nothing
-    plain, sparse = ([c for c in found if c.op != "winograd" and c.dense is kind] for kind in (True, False))
-    square = [c for c in found if c.op == "winograd"]
-    rivals = [([] if dense else sparse, sparse), (plain, plain), (square, found)]
+    plain, sparse = ([c for c in found if c.op not in SHORT_CUTS and c.dense is kind] for kind in (True, False))
+    short = [c for c in found if c.op in SHORT_CUTS]
+    rivals = [([] if dense else sparse, sparse), (plain, plain), (short, found)]
     return [c for kind, others in rivals for c in kind if work[c] <= PROMISING * min(work[o] for o in others)]
 
 
@@ -94,6 +98,8 @@ def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
     if draft.op in LANES_OVER_OUTPUTS:
         yield from (Choice(draft.op, width, (1,), dense) for width in WIDTHS for dense in (True, False))
         yield from (Choice(draft.op, width, (1,), False) for width in (NARROW if draft.op == "rows" else ()))
+        if draft.op == "rows" and w.circulant:
+            yield Choice("circulant", w.circulant, (1,), True)
         return
     if draft.op == "taps":
         rows = allowed_rows(w)
@@ -121,7 +127,7 @@ def allowed_rows(w: Weights) -> list[int]:
 
 def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> Iterator[Choice]:
     """The same packing with other register tiles, likely best first, each with a cut that suits it."""
-    if choice.op in LANES_OVER_OUTPUTS:
+    if draft.op in LANES_OVER_OUTPUTS:
         samples = range(min(base.fields["batch"], _native.MAX_SAMPLES), 0, -1)
         chunks = 2 * threads if choice.op == "rows" else threads
         yield from (replace(choice, tile=(s,), row_chunks=chunks) for s in samples)
@@ -177,10 +183,12 @@ def _tiles(base: Step, m: int) -> int:
 
 def multiply_adds(draft: Draft, base: Step, choice: Choice) -> int | None:
     """Multiply-adds that a layer takes if they are others than its non-zero weights times its outputs."""
-    if choice.op != "winograd":
+    if choice.op not in SHORT_CUTS:
         return None
     assert draft.weights is not None
     m, matrix = choice.tile[0], draft.weights.matrix
+    if choice.op == "circulant":
+        return int(base.fields["batch"]) * circulant.multiply_adds(matrix.shape, choice.rows)
     return (m + 2) ** 2 * _tiles(base, m) * matrix.size // winograd.KERNEL**2
 
 
@@ -221,7 +229,7 @@ def cuts(base: Step, choice: Choice, threads: int) -> Iterator[Choice]:
     ways = [(1, threads), (1, 4 * threads), (threads, 1), (4 * threads, 1), (threads, threads), (1, 1)]
     if "slabs" in base.fields and choice.op != "winograd":  # of a slab
         ways = [(1, 1), (4, 1), (1, 4)]
-    elif choice.op == "rows":
+    elif choice.op in ("rows", "circulant"):
         ways = [(1, 1), (threads, 1), (4 * threads, 1), (16 * threads, 1)]
     elif choice.op == "recurrent":
         ways = [(1, 1), (threads, 1), (4 * threads, 1)]
@@ -238,6 +246,8 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
         return recurrent.arrange(w.matrix, cells, choice.rows, 1, choice.dense).columns() * choice.rows / 16
     if choice.op == "winograd":
         return _winograd_work(w, base, choice)
+    if choice.op == "circulant":
+        return _circulant_work(w, choice)
     taps = _taps(w, choice)
     if choice.op == "rows":
         # a narrow panel reads half a weight more for each column's number, and each sample's value of it by itself
@@ -268,6 +278,12 @@ def _winograd_work(w: Weights, base: Step, choice: Choice) -> float:
     vectors = -(-len(w.matrix) // choice.rows) * choice.rows / 16
     products = points * vectors * channels
     return float(tiles * (0.55 * products + 0.25 * points * channels + 6 * points * vectors) + 2 * products)
+
+
+def _circulant_work(w: Weights, choice: Choice) -> float:
+    """Products of panels of 16 blocks, and both transforms, for which numbers are gathered one by one."""
+    b, (out, features) = choice.rows, w.matrix.shape
+    return float(-(-out // (16 * b)) * -(-features // b) * b + (1 + math.log2(b) / 8) * (out + features) / 2)
 
 
 def _positions(base: Step) -> int:

@@ -8,10 +8,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from ..formats.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
+from . import circulant
 from .graph import Graph, Node
 from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Slabs, Storage, View, plane_shape
 from .plan import plan
@@ -95,6 +97,11 @@ class Weights:
     def count(self) -> int:
         """How many weights the layer has."""
         return self.own or int(self.matrix.size)
+
+    @cached_property
+    def circulant(self) -> int:
+        """Side of the matrix's circulant blocks, 0 if it has none."""
+        return circulant.block_of(self.matrix)
 
 
 @dataclass(frozen=True)

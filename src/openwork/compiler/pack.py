@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..formats.program import Array, Step, runs
-from . import recurrent, winograd
+from . import circulant, recurrent, winograd
 
 if TYPE_CHECKING:
     from .candidates import Choice
@@ -114,6 +114,10 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
     if choice.op == "winograd":
         found = winograd.pack(w.matrix, w.bias, choice.tile[0], choice.rows)
         return with_tile(Step("winograd", base.name, _winograd_fields(base, choice), {**base.arrays, **found}), choice)
+    if choice.op == "circulant":
+        sizes = {"block": choice.rows, "features": w.matrix.shape[1]}
+        found = circulant.pack(w.matrix, w.bias, choice.rows)
+        return with_tile(Step("circulant", base.name, {**base.fields, **sizes}, {**base.arrays, **found}), choice)
     packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense, w.levels)
     fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
     arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}
@@ -132,7 +136,7 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
 def with_tile(step: Step, choice: "Choice") -> Step:
     """The same packing with another tile and cut."""
     tile: dict[str, Any] = {"row_chunks": choice.row_chunks, "tile_chunks": choice.tile_chunks}
-    if step.op in ("rows", "recurrent"):
+    if step.op in ("rows", "recurrent", "circulant"):
         tile = {"samples": choice.tile[0], "row_chunks": choice.row_chunks}
     elif step.op == "dense":
         tile["tile"] = list(choice.tile)

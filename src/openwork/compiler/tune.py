@@ -19,6 +19,7 @@ from ..formats.program import ProgramSpec, Step
 from . import winograd
 from .candidates import (
     LANES_OVER_OUTPUTS,
+    SHORT_CUTS,
     WIDTHS,
     Choice,
     Packing,
@@ -273,10 +274,12 @@ def _ahead(times: dict[Choice, float]) -> list[Choice]:
 
 
 def _why(choice: Choice, times: dict[Choice, float]) -> str:
-    if choice.op == "winograd":
-        others = min((t for c, t in times.items() if c.op != "winograd"), default=math.nan)
-        least = min(t for c, t in times.items() if c.op == "winograd")
-        return f"Winograd won: alone {1e6 * least:.1f} us, {1e6 * others:.1f} us with every product of the definition"
+    if choice.op in SHORT_CUTS:
+        others = min((t for c, t in times.items() if c.op != choice.op), default=math.nan)
+        least = min(t for c, t in times.items() if c.op == choice.op)
+        return (
+            f"{choice.op} won: alone {1e6 * least:.1f} us, {1e6 * others:.1f} us with every product of the definition"
+        )
     dense = min((t for c, t in times.items() if c.dense), default=None)
     sparse = min((t for c, t in times.items() if not c.dense), default=None)
     if sparse is None:
@@ -310,12 +313,15 @@ def _signature(draft: Draft, base: Step) -> Any:
     fused = many and bool(base.fields["residual"])
     square = many and winograd.applies(base.fields, w.groups)
     levels = tuple(round(50 * np.count_nonzero(level.keep) / level.keep.size) for level in w.levels)
-    return draft.op, levels, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act, square
+    ring = w.circulant if draft.op == "rows" else 0
+    return draft.op, levels, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act, square, ring
 
 
 def _taps_of(step: Step) -> int:
     if step.op == "recurrent":
         return int(np.dot(step.arrays["panels"], np.diff(step.arrays["start"])))
+    if step.op == "circulant":
+        return len(step.arrays["value"])
     rows = int(step.fields["mb" if step.op == "taps" else "width"])
     if step.op == "winograd":
         return len(step.arrays["value"]) // ((int(step.fields["tile"]) + 2) ** 2 * rows) * winograd.KERNEL**2

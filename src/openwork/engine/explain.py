@@ -8,8 +8,8 @@ COLUMNS = ("name", "op", "shape", "taps", "sparsity", "kernel", "microseconds", 
 
 
 FEWER = (
-    "winograd kernels do fewer multiply-adds than their layers are defined by: gflops counts those of the definition, "
-    "share_of_peak those that are done"
+    "winograd and circulant kernels do fewer multiply-adds than their layers are defined by: gflops counts those of "
+    "the definition, share_of_peak those that are done"
 )
 
 
@@ -18,7 +18,7 @@ class Explanation:
     """One row a step, in the order in which they run; `str()` is a table, `to_dict()` is JSON.
 
     `gflops` counts each non-zero weight once for each output, `multiply_adds` and `share_of_peak` what a kernel does:
-    Winograd's convolution does fewer multiply-adds for the same result.
+    Winograd's convolution and products of frequencies are fewer for the same result.
     """
 
     rows: list[dict[str, Any]]
@@ -37,7 +37,7 @@ class Explanation:
         reasons = [
             f"{row['name']}: {row['why']}" for row in self.rows if row["why"].startswith(("dense won", "left to"))
         ]
-        if any(row["kernel"].startswith("winograd") for row in self.rows):
+        if any(row["kernel"].startswith(("winograd", "circulant")) for row in self.rows):
             reasons.append(FEWER)
         summary = ", ".join(f"{key} {value}" for key, value in self.totals.items())
         return "\n".join([*lines, "", *reasons, summary])

@@ -7,7 +7,7 @@ from .elementwise import binary, pointwise, scale
 from .images import bilinear, clear, copy, interleave, mean, place, pool, read  # noqa: F401, for tests
 from .levels import leveled, of_level  # noqa: F401, for tests
 from .slabs import cut, slab_copy, slab_mean, slab_pool
-from .sums import convolved, dense, rows, taps, winograd  # noqa: F401, for tests
+from .sums import circulant, convolved, dense, multiplied, rows, taps, winograd  # noqa: F401, for tests
 from .tokens import attention, constant, embedding, layer_norm, unit, word_mean
 
 
@@ -20,6 +20,8 @@ def every_case() -> dict[str, Case]:
         "winograd_2": winograd(tile=2, width=32, outputs=70, row_chunks=3)[0],
         "rows": rows(),
         "rows_narrow": rows(width=4, counts=(7, 0, 35, 16, 1)),
+        "circulant": circulant(),
+        "circulant_act": circulant(block=16, features=33, outputs=300).changed(act=["silu"]),
         "max_pool": pool(),
         "avg_pool": pool(is_max=False),
         "depthwise": depthwise(each=2, external=(True, True)),

@@ -179,3 +179,51 @@ def rows(
         "hi": clamp[1],
     }
     return Case("rows", arguments, f32(y + batch * y_stride, rng))
+
+
+def circulant(
+    seed: int = 0,
+    block: int = 8,
+    features: int = 40,
+    outputs: int = 150,
+    samples: int = 2,
+    batch: int = 3,
+    row_chunks: int = 1,
+    clamp: tuple[float, float] = (-math.inf, math.inf),
+) -> Case:
+    """A block-circulant matrix [outputs, features] on rows of features."""
+    rng = np.random.default_rng(seed)
+    x_stride, y_stride = features + 3, outputs + 5
+    y = 11 + batch * x_stride
+    arguments = {
+        "block": block,
+        "features": features,
+        "samples": samples,
+        "row_chunks": row_chunks,
+        "batch": batch,
+        "x": 11,
+        "x_stride": x_stride,
+        "y": y,
+        "y_stride": y_stride,
+        "value": f32(-(-outputs // block) * -(-features // block) * block, rng),
+        "bias": f32(outputs, rng),
+        "lo": clamp[0],
+        "hi": clamp[1],
+    }
+    return Case("circulant", arguments, f32(y + batch * y_stride, rng))
+
+
+def multiplied(case: Case) -> np.ndarray:
+    """The arena after a case of `circulant`, by the matrix that it stands for, in float64."""
+    a = case.arguments
+    block, features, outputs = a["block"], a["features"], len(a["bias"])
+    row, column = np.arange(outputs)[:, None], np.arange(features)
+    first = a["value"].astype(np.float64).reshape(-1, -(-features // block), block)
+    matrix = first[row // block, column // block, (row - column) % block]
+    arena = case.arena.astype(np.float64)
+    for n in range(a["batch"]):
+        x = arena[a["x"] + n * a["x_stride"] :][:features]
+        with np.errstate(invalid="ignore"):  # infinity times zero
+            sums = np.clip((matrix * x).sum(1) + a["bias"], a["lo"], a["hi"])
+        arena[a["y"] + n * a["y_stride"] :][:outputs] = sums
+    return arena

@@ -1,0 +1,77 @@
+"""Where block-circulant matrices pay: a sample through a square layer, beside dense and 4x1 blocks of as many weights.
+
+python benchmarks/circulant.py [--sizes 1024,512] [--rounds 15]
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+import openwork
+from openwork.compiler.circulant import BLOCKS
+from openwork.constraints.base import Constraint
+from openwork.constraints.block import Block
+from openwork.constraints.circulant import Circulant
+from openwork.engine.timing import measure, ratio_interval
+
+CALLS = 20
+"""Runs of a layer's step in a call: one alone takes a microsecond."""
+
+
+class Side:
+    """The tuned step of a layer, alone, again and again: its weights lie in the nearest cache that holds them."""
+
+    def __init__(self, name: str, size: int, constraint: Constraint | None) -> None:
+        torch.manual_seed(0)
+        layer = nn.Linear(size, size).eval()
+        if constraint is not None:
+            layer.weight.data = constraint.project(layer.weight.data)
+        engine = openwork.compile(layer, torch.randn(1, size), threads=1)
+        kernels = [row["kernel"] for row in engine.explain(repeats=1).rows]
+        self.name, self.program = name, engine._native
+        self.at = next(at for at, kernel in enumerate(kernels) if kernel.startswith(("rows", "circulant")))
+        self.kernel = kernels[self.at]
+        self.buffers = [np.zeros(e.shape, np.float32) for e in engine._spec.externals]
+
+    def block(self, calls: int) -> float:
+        """Median seconds of a run of the step."""
+        begin = time.perf_counter()
+        found = []
+        while len(found) < calls or time.perf_counter() - begin < 0.02:
+            found.append(np.median(self.program.time_step(self.at, CALLS, self.buffers)))
+        return float(np.median(found))
+
+    def __call__(self) -> None:
+        raise AssertionError("times itself")
+
+
+def sides(size: int) -> Iterator[Side]:
+    """Dense, and for each block the circulant matrix and the one of 4x1 blocks that has as many weights."""
+    yield Side("dense", size, None)
+    for block in reversed(BLOCKS):
+        yield Side(f"circulant {block}", size, Circulant(block=block))
+        yield Side(f"4x1, {block} times fewer", size, Block(shape=(4, 1), sparsity=1 - 1 / block))
+
+
+def main() -> None:
+    """Print a table for each size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="1024,512")
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    for size in map(int, options.sizes.split(",")):
+        found = list(sides(size))
+        seconds = measure(found, options.rounds, 1)
+        print(f"{size} x {size}, one sample, one thread: times faster than dense, with a 95 % interval")
+        for side, own in zip(found, seconds, strict=True):
+            ratio, low, high = ratio_interval(seconds[0], own)
+            times = f"{1e6 * np.median(own):8.2f} us  {ratio:6.2f} ({low:.2f} to {high:.2f})"
+            print(f"  {side.name:22} {times}  {side.kernel}")
+
+
+if __name__ == "__main__":
+    main()
