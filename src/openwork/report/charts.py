@@ -104,6 +104,45 @@ def bars(rows: Sequence[Mapping[str, Any]], unit: str, description: str) -> str 
     return _svg(draw, (9.4, 0.3 + 0.42 * len(rows)), description, (0.2, 0.03, 0.78, 0.94))
 
 
+def scatter(
+    groups: Mapping[str, Sequence[tuple[float, float, str]]], labels: tuple[str, str], description: str
+) -> str | None:
+    """Points (x, y, name) in up to three groups, each with its own marker, names beside them; x grows by factors."""
+    if not any(groups.values()):
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.set_xscale("log")
+        looks = ((_ACCENT, "o"), (_SECOND, "s"), (_QUIET, "^"))
+        for (group, points), (colour, marker) in zip(groups.items(), looks, strict=False):
+            if not points:
+                continue
+            axes.scatter(
+                [x for x, *_ in points], [y for _, y, _ in points], s=34, color=colour, marker=marker, label=group
+            )
+            for x, y, name in points:
+                axes.annotate(name, (x, y), (5, 3), textcoords="offset points", color=_INK, fontsize=8)
+        axes.xaxis.set_major_formatter(lambda value, _: number(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: number(value))
+        axes.set_xlabel(labels[0], color=_MUTED)
+        axes.set_title(labels[1], loc="left", color=_INK, fontsize=11)
+        axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+
+    return _svg(draw, (9.4, 5.6), description, (0.07, 0.1, 0.9, 0.82))
+
+
+def standalone(svg: str) -> str:
+    """A chart as a file of its own, with colours that a page would give it, for light and dark."""
+    style = (
+        "<style>svg{--ink:#1c2230;--muted:#5b6472;--line:#d9dee6;--accent:#0b6bcb;--second:#b4430e;--quiet:#7a8699;"
+        "font-family:system-ui,sans-serif}"
+        "@media(prefers-color-scheme:dark){svg{--ink:#e8ecf2;--muted:#a3adbb;--line:#3a4250;--accent:#6cb2ff;"
+        "--second:#ff9a66;--quiet:#8c97a8}}</style>"
+    )
+    head, rest = svg.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'
+
+
 def mask(weight: Any, limit: int = 64) -> str:
     """Picture of the first `limit` x `limit` entries of a weight seen as [out, in*kh*kw]; a square is a weight kept."""
     matrix = weight.reshape(weight.shape[0], -1)[:limit, :limit] != 0

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..constraints.base import Constraint
+from ..errors import ShapeError
+from ..formats.packed import base
 from ..recipes.match import Match
 
 
@@ -26,6 +29,10 @@ class Layer:
     """Of the constraint's definition; 0 unless something is wrong."""
     note: str = ""
     """Why a layer that a rule asked for was left dense."""
+    format: str | None = None
+    """Storage format of its pattern (`openwork.formats.packed`); None: stored dense."""
+    bytes: int | None = None
+    """What the weight takes in it, or dense, of 4-byte values."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ class Result:
 def describe(found: Match) -> Layer:
     """A layer's figures, from its weights as they are now."""
     weight = found.weight.detach()
+    form, size = stored(weight, found.constraint)
     return Layer(
         name=found.name,
         shape=tuple(weight.shape),
@@ -109,7 +117,21 @@ def describe(found: Match) -> Layer:
         sparsity=1 - int(torch.count_nonzero(weight)) / weight.numel(),
         violations=0 if found.constraint is None else found.constraint.violations(weight),
         note=found.note,
+        format=form,
+        bytes=size,
     )
+
+
+def stored(weight: torch.Tensor, constraint: Constraint | None) -> tuple[str | None, int]:
+    """The storage format of a weight that obeys `constraint`, and its bytes in it."""
+    if constraint is None:
+        return None, 4 * weight.numel()
+    plain = weight.detach().float().cpu().contiguous()
+    try:
+        packed = base.pack(constraint.storage, plain.numpy(), **constraint.layout_of(plain))
+    except ShapeError:  # what padding completes may have no whole groups at its edge
+        packed = base.pack(Constraint.FORMAT, plain.numpy())
+    return packed.kind(), packed.nbytes
 
 
 def count(matches: list[Match]) -> tuple[int, int]:

@@ -1,0 +1,105 @@
+"""`openwork reproduce`: run a comparison for real, published or our own, and write its page."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+
+from .. import plugins
+from ..errors import UsageError
+from . import _tables as tables
+from ._options import Json
+from ._output import progress_console, show
+from ._way import adapted, command_line, split_names, waiting
+
+GOES_ON = True
+"""After Ctrl-C what was finished lies in the run folders, and the same command goes on from there."""
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which comparison; see --list.")] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Rows a,b of it; a* takes all that begin with a. Default: all.")
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Name every row with its figure and state; run nothing.")
+    ] = False,
+    folder: Annotated[Path, typer.Option(help="Where runs and pages lie.")] = Path("runs/reproduce"),
+    threads: Annotated[int, typer.Option(min=1, help="Threads of training and of every engine.")] = 2,
+    epochs_scale: Annotated[
+        float, typer.Option(min=0.0, help="Factor for the epochs of each phase, for quick trials.")
+    ] = 1.0,
+    model: Annotated[str | None, typer.Option(help="Instead of the comparison's own model.")] = None,
+    data: Annotated[str | None, typer.Option(help="Instead of the comparison's own data.")] = None,
+    json: Json = False,
+) -> None:
+    """Train every row of the comparison NAME, measure all of them side by side, and write a page.
+
+    Rows that are finished are not trained again, and an interrupted one goes on after its last epoch. Row by row the
+    command and the figures are kept in FOLDER/NAME/document.json.
+    """
+    console = progress_console()
+    with waiting(console, "loading PyTorch"):
+        from .. import data as data_room
+        from .. import models
+        from ..reproductions import base
+        from ..training.compress import compress
+        from ..training.result import Result
+    if list_:
+        found = base.known(folder)
+        show({"rows": found}, _listed(found), json)
+        return
+    if name is None:
+        raise UsageError(f"name a comparison ({', '.join(plugins.names(base.ROOM))}), or ask for --list")
+    reproduction = base.find(name)
+    order = base.Order(
+        rows=None if rows is None else split_names(rows),
+        folder=folder,
+        threads=threads,
+        epochs_scale=epochs_scale,
+        command=command_line(),
+        model=model,
+        data=data,
+    )
+    base.chosen(reproduction.rows(), order.rows)
+    examples = data_room.resolve(data or reproduction.DATA)
+
+    from ._progress import Bars
+
+    with Bars(console) as bars:
+
+        def train(row: base.Row, where: Path) -> Result:
+            import torch
+
+            recipe = adapted(row.recipe, None, epochs_scale)
+            torch.manual_seed(recipe.schedule.seed)
+            spec = model or reproduction.MODEL
+            return compress(
+                models.resolve(spec), recipe, examples, where, threads=threads, progress=bars, model_name=spec
+            )
+
+        document = base.reproduce(reproduction, order, train, examples.example_input, bars)
+    where = folder / reproduction.name()
+    show(document, _closing(document, where), json)
+
+
+def _listed(rows: list[dict[str, Any]]) -> Any:
+    lines = [
+        (r["name"], r["title"], r["paper"], _share(r["published"]), _share(r["ours"]), r["state"], r["when"] or "")
+        for r in rows
+    ]
+    return tables.table(("row", "what", "paper", "published", "ours", "state", "when"), lines, right=(3, 4))
+
+
+def _share(value: float | None) -> str:
+    return tables.percent(value)
+
+
+def _closing(document: dict[str, Any], where: Path) -> Group:
+    lines = [
+        (r["title"], tables.percent(r["accuracy"]), tables.percent(r["sparsity"], 1), tables.size(r["bytes"]))
+        for r in document["rows"]
+    ]
+    table = tables.table(("row", "accuracy", "zeros", "weights"), lines, right=(1, 2, 3))
+    return Group(table, tables.facts([("page", str(where / "page.md")), ("figures", str(where / "document.json"))]))

@@ -1,0 +1,195 @@
+"""Every sparsity pattern on one network at the same sparsity: accuracy, bytes and measured speed side by side.
+
+The papers compare accuracy with other papers and speed with other engines; here solver, schedule, seed and engine are
+the same for all patterns, so what differs is the pattern.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ..compiler.compile import compile as compiled
+from ..engine.timing import measure as in_turn
+from ..recipes.recipe import Recipe, Rule
+from ..recipes.schedule import OptimizerSettings, Rate, Schedule
+from ..report import charts
+from ..solvers.admm import ADMM
+from ..training.result import Result
+from .base import Reproduction, Row
+
+STAGES = "re:layer.*conv"
+"""The convolutions of ResNet-20's stages; the stem and the classifier, 0.4 % of the weights, stay dense."""
+
+WIDER = ("re:layer3\\.1.*conv", "re:layer3\\.2\\.conv1")
+"""41 % of the weights: where a pattern knows powers of two only, these take the next one, which makes 90 % of 7/8."""
+
+ENTRIES = 4 / 9
+"""Share of a 3x3 kernel that its pattern keeps."""
+
+ROUNDS = 20
+"""Rounds in which every network is timed once."""
+
+Rules = tuple[tuple[str | tuple[str, ...], dict[str, Any]], ...]
+
+
+def patterns(sparsity: float) -> dict[str, tuple[str, Rules]]:
+    """Name, title and rules of every pattern at a sparsity of 0.75 or 0.9 in the stages."""
+    plain = {"sparsity": sparsity}
+    kernels = 1 - (1 - sparsity) / ENTRIES
+    found: dict[str, tuple[str, dict[str, Any]]] = {
+        "unstructured": ("unstructured", {"kind": "unstructured", **plain}),
+        "4x1": ("4x1 blocks", {"kind": "block", "shape": (4, 1), **plain}),
+        "8x1": ("8x1 blocks", {"kind": "block", "shape": (8, 1), **plain}),
+        "connectivity": ("whole kernels", {"kind": "connectivity", **plain}),
+        "patdnn": (
+            "kernel patterns and connectivity",
+            {"kind": "and", "of": ({"kind": "pattern"}, {"kind": "connectivity", "sparsity": kernels})},
+        ),
+        "patdnn-group4": (
+            "the same, shared by 4 filters",
+            {
+                "kind": "and",
+                "of": ({"kind": "pattern", "group": 4}, {"kind": "connectivity", "sparsity": kernels, "group": 4}),
+            },
+        ),
+        "column": ("whole columns", {"kind": "column", **plain}),
+        "filter": ("whole filters", {"kind": "filter", **plain}),
+    }
+    every: dict[str, tuple[str, Rules]] = {
+        name: (title, ((STAGES, constraint),)) for name, (title, constraint) in found.items()
+    }
+    few = round(1 / (1 - sparsity)) if sparsity < 0.8 else 8
+    every["nm"] = (f"1:{few}" + " and 1:16" * (few == 8), _widened("nm", "m", few, {"n": 1}))
+    every["circulant"] = (
+        f"circulant blocks of {few}" + " and 16" * (few == 8),
+        _widened("circulant", "block", few, {}),
+    )
+    return every
+
+
+def _widened(kind: str, field: str, few: int, more: dict[str, Any]) -> Rules:
+    """A pattern that keeps one of `few`; of 8, with 16 in some layers, so that one of 10 stays."""
+    rules: Rules = ((STAGES, {"kind": kind, field: few, **more}),)
+    return rules if few != 8 else (*rules, (WIDER, {"kind": kind, field: 16, **more}))
+
+
+class Patterns(Reproduction):
+    """ResNet-20 on CIFAR-10 with third-party weights, at 75 and 90 %, ADMM, 3 + 9 epochs, seed 0."""
+
+    TITLE: ClassVar[str] = "Sparsity patterns on ResNet-20: accuracy against speed"
+    MODEL: ClassVar[str] = "cifar10_resnet20"
+    DATA: ClassVar[str] = "cifar10"
+
+    def rows(self) -> Sequence[Row]:
+        return [
+            Row(f"{name}-{percent}", f"{percent} % {title}", self._recipe(f"{name}-{percent}", rules))
+            for percent in (75, 90)
+            for name, (title, rules) in patterns(percent / 100).items()
+        ]
+
+    @staticmethod
+    def _recipe(name: str, rules: Rules) -> Recipe:
+        return Recipe(
+            name=name,
+            rules=tuple(Rule(targets=targets, constraint=constraint) for targets, constraint in rules),
+            solver=ADMM(rho=0.01, growth=1.5),
+            schedule=Schedule(
+                shape_epochs=3,
+                retrain_epochs=9,
+                batch_size=128,
+                shape_rate=Rate(peak=0.01, decay="cosine", final=0.1),
+                retrain_rate=Rate(peak=0.05, decay="cosine", warmup_epochs=1),
+                optimizer=OptimizerSettings(kind="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4),
+                precision="bfloat16",
+                norm_batches=200,
+                channels_last=True,
+                seed=0,
+            ),
+        )
+
+    def measure(self, results: Mapping[str, Result], inputs: torch.Tensor, threads: int) -> dict[str, dict[str, Any]]:
+        """Latency of all networks in turn in one run, of the dense one too; share of the multiply-add peak."""
+        example = next(iter(results.values()))
+        engines = {name: compiled(r.model.eval(), inputs, threads=threads) for name, r in results.items()}
+        torch.manual_seed(0)
+        engines[""] = compiled(_filled(example.model), inputs, threads=threads, name="dense")
+        array = inputs.numpy()
+        runs = [lambda engine=engine: engine(array) for engine in engines.values()]
+        seconds = dict(zip(engines, in_turn(runs, ROUNDS, 3), strict=True))
+        figures: dict[str, dict[str, Any]] = {}
+        for name, engine in engines.items():
+            explained = engine.explain(20)
+            layers = [row for row in explained.rows if row["multiply_adds"] and row["microseconds"]]
+            spent = sum(row["microseconds"] for row in layers)
+            done = sum(2e-3 * row["multiply_adds"] for row in layers)
+            figures[name] = {
+                "us": round(1e6 * float(np.median(seconds[name])), 2),
+                "times_dense": round(float(np.median(seconds[name] / seconds[""])), 4),
+                "share_of_peak": round(done / spent / explained.totals["peak_gflops"], 4) if spent else None,
+            }
+        return {**figures, "": {"dense": figures[""]}}
+
+    def page(self, document: Mapping[str, Any]) -> dict[str, str]:
+        """A table and the frontier as a picture."""
+        rows, scale = document["rows"], document["epochs_scale"]
+        lines = [
+            f"# {document['title']}",
+            "",
+            f"    {document['command']}",
+            "",
+            _introduction(document),
+            *(["", f"Epochs were scaled by {scale:g}: a trial, no figure to quote."] if scale != 1 else []),
+            "",
+            "Share of peak counts the multiply-adds that are done, zeros that a kernel did not skip among them.",
+            "",
+            "![Accuracy against speed](frontier.svg)",
+            "",
+            "| pattern | accuracy | zeros | bytes | latency | times dense | share of peak |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for row in rows:
+            share = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}"
+            lines.append(
+                f"| {row['title']} | {row['accuracy']:.2%} | {row['sparsity']:.1%} | {row['bytes']:,} "
+                f"| {row['us']:.1f} us | {row['times_dense']:.2f} | {share} |"
+            )
+        return {"page.md": "\n".join(lines) + "\n", "frontier.svg": charts.standalone(self._frontier(document))}
+
+    @staticmethod
+    def _frontier(document: Mapping[str, Any]) -> str:
+        dense, rows = document["dense"], document["rows"]
+        groups: dict[str, list[tuple[float, float, str]]] = {"75 %": [], "90 %": []}
+        for row in rows:
+            pattern, _, percent = row["name"].rpartition("-")
+            groups.setdefault(f"{percent} %", []).append((row["us"], 100 * row["accuracy"], pattern))
+        groups["dense"] = [(dense["us"], 100 * rows[0]["dense_accuracy"], "dense")]
+        drawn = charts.scatter(groups, ("latency, us", "Test accuracy, %"), "Accuracy against latency of each pattern")
+        assert drawn is not None
+        return drawn
+
+
+def _introduction(document: Mapping[str, Any]) -> str:
+    """What every row has in common, and the dense network that all are held against."""
+    row, dense = document["rows"][0], document["dense"]
+    epochs = " + ".join(str(n) for n in row["epochs"][1:])
+    machine, day = document["machine"]["processor"], document["when"][:10]
+    return (
+        f"{document['model']} on {document['data']}, from the zoo's own weights; every row ADMM with {epochs} epochs "
+        f"(shape + retrain), seed {row['seed']}; the last epoch counts, and the test split is used once. Latency at "
+        f"batch 1 on {document['threads']} threads of {machine}, {day}: all networks in turn in one run, medians of "
+        f"{ROUNDS} rounds. The dense network takes {dense['us']:.1f} us and has {row['dense_accuracy']:.2%}; its "
+        f"weights are {4 * row['weights']:,} bytes."
+    )
+
+
+def _filled(model: torch.nn.Module) -> torch.nn.Module:
+    """The same network without zeros: latency does not depend on what the weights are."""
+    dense = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for p in dense.parameters():
+            if p.dim() > 1:
+                p.copy_(torch.randn_like(p) / p[0].numel() ** 0.5)
+    return dense

@@ -1,0 +1,83 @@
+"""`openwork reproduce` from a user's seat, on a small network and a small set of images."""
+
+import json
+from pathlib import Path
+
+import pytest
+from seat import run
+
+MODEL_FILE = """
+from collections import OrderedDict
+import torch
+from torch import nn
+
+
+def block():
+    return nn.Sequential(OrderedDict(conv1=nn.Conv2d(16, 16, 3, padding=1), bn=nn.BatchNorm2d(16), relu=nn.ReLU()))
+
+
+def small():
+    torch.manual_seed(0)
+    stages = [("stem", nn.Conv2d(1, 16, 1))]
+    for stage in (1, 3):
+        stages.append((f"layer{stage}", nn.Sequential(block(), block(), block())))
+    stages += [("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten()), ("fc", nn.Linear(16, 4))]
+    return nn.Sequential(OrderedDict(stages))
+"""
+QUICK = ("--epochs-scale", 0.1, "--threads", 1)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "small.py").write_text(MODEL_FILE)
+    (tmp_path / "mine.py").write_text((Path(__file__).parent / "mine.py").read_text())
+    return tmp_path
+
+
+def test_rows_are_trained_once_measured_together_and_shown(home: Path) -> None:
+    mine = ("--model", "small.py:small", "--data", "mine.py:patterns", *QUICK, "--json")
+    rows = "4x1-75,patdnn-75,nm-90,circulant-75"
+    done = run("reproduce", "patterns", "--rows", rows, *mine, cwd=home)
+    assert done.code == 0, done.err
+    found = {row["name"]: row for row in done.document["rows"]}
+    assert list(found) == ["4x1-75", "patdnn-75", "circulant-75", "nm-90"]
+    assert all(row["epochs"] == [0, 3, 9] for row in found.values()) and done.document["epochs_scale"] == 0.1
+    assert all(row["us"] > 0 and 0 < row["share_of_peak"] < 1.5 for row in found.values())
+    stages, rest = 6 * 16 * 16 * 9, 16 + 64
+    assert found["4x1-75"]["nonzero"] == stages // 4 + rest
+    assert found["patdnn-75"]["nonzero"] == pytest.approx(stages / 4 + rest, rel=0.01)
+    assert found["nm-90"]["nonzero"] == stages // 6 * 4 // 8 + stages // 6 * 2 // 16 + rest
+    assert found["circulant-75"]["bytes"] == stages + 4 * rest  # a quarter of 4 bytes each
+
+    folder = home / "runs/reproduce/patterns"
+    page = (folder / "page.md").read_text()
+    assert "openwork reproduce patterns --rows" in page and "a trial, no figure to quote" in page
+    assert all(f"| {row['title']} | {row['accuracy']:.2%} |" in page for row in found.values())
+    picture = (folder / "frontier.svg").read_text()
+    assert picture.startswith("<svg") and all(name in picture for name in ("4x1", "patdnn", "circulant", "dense"))
+    assert json.loads((folder / "document.json").read_text()) == done.document
+
+    again = run("reproduce", "patterns", "--rows", "4x1-75", *mine, cwd=home)
+    assert "is finished" in again.err and again.document["rows"][0]["accuracy"] == found["4x1-75"]["accuracy"]
+
+
+def test_every_row_is_listed_with_its_state(home: Path) -> None:
+    done = run("reproduce", "--list", "--json", cwd=home)
+    assert done.code == 0, done.err
+    rows = {row["name"]: row for row in done.document["rows"]}
+    assert {"patterns/4x1-75", "patterns/unstructured-90"} <= set(rows)
+    assert {row["state"] for row in rows.values()} == {"not run"}
+    assert rows["patterns/4x1-75"]["command"] == "openwork reproduce patterns --rows 4x1-75"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("pattern",), "unknown reproduction 'pattern'; did you mean patterns?"),
+        (("patterns", "--rows", "5x1-75"), "unknown row '5x1-75'; did you mean"),
+        ((), "name a comparison (patterns), or ask for --list"),
+    ],
+)
+def test_mistakes_are_one_line(home: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = run("reproduce", *arguments, cwd=home)
+    assert done.code == 2 and words in done.err and done.err.count("error:") == 1
