@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from _suite import FOLDER, milliseconds, show_goals, table, write_text
+from patterns import show as show_patterns
 
 PAGE = Path("docs/performance.md")
 
@@ -30,6 +31,11 @@ HEAD = """\
 This page is written by `python benchmarks/page.py` from the last run; every figure was printed by the command above it.
 Medians at batch 1 on two threads unless a row says otherwise, all sides of a row in turn in one run; ratios with 95 %
 intervals. Weights are random, zeros in place: latency depends on where the zeros are, accuracy is measured elsewhere.
+"""
+
+PATTERNS = """\
+One layer in every [pattern](patterns.md), beside the same layer without zeros. Efficiency counts useful multiply-adds,
+two operations for each weight that is kept and each output, against the measured peak.
 """
 
 ROOFLINE = """\
@@ -54,6 +60,8 @@ def page(rows: Sequence[Row]) -> str:
         parts += ["## Never slower", "", "    make sweep", "", *sweep(found), ""]
     if found := suites.get("scaling"):
         parts += ["## Scaling", "", "    python benchmarks/scaling.py", "", show_goals(found), "", *scaling(found)]
+    if found := suites.get("patterns"):
+        parts += ["## Patterns", "", "    python benchmarks/patterns.py", "", PATTERNS, show_patterns(found), ""]
     return "\n".join(parts).rstrip() + "\n"
 
 

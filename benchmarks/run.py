@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-USUAL = ("targets", "layers", "scaling", "training_step", "page")
+USUAL = ("targets", "layers", "scaling", "training_step", "patterns", "page")
 """Without names. `sweep` takes hours: `make sweep`."""
 
 

@@ -1,5 +1,6 @@
 """Rows are measured once, in a process each; mistakes and failures are said; the page says what the results say."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import page
+import patterns
 import pytest
 import scaling
 import sweep
@@ -122,7 +124,7 @@ def test_the_runner_names_its_benchmarks():
     command = [sys.executable, ROOT / "benchmarks" / "run.py", "targets", "nosuch"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: unknown benchmark nosuch; known: layers, page, scaling, sweep, targets")
+    assert done.stderr.startswith("error: unknown benchmark nosuch; known: layers, page, patterns, scaling, sweep, targets")
 
 
 @pytest.mark.slow
@@ -137,3 +139,15 @@ def test_a_target_is_measured_from_the_users_seat(tmp_path):
     assert found["roofline"]["total_us"] > 0 and found["peaks"]["gflops"] > 1
     assert page.main([str(tmp_path / "targets-dense-mobilenetv2.json"), "--to", str(tmp_path / "page.md")]) == 0
     assert "mobilenetv2, dense" in (tmp_path / "page.md").read_text()
+
+
+def test_a_pattern_is_measured_beside_its_dense_layer():
+    row = patterns.measure("linear-4x1-90", argparse.Namespace(threads=1, rounds=2))
+    assert row["kept"] == round(1024 * 1024 * 0.1 / 4) * 4
+    assert row["bytes"] > 4 * row["kept"] and row["us"] > 0 and row["times_dense"][0] > 0
+    document = {**row, "suite": "patterns", "row": "linear-4x1-90", "title": patterns.ROWS["linear-4x1-90"]}
+    line = next(line for line in patterns.show([document]).splitlines() if "4x1 blocks at 90 %, linear" in line)
+    assert row["kernel"] in line and f"{row['bytes']:,}" in line
+    circulant = {**document, "format": "circulant", "kept": 1 << 20}
+    assert "| circulant," in patterns.show([circulant])
+    assert "conv-patdnn-75" in patterns.ROWS and "linear-patdnn-75" not in patterns.ROWS
