@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import openwork
-from openwork.compiler import candidates
+from openwork.compiler import candidates, tune
 from openwork.compiler.candidates import Choice
 from openwork.engine import _native
 from openwork.formats.program import Step
@@ -64,3 +64,30 @@ def test_narrow_panels_are_tried_and_told() -> None:
     torch.testing.assert_close(engine(x), layer(x), rtol=1e-4, atol=1e-5)
     tried = {t["kernel"] for t in kernels_of(engine)["tried"]}
     assert any(name.startswith("rows_f32_1x1_") for name in tried)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.98, 0.99, 2.0])
+def test_sparse_kernels_stay_only_if_the_whole_network_is_not_slower(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock on which the network without sparse kernels takes `share` of the time that it takes with them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)).eval()
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight.mul_(torch.rand_like(layer.weight) < 0.05)
+    whole = tune._Tuner._whole
+
+    def timed(self: tune._Tuner, choices: dict[tune._Search, Choice]) -> float:
+        whole(self, choices)
+        return share if all(choice.dense for choice in choices.values()) else 1.0
+
+    monkeypatch.setattr(tune._Tuner, "_whole", timed)
+    x = torch.randn(1, 16, 32, 32)
+    engine = openwork.compile(model, x, threads=1)
+    rows = [row for row in engine.explain(repeats=1).rows if row["op"] == "conv"]
+    dense = share < tune.FASTER
+    assert all((tune.OVERRULED in row["why"]) == dense for row in rows)
+    layers = [s for s in engine.artifact.program.steps if "value" in s.arrays]
+    assert len(layers) == 2 and all((s.op != "taps" or s.fields["dense"]) == dense for s in layers)
+    torch.testing.assert_close(engine(x), model(x), rtol=1e-4, atol=1e-5)

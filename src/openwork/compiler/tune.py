@@ -7,7 +7,7 @@ which core's cache decides which cut is best. Layers of the same shape and densi
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -44,6 +44,11 @@ CLOSE = 1.25
 TIMED_STEPS = 8
 """Time steps of a sequence that a candidate is timed on alone."""
 
+FASTER = 0.985
+"""All layers become dense if the whole network then takes less than this share of its time."""
+
+OVERRULED = "dense: sparse kernels are faster alone, but the whole network is faster without them"
+
 DIRECT = "no zeros worth skipping: dense, read with its stride where the input lies"
 
 _MILLISECONDS = {"fast": 2.0, "thorough": 6.0}
@@ -62,7 +67,7 @@ class Layer:
     """Done in a run, if not the non-zero weights times the outputs."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Search:
     """The layers that share a search, and what is known of their candidates."""
 
@@ -74,11 +79,20 @@ class _Search:
     dropped: dict[Choice, float] = field(default_factory=dict)
     """The same of those that did not come to the last round."""
     names: dict[Choice, str] = field(default_factory=dict)
+    overruled: bool = False
+    """Whether the best dense kernel is taken for the whole network's sake."""
 
     def best(self) -> Choice:
         """The fastest so far: in the network, where it was timed there."""
         times = self.together or self.alone
         return min(times, key=times.__getitem__)
+
+    def dense(self) -> Choice:
+        """The fastest that computes zeros like other weights; the fastest of all, if none does."""
+        for times in (self.together, self.dropped, self.alone):
+            if found := [choice for choice in times if choice.dense]:
+                return min(found, key=times.__getitem__)
+        return self.best()
 
 
 def tune(
@@ -114,6 +128,7 @@ class _Tuner:
                 self._alone(search)
             self.note(len(searches), len(searches) + 1)
             self._together(searches)
+            self._or_all_dense(searches)
         self.note(len(searches) + 1, len(searches) + 1)
         found = {at: search for search in searches for at in search.members}
         steps = tuple(map(self._step, range(len(self.drafts))))
@@ -202,6 +217,30 @@ class _Tuner:
         self._runs(searches, finals, 2)
         self._runs(searches, finals, 2)
 
+    def _or_all_dense(self, searches: Sequence[_Search]) -> None:
+        """Sparse kernels stay if the network is not slower with them: what is a little faster layer by layer may lose
+        together, where weights and their lists come from farther away."""
+        sides = [{s: s.best() for s in searches}, {s: s.dense() for s in searches}]
+        if sides[0] == sides[1]:
+            return
+        seconds: list[list[float]] = [[], []]
+        for turn in range(10):
+            seconds[turn % 2].append(self._whole(sides[turn % 2]))
+        ours, dense = map(np.median, seconds)
+        winner = sides[int(dense < FASTER * ours)]
+        self._whole(winner)
+        for search in searches:
+            search.overruled = winner[search] != search.best()
+
+    def _whole(self, choices: Mapping[_Search, Choice]) -> float:
+        """Seconds of a run of the whole network with these choices, which it keeps."""
+        for search, choice in choices.items():
+            for member in search.members:
+                self._choose(member, choice)
+        once = sum(self.program.profile(2, self.buffers)[1])
+        repeats = int(np.clip(0.03 / max(once, 1e-6), 3, 30))
+        return float(np.median([sum(run) for run in self.program.profile(repeats, self.buffers)]))
+
     def _rivals(self, search: _Search) -> list[Choice]:
         """The best of the other close packings, with the cut that is best so far and with their own."""
         best = search.best()
@@ -255,6 +294,8 @@ class _Tuner:
             for times, where, many in lists
             for c, t in sorted(times.items(), key=lambda item: item[1])[:8]
         )
+        if search.overruled:
+            return Layer(choice, _taps_of(step), rows, OVERRULED, done)
         why = DIRECT if self.drafts[at].op == "dense" else _why(choice, search.alone)
         return Layer(choice, _taps_of(step), rows, why, done)
 
