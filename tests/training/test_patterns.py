@@ -12,7 +12,13 @@ from openwork.training.compress import compress
 
 @pytest.mark.parametrize(
     ("name", "misfit", "dense"),
-    [("nm-2of4", "pad", 0), ("circulant-4", "skip", 1), ("patdnn", "skip", 3), ("patdnn-group4", "skip", 3)],
+    [
+        ("nm-2of4", "pad", 0),
+        ("circulant-4", "skip", 1),
+        ("unified-4x4", "error", 0),
+        ("patdnn", "skip", 3),
+        ("patdnn-group4", "skip", 3),
+    ],
 )
 def test_a_network_of_the_pattern_computes_what_pytorch_does(name: str, misfit: str, dense: int) -> None:
     """`dense` layers at most do not hold the pattern: one input channel, or no kernels."""
