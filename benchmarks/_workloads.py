@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from openwork import models
 from openwork.constraints.block import Block
 from openwork.constraints.filter import Filter
+from openwork.constraints.pattern import Pattern
 from openwork.constraints.unstructured import Unstructured
 
 PATTERNS = ("unstructured", "4x1", "8x1", "filter", "kernel")
@@ -18,14 +19,8 @@ PATTERNS = ("unstructured", "4x1", "8x1", "filter", "kernel")
 CALIBRATION = 2
 """Images from which batch norm takes its averages."""
 
-ENTRIES, STYLES = 4, 8
-"""PatDNN: entries that stay of a 3x3 kernel, the centre among them, and how many patterns of them a network has."""
-
 CONNECTIVITY = 3.6
 """PatDNN's second pruning: one of 3.6 kernels stays. With 4 of 9 entries in each that makes 8x."""
-
-CENTRE = 4
-"""Of a 3x3 kernel in row-major order."""
 
 
 def network(name: str, pattern: str = "dense", sparsity: float = 0.0, seed: int = 0) -> nn.Module:
@@ -81,24 +76,12 @@ def patdnn(model: nn.Module) -> None:
     Source: Niu et al. 2020, arXiv:2001.00138, sections 4.1 and 4.2.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.groups == 1]
-    natural = torch.cat([_strongest(m.weight.flatten(2)).flatten(0, 1) for m in layers])
-    patterns, counts = natural.unique(dim=0, return_counts=True)
-    styles = patterns[counts.argsort(descending=True)[:STYLES]].float()
-    for at, layer in enumerate(layers):
-        kernels = layer.weight.flatten(2)
-        best = styles[(kernels.square() @ styles.T).argmax(dim=2)]
-        kept = (kernels * best).view_as(layer.weight)
+    for at, (layer, pattern) in enumerate(zip(layers, Pattern().fitted([m.weight for m in layers]), strict=True)):
+        kept = pattern.project(layer.weight)
         layer.weight.copy_(pruned(kept, "kernel", 1 - 1 / CONNECTIVITY) if at else kept)
     for module in model.modules():
         if isinstance(module, nn.Linear) and len(module.weight) % 4 == 0:
             module.weight.copy_(pruned(module.weight, "4x1", 1 - 1 / 8))
-
-
-def _strongest(kernels: Tensor) -> Tensor:
-    """The centre and the three largest others of each kernel [..., 9], as a mask."""
-    size = kernels.abs()
-    size[..., CENTRE] = torch.inf
-    return torch.zeros_like(kernels, dtype=torch.bool).scatter(-1, size.topk(ENTRIES).indices, True)
 
 
 def settle(model: nn.Module, name: str) -> None:
