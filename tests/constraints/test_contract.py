@@ -108,10 +108,13 @@ def _allowed_supports(constraint: Constraint) -> Tensor:
     key = str(constraint)
     if key not in _SUPPORTS:
         bits = (torch.arange(2**16)[:, None] >> torch.arange(16)) & 1
-        groups = torch.stack([_group_ids(constraint) == g for g in _group_ids(constraint).unique()]).long()
-        occupied = ((bits @ groups.T) > 0).sum(1)
-        count = groups.shape[0]
-        _SUPPORTS[key] = bits[occupied <= max(1, round((1 - constraint.sparsity) * count))].bool()  # type: ignore[attr-defined]
+        allowed = torch.ones(2**16, dtype=torch.bool)
+        for piece in _piece_ids(constraint).unique():
+            ids = _group_ids(constraint).masked_fill(_piece_ids(constraint) != piece, -1)
+            groups = torch.stack([ids == g for g in ids.unique() if g >= 0]).long()
+            occupied = ((bits @ groups.T) > 0).sum(1)
+            allowed &= occupied <= max(1, round((1 - constraint.sparsity) * len(groups)))  # type: ignore[attr-defined]
+        _SUPPORTS[key] = bits[allowed].bool()
     return _SUPPORTS[key]
 
 
@@ -130,8 +133,21 @@ def _group_ids(constraint: Constraint) -> Tensor:
         case "block":
             r, c = constraint.shape  # type: ignore[attr-defined]
             return (row // r) * 16 + column // c
+        case "block_column":
+            return (row // constraint.shape[0]) * 16 + column  # type: ignore[attr-defined]
+        case "block_row":
+            return row * 16 + column // constraint.shape[1]  # type: ignore[attr-defined]
         case other:
             raise AssertionError(f"{other} has groups that this oracle does not know; write them down here")
+
+
+def _piece_ids(constraint: Constraint) -> Tensor:
+    """The part with a budget of its own that each weight of a 4x4 matrix belongs to."""
+    row, column = torch.arange(16) // 4, torch.arange(16) % 4
+    if not getattr(constraint, "balanced", False):
+        return torch.zeros_like(row)
+    p, q = constraint.shape  # type: ignore[attr-defined]
+    return (row // p) * 16 + column // q
 
 
 @every_shape

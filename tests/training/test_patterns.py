@@ -5,6 +5,7 @@ import torch
 from tiny_task import TinyData, tiny_net
 
 import openwork as ow
+from openwork.constraints._padded import Padded
 from openwork.recipes.recipe import Recipe
 from openwork.recipes.schedule import OptimizerSettings, Schedule
 from openwork.training.compress import compress
@@ -14,6 +15,9 @@ from openwork.training.compress import compress
     ("name", "misfit", "dense"),
     [
         ("nm-2of4", "pad", 0),
+        ("permuted-2of4", "pad", 0),
+        ("bsp-gru", "pad", 0),
+        ("block-bert", "pad", 0),
         ("circulant-4", "skip", 1),
         ("unified-4x4", "error", 0),
         ("patdnn", "skip", 3),
@@ -39,3 +43,22 @@ def test_a_network_of_the_pattern_computes_what_pytorch_does(name: str, misfit: 
         expected = model(x[:8])
     found = torch.from_numpy(engine(x[:8].numpy()))
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_a_recurrent_network_of_block_columns_and_rows_computes_what_pytorch_does() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.GRU(24, 32, num_layers=2, batch_first=True).eval()
+    rule = Recipe.load("bsp-gru").rules[0]
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                padded = Padded(inner=rule.constraint)
+                weight.copy_(padded.project(weight))
+                assert padded.violations(weight) == 0 and (weight == 0).float().mean() > 0.5, name
+    x = torch.randn(1, 10, 24)
+    engine = ow.compile(model, (x,), threads=1, tune="off")
+    with torch.no_grad():
+        expected, state = model(x)
+    found = engine(x.numpy())
+    for mine, theirs in zip(found, (expected, state), strict=True):
+        assert (torch.from_numpy(mine) - theirs).abs().max() <= 1e-4

@@ -144,12 +144,27 @@ class Masked(Constraint):
         return w.masked_fill(~self.mask(w), 0.0)
 
 
-class Sparsity(Masked):
+class Rated(Masked):
+    """A set in which a share of the weight is zero; in what units, subclasses say."""
+
+    sparsity: Share
+    """Share of the weight that is zero, in (0, 1)."""
+
+    def budget(self, units: int) -> int:
+        """How many of `units` may differ from zero: at least one, since a layer of zeros cuts the network."""
+        return max(1, round((1 - self.sparsity) * units))
+
+    def relaxed(self, share: float) -> Self | None:
+        sparsity = self.sparsity * min(share, 1.0)
+        return self.model_copy(update={"sparsity": sparsity}) if sparsity > 0 else None
+
+
+class Sparsity(Rated):
     """At most `round((1 - sparsity) * groups)` groups of weights differ from zero, and at least one is allowed to.
 
     project: keeps the groups of largest L2 norm, which is exact because groups do not overlap: the squared distance is
     the sum of the squared norms of the dropped groups. Exactly that many groups are kept, also under ties (lowest
-    index first). One group always stays, since a layer of zeros cuts the network.
+    index first).
     """
 
     sparsity: Share
@@ -163,39 +178,38 @@ class Sparsity(Masked):
     def spread(self, keep: Tensor, shape: torch.Size) -> Tensor:
         """A flag per group -> a flag per weight, of `shape` or broadcastable to it."""
 
-    def budget(self, groups: int) -> int:
-        """How many of `groups` groups may differ from zero."""
-        return max(1, round((1 - self.sparsity) * groups))
-
-    def relaxed(self, share: float) -> Self | None:
-        sparsity = self.sparsity * min(share, 1.0)
-        return self.model_copy(update={"sparsity": sparsity}) if sparsity > 0 else None
+    def pieces(self, shape: torch.Size) -> int:
+        """Into how many equally long runs the groups are divided, each with a budget of its own."""
+        return 1
 
     def mask(self, w: Tensor) -> Tensor:
         w = w.detach()
         self.check(w.shape)
         self.require_finite(w)
-        scores = self.scores(w)
-        return self.spread(largest(scores, self.budget(scores.numel())), w.shape).expand(w.shape)
+        scores = self.scores(w).view(self.pieces(w.shape), -1)
+        return self.spread(largest(scores, self.budget(scores.shape[1])).flatten(), w.shape).expand(w.shape)
 
     def violations(self, w: Tensor) -> int:
         """Groups that differ from zero beyond the allowed count."""
         self.check(w.shape)
-        occupied = self.scores((w.detach() != 0).float())
-        return max(0, int(torch.count_nonzero(occupied)) - self.budget(occupied.numel()))
+        occupied = self.scores((w.detach() != 0).float()).view(self.pieces(w.shape), -1)
+        return int((occupied.count_nonzero(dim=1) - self.budget(occupied.shape[1])).clamp(min=0).sum())
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
-    """Flags of the `count` largest of `scores` (one dimension); of equal scores the lowest indices win."""
-    if count >= scores.numel():
+    """Flags of the `count` largest in each row of `scores` [pieces, groups]; of equal scores the lowest indices win."""
+    if count >= scores.shape[1]:
         return torch.ones_like(scores, dtype=torch.bool)
     # The threshold alone costs one selection instead of a sort; ties at the threshold are then resolved by index.
     # NumPy's selection is vectorised, torch's is not (three times slower on 25 million scores).
-    place = scores.numel() - count
-    threshold = float(np.partition(scores.cpu().numpy(), place)[place])
+    place = scores.shape[1] - count
+    threshold = torch.from_numpy(np.partition(scores.cpu().numpy(), place)[:, place].copy()).to(scores.device)[:, None]
     keep = scores > threshold
-    tied = (scores == threshold).nonzero().squeeze(1)
-    keep[tied[: count - int(torch.count_nonzero(keep))]] = True
+    piece, tied = (scores == threshold).nonzero(as_tuple=True)
+    # How many ties of the same piece come before each, and how many of them still fit.
+    before = torch.arange(len(piece), device=scores.device) - torch.searchsorted(piece, piece)
+    fits = before < (count - keep.count_nonzero(dim=1))[piece]
+    keep[piece[fits], tied[fits]] = True
     return keep
 
 
