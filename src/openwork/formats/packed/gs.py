@@ -19,7 +19,8 @@ class GS(Packed):
 
     Columns are those of the matrix [out, kh*kw*in], channels completed to a multiple of `banks`; they take 16 bits
     where it is at most 65,536 wide. A bundle of banks / per_row rows has groups of `banks` values: the first per_row
-    lanes are of its first row, and so on. A lane without a weight holds value 0 and the column whose number is its bank.
+    lanes are of its first row, and so on. A lane without a weight holds value 0 and the column whose number is its
+    bank.
     """
 
     banks: int
