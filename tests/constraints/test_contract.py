@@ -137,6 +137,8 @@ def _group_ids(constraint: Constraint) -> Tensor:
             return (row // constraint.shape[0]) * 16 + column  # type: ignore[attr-defined]
         case "block_row":
             return row * 16 + column // constraint.shape[1]  # type: ignore[attr-defined]
+        case "crossbar":
+            return row if constraint.axis == "filter" else column  # type: ignore[attr-defined]
         case other:
             raise AssertionError(f"{other} has groups that this oracle does not know; write them down here")
 

@@ -97,7 +97,7 @@ MISTAKES = {
     ),
     "kind": (
         "rules: [{targets: all, constraint: {kind: blok, shape: [4, 1], sparsity: 0.5}}]",
-        r"rules\[0\]\.constraint: unknown constraint 'blok'; did you mean block\? known: and, block, channel",
+        r"rules\[0\]\.constraint: unknown constraint 'blok'; did you mean block, block_row\? known: and, block, ",
     ),
     "no kind": (
         "rules: [{targets: all, constraint: {sparsity: 0.5}}]",

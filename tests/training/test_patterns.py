@@ -23,6 +23,8 @@ from openwork.training.compress import compress
         ("darb-90", "error", 0),
         ("circulant-4", "skip", 1),
         ("unified-4x4", "error", 0),
+        ("polarized-8", "error", 0),
+        ("crossbar-32", "skip", 3),
         ("patdnn", "skip", 3),
         ("patdnn-group4", "skip", 3),
     ],

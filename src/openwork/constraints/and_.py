@@ -13,6 +13,9 @@ from .base import Constraint
 PASSES = 10
 """How often all sets are projected onto, at most."""
 
+GENERAL = ("csr", "kept")
+"""Formats that hold any weight, whatever its pattern; the more telling one last."""
+
 Part = Annotated[SerializeAsAny[Constraint], BeforeValidator(Constraint.parse)]
 
 
@@ -106,5 +109,5 @@ class And(Constraint):
         return " and ".join(map(str, self.of))
 
     def _stored(self) -> Constraint:
-        """The first part with a format of its own."""
-        return next((part for part in self.of if part.storage != Constraint.FORMAT), self.of[0])
+        """The first part whose format tells most of its members."""
+        return max(self.of, key=lambda part: GENERAL.index(part.storage) if part.storage in GENERAL else len(GENERAL))

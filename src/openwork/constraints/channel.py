@@ -21,6 +21,7 @@ class Channel(Sparsity):
     Source: Wen et al. 2016, arXiv:1608.03665.
     """
 
+    FORMAT: ClassVar[str] = "kept"
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({"sparsity": 0.5}, {"sparsity": 0.25})
 
     def scores(self, w: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ class Column(Sparsity):
     Source: Wen et al. 2016, arXiv:1608.03665 (shape-wise sparsity).
     """
 
+    FORMAT: ClassVar[str] = "kept"
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({"sparsity": 0.5}, {"sparsity": 0.8})
 
     def scores(self, w: Tensor) -> Tensor:
