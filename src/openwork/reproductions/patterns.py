@@ -55,6 +55,25 @@ def patterns(sparsity: float) -> dict[str, tuple[str, Rules]]:
                 "of": ({"kind": "pattern", "group": 4}, {"kind": "connectivity", "sparsity": kernels, "group": 4}),
             },
         ),
+        "block-column": (
+            "columns of 8x144 blocks, balanced",
+            {"kind": "block_column", "shape": (8, 144), **plain, "balanced": True},
+        ),
+        "gs-horizontal": ("gather-scatter GS(8, 8)", {"kind": "gather_scatter", "banks": 8, "per_row": 8, **plain}),
+        "gs-vertical": ("gather-scatter GS(8, 1)", {"kind": "gather_scatter", "banks": 8, "per_row": 1, **plain}),
+        "darb": ("density-adaptive blocks", {"kind": "darb", **plain}),
+        "unified": (
+            "4x4 blocks pruned, the others of one magnitude",
+            {"kind": "unified", "shape": (4, 4), "pruned": sparsity, "unified": 1 - sparsity},
+        ),
+        "polarized": (
+            "unstructured, one sign in 8 weights",
+            {"kind": "and", "of": ({"kind": "polarized", "fragment": 8}, {"kind": "unstructured", **plain})},
+        ),
+        "crossbar": (
+            "columns that fill tiles of 4 x 4",
+            {"kind": "crossbar", "tile": (4, 4), "axis": "column", **plain},
+        ),
         "column": ("whole columns", {"kind": "column", **plain}),
         "filter": ("whole filters", {"kind": "filter", **plain}),
     }
@@ -63,6 +82,10 @@ def patterns(sparsity: float) -> dict[str, tuple[str, Rules]]:
     }
     few = round(1 / (1 - sparsity)) if sparsity < 0.8 else 8
     every["nm"] = (f"1:{few}" + " and 1:16" * (few == 8), _widened("nm", "m", few, {"n": 1}))
+    every["nm-permuted"] = (
+        f"1:{few}" + " and 1:16" * (few == 8) + ", channels in their best order",
+        tuple((targets, {"kind": "permuted", "of": one}) for targets, one in every["nm"][1]),
+    )
     every["circulant"] = (
         f"circulant blocks of {few}" + " and 16" * (few == 8),
         _widened("circulant", "block", few, {}),
