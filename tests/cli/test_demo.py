@@ -50,7 +50,7 @@ def test_demo_from_start_to_end_and_again(short: None, tmp_path: Path, capfd: py
 def test_demo_refuses_an_engine_whose_outputs_are_wrong() -> None:
     """The check that the table rests on can fail."""
     data = type("Data", (), {"test_batches": lambda self, n: iter([(torch.ones(2, 1), torch.zeros(2))])})()
-    engine = type("Engine", (), {"inputs": [np.zeros((1, 1))], "__call__": lambda self, x: 1.001 * x})()
+    engine = type("Engine", (), {"inputs": [np.zeros((1, 1))], "__call__": lambda self, x, level: 1.001 * x})()
     outcome = type("Outcome", (), {"data": data, "engine": engine})()
     outcome.result = type("Result", (), {"model": torch.nn.Identity()})()
     with pytest.raises(CompileError, match=r"1\.0e-03"):

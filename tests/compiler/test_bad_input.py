@@ -115,7 +115,9 @@ def test_an_engine_that_differs_from_the_model_is_refused(monkeypatch):
 
     run = Engine._run
     for wrong in (lambda y: y + 0.01, lambda y: y * float("nan"), lambda y: y.clip(max=0), lambda y: y[:, :1]):
-        monkeypatch.setattr(Engine, "_run", lambda self, arrays, wrong=wrong: [wrong(y) for y in run(self, arrays)])
+        monkeypatch.setattr(
+            Engine, "_run", lambda self, arrays, level, wrong=wrong: [wrong(y) for y in run(self, arrays, level)]
+        )
         with pytest.raises(CompileError, match="differ from PyTorch"):
             compiled(nn.Conv2d(2, 3, 1), (1, 2, 4, 4))
 

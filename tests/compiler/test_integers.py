@@ -148,6 +148,8 @@ def test_another_answer_in_whole_numbers_is_no_agreement(monkeypatch):
 
     build, inputs, _ = MODELS["no floats"]
     run = Engine._run
-    monkeypatch.setattr(Engine, "_run", lambda self, arrays: [y + (y.dtype != bool) for y in run(self, arrays)])
+    monkeypatch.setattr(
+        Engine, "_run", lambda self, arrays, level: [y + (y.dtype != bool) for y in run(self, arrays, level)]
+    )
     with pytest.raises(openwork.errors.CompileError, match="differ from PyTorch"):
         openwork.compile(build(), inputs, threads=1, tune="off")
