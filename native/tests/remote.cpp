@@ -100,7 +100,7 @@ class Server {
 
   std::string profile(const Call& call) {
     std::string all;
-    for (const auto& seconds : program(call).profile(call.small("repeats"), checked_buffers(call))) all += bytes_of(seconds);
+    for (const auto& seconds : program(call).profile(call.small("repeats"), checked_buffers(call), call.small("level"))) all += bytes_of(seconds);
     return all;
   }
 
@@ -160,6 +160,7 @@ class Server {
       {"time_step", [this](const Call& c) { return bytes_of(program(c).time_step(c.small("step"), c.small("repeats"), checked_buffers(c))); }},
       {"profile", [this](const Call& c) { return profile(c); }},
       {"kernel_name", [this](const Call& c) { return program(c).kernel_name(c.small("step")); }},
+      {"levels", [this](const Call& c) { return std::to_string(program(c).levels()); }},
       {"isa", [this](const Call& c) { return std::string(program(c).kernels().name); }},
       {"arena", [this](const Call& c) { return bytes_of(program(c).arena()); }},
       {"put_arena", [this](const Call& c) { return put_arena(c); }},

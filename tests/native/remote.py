@@ -78,7 +78,7 @@ class Program:
         sizes = {"arena": arena, "externals": list(externals), "inputs": list(inputs), "turns": turns}
         self.id, self.threads = int(self.connection.text("program", **sizes, threads=threads, isa=isa)), threads
         self._sizes = list(externals)
-        self._length = 0
+        self._length, self.levels = 0, 1
         self._mirror: np.ndarray | None = None  # of the arena, from when somebody asks for it
 
     def __del__(self) -> None:
@@ -102,6 +102,7 @@ class Program:
             named.append((name, np.ascontiguousarray(array)))
         added = int(self._synced("add", named, op=op, fields=fields, at=at))
         self._length = max(self._length, added + 1)
+        self.levels = int(self.connection.text("levels", program=self.id))
         return added
 
     def run(self, begin: int, end: int, buffers: list[np.ndarray], level: int = 0) -> None:
@@ -112,8 +113,8 @@ class Program:
     def time_step(self, step: int, repeats: int, buffers: list[np.ndarray]) -> list[float]:
         return self._seconds("time_step", buffers, step=step, repeats=repeats).tolist()
 
-    def profile(self, repeats: int, buffers: list[np.ndarray]) -> list[list[float]]:
-        return self._seconds("profile", buffers, repeats=repeats).reshape(repeats, -1).tolist()
+    def profile(self, repeats: int, buffers: list[np.ndarray], level: int = 0) -> list[list[float]]:
+        return self._seconds("profile", buffers, repeats=repeats, level=level).reshape(repeats, -1).tolist()
 
     def kernel_name(self, step: int) -> str:
         return self.connection.text("kernel_name", program=self.id, step=step)
