@@ -59,7 +59,7 @@ def test_the_look_up_finds_all_constraints_and_each_has_examples() -> None:
 
 
 @every_shape
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_projection_is_feasible_idempotent_and_leaves_its_argument(
     constraint: Constraint, shape: tuple[int, ...], data: st.DataObject
@@ -74,7 +74,7 @@ def test_projection_is_feasible_idempotent_and_leaves_its_argument(
 
 
 @every_shape
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_projection_scales_and_keeps_entries_bit_for_bit(
     constraint: Constraint, shape: tuple[int, ...], data: st.DataObject
@@ -247,7 +247,7 @@ def test_settled_constraints_keep_their_kind_and_survive_a_dump(constraint: Cons
 
 
 @every_shape
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_members_are_stored_bit_for_bit(constraint: Constraint, shape: tuple[int, ...], data: st.DataObject) -> None:
     (settled,) = constraint.fitted([torch.randn(shape, generator=generator())])

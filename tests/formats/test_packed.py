@@ -56,7 +56,7 @@ def test_a_file_comes_back_as_it_was(packed: Packed, tmp_path: Path) -> None:
 
 
 @every
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_damaged_arrays_are_refused_or_are_a_weight(packed: Packed, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(packed.arrays)))

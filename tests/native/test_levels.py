@@ -13,7 +13,7 @@ from native_steps.slabs import cut
 from openwork.engine import _native
 
 every_isa = pytest.mark.parametrize("isa", (*steps.FAST, "reference"))
-many = settings(max_examples=40, deadline=None)
+many = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 some_counts = st.lists(st.integers(0, 40), min_size=1, max_size=6).map(tuple)
 clamps = st.sampled_from([(-math.inf, math.inf), (0.0, 6.0)])
