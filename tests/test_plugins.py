@@ -53,7 +53,9 @@ def test_names_are_sorted_and_leave_out_base_and_underscores(room: str) -> None:
 
 
 def test_an_unknown_name_lists_near_and_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"unknown constraint 'blok'; did you mean block\? known: and, block, channel"):
+    with pytest.raises(
+        UsageError, match=r"unknown constraint 'blok'; did you mean block, block_row\? known: and, block, block_column"
+    ):
         plugins.find("constraints", "blok", Constraint)
 
 

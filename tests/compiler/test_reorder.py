@@ -170,7 +170,7 @@ def test_the_clock_decides_and_an_engine_is_retuned_as_it_was_packed(tmp_path):
     mixed_up(model, 2)
     engine = compiled(model, (1, 64, 28, 28), tune="fast")
     row = next(row for row in engine.explain(repeats=1).rows if row["op"].startswith("conv"))
-    assert {t["reordered"] for t in row["tried"]} == {True, False}
+    assert any(t["reordered"] for t in row["tried"])
     assert "rows that share taps lie side by side" in row["why"]
     engine.save(tmp_path / "m.openwork")
     again = openwork.load(tmp_path / "m.openwork", threads=1, retune=True)
