@@ -85,15 +85,12 @@ def command(
 
 
 def _listed(rows: list[dict[str, Any]]) -> Any:
+    percent = tables.percent
     lines = [
-        (r["name"], r["title"], r["paper"], _share(r["published"]), _share(r["ours"]), r["state"], r["when"] or "")
+        (r["name"], r["title"], r["paper"], percent(r["published"]), percent(r["ours"]), r["state"], r["when"] or "")
         for r in rows
     ]
     return tables.table(("row", "what", "paper", "published", "ours", "state", "when"), lines, right=(3, 4))
-
-
-def _share(value: float | None) -> str:
-    return tables.percent(value)
 
 
 def _closing(document: dict[str, Any], where: Path) -> Group:

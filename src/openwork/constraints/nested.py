@@ -3,16 +3,16 @@
 import itertools
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from torch import Tensor
 
+from ._around import Around
 from .base import Constraint, Share, Sparsity
 
 Inner = Annotated[SerializeAsAny[Sparsity], BeforeValidator(Sparsity.parse)]
 
 
-class Nested(Constraint):
+class Nested(Around):
     """A sparsity `of` whose members hold one network for each of `sparser` besides their own: level 1 is `of`, level
     s + 1 keeps the strongest groups of level s.
 
@@ -20,6 +20,7 @@ class Nested(Constraint):
     left: groups of one score are nested by themselves. Retraining goes through all levels in every step, so that the
     weights learn to serve each of them, and batch norm takes averages of its own at each.
 
+    >>> import torch
     >>> from openwork import Unstructured
     >>> nested = Nested(of=Unstructured(sparsity=0.5), sparser=(0.75,))
     >>> w = nested.project(torch.tensor([[0.9, -0.1], [0.2, 0.5]]))
@@ -66,15 +67,6 @@ class Nested(Constraint):
 
     def relaxed(self, share: float) -> Constraint | None:
         return self if share >= 1 else self.of.relaxed(share)
-
-    def granule(self) -> tuple[int, int]:
-        return self.of.granule()
-
-    def channels(self) -> int:
-        return self.of.channels()
-
-    def check(self, shape: torch.Size | tuple[int, ...]) -> None:
-        self.of.check(shape)
 
     def layout_of(self, member: Tensor) -> dict[str, Any]:
         return {"keeps": [mask.numpy() for mask in self.levels(member)[1:]]}

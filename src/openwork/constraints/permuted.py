@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from . import _channel_order
+from ._around import Around
 from ._rows import rows
 from .base import Constraint
 from .nm import NM
@@ -17,7 +18,7 @@ from .nm import NM
 Inner = Annotated[SerializeAsAny[Constraint], BeforeValidator(Constraint.parse)]
 
 
-class Permuted(Constraint):
+class Permuted(Around):
     """The set `of`, for input channels that come in another order: of 2:4, any four channels can be the group.
 
     project: argmin_Z ||W - Z||_F  s.t.  Z[:, order] in `of` (exact if `of` is). Without an order, channels come as they
@@ -84,14 +85,8 @@ class Permuted(Constraint):
         of = self.of.relaxed(share)
         return self.model_copy(update={"of": of}) if of else None
 
-    def granule(self) -> tuple[int, int]:
-        return self.of.granule()
-
-    def channels(self) -> int:
-        return self.of.channels()
-
     def check(self, shape: torch.Size | tuple[int, ...]) -> None:
-        self.of.check(shape)
+        super().check(shape)
         if self.order is not None and len(self.order) != shape[1]:
             raise ShapeError(
                 f"permuted: order is of {len(self.order)} channels, weight {'x'.join(map(str, shape))} has {shape[1]}; "

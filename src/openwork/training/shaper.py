@@ -64,8 +64,7 @@ class Shaper:
             raise UsageError(f"update_every={update_every} must be at least 1, or None for updates by hand")
         self.model, self.recipe, self.optimizer = model, recipe, optimizer
         self._asked = match(recipe, model)
-        self.matches: list[Match] = fitted(self._asked)
-        """What the recipe asks of each weight that rules can hit, dense ones included."""
+        self._take(fitted(self._asked))
         self.phase = "shape"
         """'shape' until `harden()`, 'retrain' after it."""
         self._update_every, self._steps = update_every, 0
@@ -73,17 +72,17 @@ class Shaper:
         self._members: list[Tensor | None] = []
         self._levels: list[tuple[Tensor, ...]] = []
         self._hook: Callable[[], None] | None = None
-        self._state = recipe.solver.init(*self._pairs())
+        self._state = recipe.solver.init(*self._pairs)
         self._adopt_of_parts(recipe.solver.masks(self._state))
 
-    @property
-    def _constrained(self) -> list[tuple[Tensor, Constraint]]:
-        return [(m.weight, m.constraint) for m in self.matches if m.constraint is not None]
-
-    def _pairs(self) -> tuple[list[Tensor], list[Constraint]]:
-        """What the solver sees: a weight under several constraints comes once with each."""
+    def _take(self, matches: list[Match]) -> None:
+        """Keep what training steps ask for again and again."""
+        self.matches: list[Match] = matches
+        """What the recipe asks of each weight that rules can hit, dense ones included."""
+        self._constrained = [(m.weight, m.constraint) for m in matches if m.constraint is not None]
         pairs = [(w, part) for w, whole in self._constrained for part in whole.parts()]
-        return [w for w, _ in pairs], [part for _, part in pairs]
+        # What the solver sees: a weight under several constraints comes once with each.
+        self._pairs: tuple[list[Tensor], list[Constraint]] = [w for w, _ in pairs], [part for _, part in pairs]
 
     def __enter__(self) -> Self:
         if getattr(self.model, _ATTACHED, self) is not self:
@@ -112,7 +111,7 @@ class Shaper:
         """What to add to the loss of this step: a scalar tensor, zero after `harden()`."""
         if self.phase != "shape":
             return torch.zeros((), device=self.matches[0].weight.device)
-        return self.recipe.solver.penalty(self._pairs()[0], self._state)
+        return self.recipe.solver.penalty(self._pairs[0], self._state)
 
     def step(self) -> None:
         """Call after each `optimizer.step()`: holds zeros and lets the solver update when its time has come."""
@@ -126,7 +125,7 @@ class Shaper:
         """Let the solver update its state now; `step()` does so every `update_every` steps."""
         if self.phase != "shape":
             raise UsageError("update() after harden(): the solver has done its work, only step() is needed now")
-        self._state = self.recipe.solver.update(*self._pairs(), self._state)
+        self._state = self.recipe.solver.update(*self._pairs, self._state)
         self._adopt_of_parts(self.recipe.solver.masks(self._state))
 
     @torch.no_grad()
@@ -219,8 +218,8 @@ class Shaper:
             raise RunError(
                 f"the saved state is of layers {state['layers']}, this recipe and model have {self._layers()}"
             )
-        self.matches = [_settled(m, state["settled"]) for m in self._asked]
-        weights = self._pairs()[0]
+        self._take([_settled(m, state["settled"]) for m in self._asked])
+        weights = self._pairs[0]
         names = dict.fromkeys(key.rpartition(".")[0] for key in state["solver"])
         tensors = {
             name: _like(weights, [state["solver"][f"{name}.{i}"] for i in range(len(weights))]) for name in names
