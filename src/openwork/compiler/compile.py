@@ -18,6 +18,7 @@ from ..errors import CompileError, OpenworkError, UsageError
 from ..formats.artifact import Artifact, plain_json
 from ..formats.program import torch_calls
 from .capture import capture, evaluating
+from .frequencies import in_frequencies
 from .graph import Graph
 from .lengths import find_lengths, shortened
 from .lower import lower
@@ -130,8 +131,30 @@ def compile_graph(
     levels: Sequence[nn.Module] = (),
 ) -> Engine:
     """The engine of a captured graph; `model`, which it was captured from, says on `inputs` what is right."""
+    graph = optimize(captured)
+    other = None if levels or settings.tune == "off" else in_frequencies(graph)
+    if other is None:
+        return _engine(graph, model, inputs, settings, facts, progress, any_length, levels)
+    engines = [
+        _engine(way, model, inputs, settings, facts, _half(progress, second), any_length)
+        for second, way in enumerate((graph, other))
+    ]
+    return _faster(*engines)
+
+
+def _engine(
+    graph: Graph,
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    settings: Settings,
+    facts: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None,
+    any_length: bool,
+    levels: Sequence[nn.Module] = (),
+) -> Engine:
+    """The engine of an optimized graph, checked."""
     threads, isa = settings.threads, settings.isa
-    lowered = lower(optimize(captured), threads, nested=bool(levels))
+    lowered = lower(graph, threads, nested=bool(levels))
     if levels:
         sparser = (lower(optimize(capture(level, inputs)), threads, nested=True) for level in levels)
         lowered = nest([lowered, *sparser])
@@ -180,9 +203,14 @@ def in_turns(
         check(other, model, _varied(inputs))
     except OpenworkError:  # a model that mixes its samples, or does not take one alone
         return engine
+    return _faster(engine, _with_facts(other, {**other.provenance, "max_relative_error": error}))
+
+
+def _faster(engine: Engine, other: Engine) -> Engine:
+    """`other` if the clock prefers it, timed in turn."""
     times = [[min(e.time(2, 0)) for e in (engine, other)] for _ in range(5)]
     mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
-    return _with_facts(other, {**other.provenance, "max_relative_error": error}) if theirs < mine else engine
+    return other if theirs < mine else engine
 
 
 def _half(progress: Callable[[int, int], None] | None, second: int) -> Callable[[int, int], None]:
