@@ -23,7 +23,7 @@ _HOMES = {
     "bench": "engine.bench",
     "errors": "",
 }
-_ROOMS = ("constraints", "solvers")
+_ROOMS = ("constraints", "solvers", "losses")
 
 
 def __getattr__(name: str) -> Any:

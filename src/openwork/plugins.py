@@ -36,7 +36,8 @@ def names(room: str) -> tuple[str, ...]:
 def module(room: str, name: str) -> ModuleType:
     """The module of plug-in `name`; an unknown name lists the known ones and the nearest match."""
     if name not in names(room):
-        raise UsageError(unknown(room.rsplit(".")[-1].removesuffix("s"), name, names(room)))
+        one = room.rsplit(".")[-1].removesuffix("s")
+        raise UsageError(unknown(one.removesuffix("e") if one.endswith("sse") else one, name, names(room)))
     return importlib.import_module(f"openwork.{room}.{name}{'_' * keyword.iskeyword(name)}")
 
 

@@ -56,7 +56,7 @@ def test_every_public_name_is_documented() -> None:
     names = [n for n in dir(openwork) if not n.startswith("_")]
     names += [
         c.__name__
-        for room in ("constraints", "solvers")
+        for room in ("constraints", "solvers", "losses")
         for name in plugins.names(room)
         for _, c in inspect.getmembers(plugins.module(room, name), inspect.isclass)
         if c.__module__ == f"openwork.{room}.{name}" and not c.__name__.startswith("_") and hasattr(c, "kind")

@@ -14,9 +14,9 @@ from openwork.constraints.block import Block
 from openwork.data.base import Data
 from openwork.errors import DataError, ModelError, RecipeError
 from openwork.recipes.recipe import Recipe, Rule
-from openwork.recipes.schedule import Distillation, Rate, Schedule
+from openwork.recipes.schedule import Rate, Schedule
 from openwork.training.compress import compress, spans
-from openwork.training.fit import Trainer, distilled
+from openwork.training.fit import Trainer
 from openwork.training.progress import Silent
 from openwork.training.shaper import Shaper
 
@@ -61,7 +61,8 @@ def test_the_whole_way_learns_prunes_and_writes_what_the_documentation_says(tmp_
 
     content = json.loads((tmp_path / "run" / "result.json").read_text())
     assert content == result.to_dict()
-    assert set(content) == {"model", "recipe", "data", "dense", "final", "layers", "seconds", "command"}
+    assert set(content) == {"model", "recipe", "data", "dense", "hardened", "final", "layers", "seconds", "command"}
+    assert set(content["hardened"]) == {"test_accuracy", "validation_accuracy"}
     assert content["model"] == "tiny" and content["recipe"] == "admm" and content["command"] == "test it"
     assert content["layers"][0]["shape"] == [8, 1, 3, 3]
     assert set(content["final"]) == {"test_accuracy", "sparsity", "weights", "nonzero"}
@@ -175,6 +176,14 @@ def test_without_validation_the_metrics_have_none() -> None:
     assert "validation_accuracy" not in compress(tiny_net(), recipe, NoValidation()).history[0]
 
 
+def test_the_accuracy_right_after_the_cut_is_that_of_the_projected_weights() -> None:
+    recipe = with_schedule(tiny_recipe(), dense_epochs=6, norm_batches=0)
+    cut = compress(tiny_net(), with_schedule(recipe, retrain_epochs=0), TinyData())
+    assert cut.hardened["test_accuracy"] == cut.accuracy
+    whole = compress(tiny_net(), recipe, TinyData())
+    assert whole.hardened == cut.hardened and set(whole.hardened) == {"test_accuracy", "validation_accuracy"}
+
+
 def test_updates_are_spread_over_an_epoch_and_end_with_it() -> None:
     data: Data = TinyData()
     trainer = Trainer(tiny_net(), data, Schedule(batch_size=16, updates_per_epoch=4))  # 6 steps
@@ -194,15 +203,6 @@ def test_rates_follow_the_recipe_through_the_phases() -> None:
     history = compress(tiny_net(), recipe, TinyData()).history
     assert [h["learning_rate"] for h in history[:3]] == [0.3, 0.02, 0.02]
     assert history[3]["learning_rate"] > history[4]["learning_rate"] > 0
-
-
-def test_distillation_is_hintons_formula() -> None:
-    logits, target = torch.randn(5, 4), torch.randn(5, 4)
-    settings = Distillation(weight=0.3, temperature=2.0)
-    p, q = (target / 2).softmax(1), (logits / 2).softmax(1)
-    wanted = 0.7 * 1.5 + 0.3 * 4 * (p * (p / q).log()).sum(1).mean()
-    assert torch.allclose(distilled(torch.tensor(1.5), logits, target, settings), wanted, atol=1e-6)
-    assert torch.allclose(distilled(torch.tensor(0.0), target, target, settings), torch.tensor(0.0), atol=1e-6)
 
 
 def test_bfloat16_keeps_weights_and_updates_in_float32() -> None:

@@ -73,10 +73,11 @@ def api_page() -> str:
 
 
 def public_names() -> list[str]:
-    """What `openwork` offers: its own names, then constraints and solvers, in the order of reading."""
+    """What `openwork` offers: its own names, then constraints, solvers and losses, in the order of reading."""
     own = [name for name in dir(openwork) if not name.startswith("_")]
     ordered = [n for n in _FIRST if n in own] + sorted(n for n in own if n not in _FIRST)
-    return ordered + [name for room in ("constraints", "solvers") for name in class_names(room) if name not in ordered]
+    rooms = ("constraints", "solvers", "losses")
+    return ordered + [name for room in rooms for name in class_names(room) if name not in ordered]
 
 
 def class_names(room: str) -> list[str]:

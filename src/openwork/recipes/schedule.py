@@ -4,10 +4,13 @@ precision."""
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from ..config import Config
 from ..errors import RecipeError
+from ..losses.base import Loss
+from ..losses.labels import Labels
+from ..losses.soft import Soft
 
 Epochs = Annotated[int, Field(ge=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -74,7 +77,7 @@ class OptimizerSettings(Config):
 
 class Distillation(Config):
     """The dense model as a teacher: loss = (1 - weight) * task + weight * T^2 * KL(teacher || student), at temperature
-    T.
+    T. Short for two `losses`: `labels` of weight 1 - weight, and `soft`.
 
     Source: Hinton et al. 2015, arXiv:1503.02531.
     """
@@ -112,6 +115,9 @@ class Schedule(Config):
     """Optimizer of all phases."""
     distillation: Distillation | None = None
     """Learn from the dense model during shaping and retraining."""
+    losses: tuple[Annotated[SerializeAsAny[Loss], BeforeValidator(Loss.parse)], ...] = ()
+    """What is learned in shaping and retraining instead, summed: `labels`, `hard`, `soft`, `feature`,
+    `self_supervised`. The list is the whole loss: without `labels` the labels are not used."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability spread over the wrong classes in the task loss, in [0, 1)."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -123,6 +129,32 @@ class Schedule(Config):
     """Train in NHWC memory layout, which convolutions on CPUs prefer."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of data order, augmentation and dropout."""
+
+    @model_validator(mode="after")
+    def _said_once(self) -> "Schedule":
+        if self.losses and self.distillation is not None:
+            raise ValueError(
+                "losses and distillation both say what is learned; write distillation as a loss of kind soft"
+            )
+        if self.losses and self.label_smoothing:
+            raise ValueError("label_smoothing is no part of losses; set it in the loss of kind labels")
+        return self
+
+    @property
+    def plain_loss(self) -> Labels:
+        """What dense training learns from: the labels."""
+        labels = [loss for loss in self.losses if isinstance(loss, Labels)]
+        return Labels(label_smoothing=labels[0].label_smoothing if labels else self.label_smoothing)
+
+    @property
+    def all_losses(self) -> tuple[Loss, ...]:
+        """What shaping and retraining learn from: `losses`, or what `distillation` and `label_smoothing` mean."""
+        if self.losses or self.distillation is None:
+            return self.losses or (self.plain_loss,)
+        soft = Soft(weight=self.distillation.weight, temperature=self.distillation.temperature)
+        if self.distillation.weight == 1:
+            return (soft,)
+        return (Labels(weight=1 - self.distillation.weight, label_smoothing=self.label_smoothing), soft)
 
     def epochs(self, phase: str) -> int:
         """Epochs of `phase`: 'dense', 'shape' or 'retrain'."""

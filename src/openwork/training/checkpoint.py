@@ -37,6 +37,8 @@ class Checkpoint:
     model: dict[str, Tensor]
     teacher: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    hardened: dict[str, float] = field(default_factory=dict)
+    """Accuracies right after the cut, once they were measured."""
     shaper: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
@@ -51,6 +53,7 @@ class Checkpoint:
             "epochs_done": self.epochs_done,
             "phase": self.phase,
             "dense_accuracy": self.dense_accuracy,
+            "hardened": self.hardened,
             "seconds": self.seconds,
             "history": self.history,
             "shaper": None,

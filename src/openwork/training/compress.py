@@ -12,12 +12,14 @@ from torch import nn
 
 from ..data.base import Data
 from ..errors import ModelError
+from ..losses.base import Loss
 from ..recipes.match import match
 from ..recipes.recipe import Recipe
 from ..recipes.schedule import Schedule
 from .checkpoint import Checkpoint, load_tensors, model_tensors, optimizer_tensors, restore_optimizer
 from .fit import Span, Trainer, make_optimizer, threads_and_randomness
 from .folder import RunFolder
+from .objective import after_shaping, check_layers
 from .progress import Progress, Silent
 from .result import Layer, LevelResult, Result, count, describe
 from .shaper import Shaper, strip
@@ -41,8 +43,8 @@ def compress(
 
     Three phases, each as long as the recipe's schedule says: dense (plain training), shape (the solver pulls weights
     into their constraints), retrain (zeros held). The weights after the last epoch count, whatever validation says;
-    the test split is used for the two figures of the result only. `model` gets its new weights at the end, all at
-    once; until then, and after any error, it is as it was.
+    the test split is used for the three figures of the result only: dense, right after the cut, final. `model` gets
+    its new weights at the end, all at once; until then, and after any error, it is as it was.
 
     Arguments:
         model: rules can prune its convolutions, linear and recurrent layers and attention. Its output is logits
@@ -70,6 +72,7 @@ def compress(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     strip(model)
     match(recipe, model)
+    check_layers(recipe.schedule.losses, model)
     _trainable(model)
     run = _Run(
         model,
@@ -101,6 +104,7 @@ class _Run:
     command: str | None
     history: list[dict[str, Any]] = field(default_factory=list)
     dense_accuracy: float | None = None
+    hardened: dict[str, float] = field(default_factory=dict)
     earlier_seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
@@ -128,27 +132,44 @@ class _Run:
         """Enter shaping or retraining: measure the dense model and take it as the teacher, cut before retraining."""
         if shaper is None:
             self._measure_dense(trainer)
-            if self.recipe.schedule.distillation is not None:
-                trainer = Trainer(trainer.model, self.data, trainer.schedule, _frozen_copy(trainer.model))
+            if any(loss.TEACHER for loss in self.recipe.schedule.all_losses):
+                trainer = replace(trainer, teacher=_frozen_copy(trainer.model))
             shaper = Shaper(trainer.model, self.recipe, update_every=None)
         if phase == "retrain" and shaper.phase == "shape":
             shaper.harden()
-        return trainer, shaper
+            self._measure_hardened(trainer)
+        return replace(trainer, losses=self._losses(phase)), shaper
+
+    def _losses(self, phase: str) -> tuple[Loss, ...]:
+        """What a phase learns from; in retraining, losses may depend on what they came to in shaping."""
+        if phase == "dense":
+            return ()
+        shaping = [line for line in self.history if line["phase"] == "shape"]
+        if phase == "shape" or not shaping:
+            return self.recipe.schedule.all_losses
+        return after_shaping(self.recipe.schedule.all_losses, shaping[-1].get("losses", {}))
 
     def _measure_dense(self, trainer: Trainer) -> None:
         if self.dense_accuracy is None:
             self.dense_accuracy = trainer.test_accuracy()
             self.progress.message(f"dense test accuracy {self.dense_accuracy:.2%}")
 
+    def _measure_hardened(self, trainer: Trainer) -> None:
+        """What the cut alone costs: solvers are compared by it."""
+        found = {"test_accuracy": trainer.test_accuracy(), "validation_accuracy": trainer.validation_accuracy()}
+        self.hardened = {name: value for name, value in found.items() if value is not None}
+        self.progress.message(f"test accuracy {found['test_accuracy']:.2%} right after the cut")
+
     def _epoch(self, trainer: Trainer, span: Span, optimizer: torch.optim.Optimizer, shaper: Shaper | None) -> None:
         schedule = self.recipe.schedule
         self.progress.epoch_started(span.phase, span.epoch, len(spans(schedule)), trainer.steps_per_epoch)
         began = time.perf_counter()
-        loss = trainer.epoch(span, optimizer, shaper, self.progress)
+        learned = trainer.epoch(span, optimizer, shaper, self.progress)
         line = {
             "epoch": span.epoch,
             "phase": span.phase,
-            "train_loss": loss,
+            "train_loss": learned.loss,
+            "losses": learned.parts if schedule.losses and shaper else None,
             "learning_rate": optimizer.param_groups[0]["lr"],
             "validation_accuracy": trainer.validation_accuracy(),
             **(shaper.metrics() if shaper else {}),
@@ -166,6 +187,7 @@ class _Run:
             epochs_done=span.epoch + 1,
             phase=span.phase,
             dense_accuracy=self.dense_accuracy,
+            hardened=self.hardened,
             seconds=self._seconds(),
             history=self.history,
             model=model_tensors(trainer.model),
@@ -182,13 +204,15 @@ class _Run:
             shaper = Shaper(work, self.recipe, update_every=None)
             shaper.load_state_dict(saved.shaper)
         work.load_state_dict(saved.model)
+        self.history, self.dense_accuracy, self.earlier_seconds = saved.history, saved.dense_accuracy, saved.seconds
+        self.hardened = saved.hardened
+        teacher = None
         if saved.teacher:
             teacher = _frozen_copy(work)
             teacher.load_state_dict(saved.teacher)
-            trainer = Trainer(work, self.data, schedule, teacher)
+        trainer = replace(trainer, teacher=teacher, losses=self._losses(saved.phase))
         optimizer = make_optimizer(work, schedule, saved.phase)
         restore_optimizer(optimizer, saved.optimizer)
-        self.history, self.dense_accuracy, self.earlier_seconds = saved.history, saved.dense_accuracy, saved.seconds
         self.folder.write_metrics(self.history)
         self.progress.message(f"resuming {self.folder.path} after {saved.epochs_done} of {len(spans(schedule))} epochs")
         return trainer, optimizer, shaper
@@ -231,6 +255,7 @@ class _Run:
         """The result of a run that is finished already."""
         assert self.folder is not None
         self.model.load_state_dict(weights)
+        self.hardened = content.get("hardened", {})
         if (saved := self.folder.checkpoint()) is not None:
             self.history = saved.history
         self.progress.message(f"{self.folder.path} is finished; this is its result")
@@ -278,6 +303,7 @@ class _Run:
             command=self.command,
             run_dir=self.folder.path if self.folder else None,
             levels=levels,
+            hardened=self.hardened,
         )
 
     def _seconds(self) -> float:

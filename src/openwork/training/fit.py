@@ -3,17 +3,19 @@
 import contextlib
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.base import Data
 from ..errors import DataError, TrainingError
-from ..recipes.schedule import Distillation, Schedule
+from ..losses.base import Loss
+from ..recipes.schedule import Schedule
+from .objective import Objective
 from .progress import Progress
 from .shaper import Shaper
 
@@ -32,6 +34,15 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """An epoch's losses, averaged over its steps, without the penalty."""
+
+    loss: float
+    parts: dict[str, float]
+    """Of each of several losses, before its weight, and of what it is made of."""
+
+
+@dataclass(frozen=True)
 class Trainer:
     """A model with everything that its training steps need but the optimizer, which changes with the phase."""
 
@@ -39,23 +50,26 @@ class Trainer:
     data: Data
     schedule: Schedule
     teacher: nn.Module | None = None
+    losses: tuple[Loss, ...] = ()
+    """What is learned; nothing said: the labels."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Training steps in an epoch."""
         return self.data.train_steps(self.schedule.batch_size)
 
-    def epoch(self, span: Span, optimizer: torch.optim.Optimizer, shaper: Shaper | None, progress: Progress) -> float:
-        """Train for one epoch; the mean loss without the penalty. TrainingError as soon as a loss is not finite.
+    def epoch(self, span: Span, optimizer: torch.optim.Optimizer, shaper: Shaper | None, progress: Progress) -> Learned:
+        """Train for one epoch. TrainingError as soon as a loss is not finite.
 
         The result depends on weights, optimizer, shaper and `span` only: the random state is set from seed and epoch.
         """
         torch.manual_seed(self.schedule.seed * 1_000_003 + span.epoch)
         self.model.train()
         total, steps = 0.0, 0
+        parts: defaultdict[str, float] = defaultdict(float)
         for x, y in self.data.train_batches(self.schedule.batch_size, self.schedule.seed, span.epoch):
             self._set_rate(optimizer, span, steps)
-            value = self._step(x, y, optimizer, shaper)
+            value = self._step(x, y, optimizer, shaper, parts)
             if not math.isfinite(value):
                 where = f"step {steps} of epoch {span.epoch} ({span.phase})"
                 remedy = f"lower schedule.{span.phase}_rate.peak{' or solver.rho' if span.phase == 'shape' else ''}"
@@ -68,7 +82,7 @@ class Trainer:
             raise DataError(
                 f"{self.data.name} yields no training batch of {self.schedule.batch_size}; lower schedule.batch_size"
             )
-        return total / steps
+        return Learned(total / steps, {name: part / steps for name, part in parts.items()})
 
     def accuracy(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float | None:
         """Share of right labels in [0, 1], in float32; None if there is no batch."""
@@ -120,14 +134,22 @@ class Trainer:
             raise DataError(f"{self.data.name} has no test examples; there is nothing to measure accuracy on")
         return accuracy
 
-    def _step(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, shaper: Shaper | None) -> float:
+    def _step(
+        self,
+        x: Tensor,
+        y: Tensor,
+        optimizer: torch.optim.Optimizer,
+        shaper: Shaper | None,
+        parts: defaultdict[str, float],
+    ) -> float:
+        """One step of the optimizer; the loss without the penalty. `parts` grows by what it is made of."""
         x, y = self._input(x), y.to(self._device)
         optimizer.zero_grad(set_to_none=True)
         levels = shaper.levels if shaper is not None else 1
         loss = 0.0
         for level in range(1, levels + 1):
             with shaper.at_level(level) if shaper is not None and level > 1 else contextlib.nullcontext():
-                loss += self._gradients(x, y, shaper, levels)
+                loss += self._gradients(x, y, shaper, levels, parts)
             if not math.isfinite(loss):
                 return loss
         optimizer.step()
@@ -135,23 +157,21 @@ class Trainer:
             shaper.step()
         return loss
 
-    def _gradients(self, x: Tensor, y: Tensor, shaper: Shaper | None, levels: int) -> float:
+    def _gradients(
+        self, x: Tensor, y: Tensor, shaper: Shaper | None, levels: int, parts: defaultdict[str, float]
+    ) -> float:
         """Add the gradients of the loss, as one of `levels` that are averaged; its share without the penalty."""
-        with self._precision():
-            logits = self.model(x)
-        # Losses in float32: bfloat16 has too few digits for a logarithm of probabilities.
-        loss = self._loss(x, logits.float(), y) / levels
+        loss, found = self._loss(x, y)
+        loss = loss / levels
         total = loss if shaper is None else loss + shaper.penalty()
         total.backward()  # type: ignore[no-untyped-call]
+        for name, part in found.items():
+            parts[name] += part.item() / levels
         return loss.item() if math.isfinite(total.item()) else total.item()
 
-    def _loss(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
-        task = functional.cross_entropy(logits, y, label_smoothing=self.schedule.label_smoothing)
-        if self.teacher is None or self.schedule.distillation is None:
-            return task
-        with torch.no_grad(), self._precision():
-            target = self.teacher(x)
-        return distilled(task, logits, target.float(), self.schedule.distillation)
+    def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and what it is made of."""
+        return Objective(self.losses or (self.schedule.plain_loss,), self.model, self.teacher)(x, y, self._precision)
 
     def _update_is_due(self, steps: int) -> bool:
         """Whether the solver updates after `steps` steps of an epoch: evenly spread, the last one at the epoch's
@@ -180,18 +200,6 @@ class Trainer:
         if self.schedule.precision == "bfloat16":
             return torch.autocast(self._device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
-
-
-def distilled(task: Tensor, logits: Tensor, target: Tensor, settings: Distillation) -> Tensor:
-    """(1 - weight) * task + weight * T^2 * KL(softmax(target / T) || softmax(logits / T)), averaged over the batch."""
-    t = settings.temperature
-    divergence = functional.kl_div(
-        functional.log_softmax(logits / t, 1),
-        functional.log_softmax(target / t, 1),
-        log_target=True,
-        reduction="batchmean",
-    )
-    return (1 - settings.weight) * task + settings.weight * t * t * divergence
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule, phase: str) -> torch.optim.Optimizer:

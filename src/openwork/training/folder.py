@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from .. import __version__
@@ -114,7 +115,8 @@ class RunFolder:
         return self._read_json("result.json"), load_tensors(self.path / "model.safetensors")[0]
 
     def _compare(self, recipe: Recipe, model: nn.Module, data: Data, environment: Mapping[str, Any]) -> None:
-        there, here = environment.get("start", {}), _identity(recipe, model, data)
+        there, here = dict(environment.get("start", {})), _identity(recipe, model, data)
+        there["recipe"] = _of_today(there.get("recipe"))
         final = self.path / "model.safetensors"
         # The model object of a finished run is as good a start as the one it began with: its weights are the result.
         if final.exists() and here["weights"] is not None and here["weights"] == _digest(load_tensors(final)[0]):
@@ -146,6 +148,13 @@ def _identity(recipe: Recipe, model: nn.Module, data: Data) -> dict[str, Any]:
         # A network trained from scratch may start from other random weights: the checkpoint holds what counts.
         "weights": None if recipe.schedule.dense_epochs else _digest(tensors),
     }
+
+
+def _of_today(recipe: Any) -> Any:
+    """A recipe that an earlier version wrote, with the fields that recipes have had since, at their defaults."""
+    with contextlib.suppress(ValidationError):
+        return Recipe.model_validate(recipe).model_dump(mode="json", exclude={"name"})
+    return recipe
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -1,6 +1,7 @@
 """What `compress` gives back, and its form in result.json."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,9 @@ class Result:
     """Where the run was written; None: nowhere."""
     levels: tuple[LevelResult, ...] = ()
     """Levels 2, 3, ... of nested sparsity; their models are what `openwork.compile` takes as `levels`."""
+    hardened: Mapping[str, float] = field(default_factory=dict)
+    """Right after the cut, before any retraining: `test_accuracy`, and `validation_accuracy` where the data hold
+    examples out; empty for runs of earlier versions."""
 
     @property
     def sparsity(self) -> float:
@@ -89,6 +93,7 @@ class Result:
             "recipe": self.recipe_name,
             "data": self.data_name,
             "dense": {"test_accuracy": self.dense_accuracy},
+            "hardened": dict(self.hardened),
             "final": {
                 "test_accuracy": self.accuracy,
                 "sparsity": self.sparsity,
