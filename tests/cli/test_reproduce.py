@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from seat import run
 
+from openwork.reproductions.base import KEPT
+
 MODEL_FILE = """
 from collections import OrderedDict
 import torch
@@ -41,7 +43,7 @@ def test_rows_are_trained_once_measured_together_and_shown(home: Path) -> None:
     assert done.code == 0, done.err
     found = {row["name"]: row for row in done.document["rows"]}
     assert list(found) == ["4x1-75", "patdnn-75", "circulant-75", "nm-90"]
-    assert all(row["epochs"] == [0, 3, 9] for row in found.values()) and done.document["epochs_scale"] == 0.1
+    assert all(row["epochs"] == [0, 1, 1] for row in found.values()) and done.document["epochs_scale"] == 0.1
     assert all(row["us"] > 0 and 0 < row["share_of_peak"] < 1.5 for row in found.values())
     stages, rest = 6 * 16 * 16 * 9, 16 + 64
     assert found["4x1-75"]["nonzero"] == stages // 4 + rest
@@ -65,9 +67,51 @@ def test_every_row_is_listed_with_its_state(home: Path) -> None:
     done = run("reproduce", "--list", "--json", cwd=home)
     assert done.code == 0, done.err
     rows = {row["name"]: row for row in done.document["rows"]}
-    assert {"patterns/4x1-75", "patterns/unstructured-90"} <= set(rows)
-    assert {row["state"] for row in rows.values()} == {"not run"}
+    assert {"patterns/4x1-75", "patterns/unstructured-90", "lenet5/admm-71x", "cifar10_solvers/admm-4x1-8x"} <= set(
+        rows
+    )
+    documents = [json.loads(path.read_text()) for path in KEPT.glob("*/document.json")]
+    kept = {f"{document['name']}/{row['name']}" for document in documents for row in document["rows"]}
+    for name, row in rows.items():
+        assert row["state"] in (("met", "short", "run") if name in kept else ("not run",)), name
+        assert (row["ours"] is None) == (name not in kept)
     assert rows["patterns/4x1-75"]["command"] == "openwork reproduce patterns --rows 4x1-75"
+    paper = rows["lenet5/admm-71x"]
+    assert (paper["paper"], paper["published"]) == ("1804.03294", 0.992)
+    assert paper["published_rate"] == pytest.approx(71.16, abs=0.01)
+    shown = run("reproduce", "--list", cwd=home, COLUMNS="200")
+    assert "99.20 %, 71.16x" in shown.out and "-0.20 points, 348x" in shown.out
+
+
+DIGITS_FILE = """
+import numpy as np
+from openwork.data import ArrayData
+
+
+def digits():
+    g = np.random.default_rng(0)
+    splits = [(g.integers(0, 255, (n, 1, 28, 28)).astype(np.uint8), np.arange(n) % 10) for n in (128, 40)]
+    return ArrayData("small", *splits, mean=(0.5,), std=(0.5,), classes=tuple("0123456789"))
+"""
+
+
+def test_rows_of_papers_come_one_by_one_and_a_trial_is_not_published(home: Path) -> None:
+    (home / "digits.py").write_text(DIGITS_FILE)
+    trial = ("--data", "digits.py:digits", "--epochs-scale", 0.01, "--threads", 1, "--json")
+    for name in ("admm-348x", "structured-105x"):
+        done = run("reproduce", "lenet5", "--rows", name, *trial, cwd=home)
+        assert done.code == 0, done.err
+    rows = {row["name"]: row for row in done.document["rows"]}
+    assert list(rows) == ["admm-348x", "structured-105x"]
+    assert rows["admm-348x"]["nonzero"] == 1237 and rows["admm-348x"]["epochs"] == [1, 1, 1]
+    assert sum(rows["structured-105x"]["kept"].values()) == rows["structured-105x"]["nonzero"]
+    assert all(set(row["hardened"]) == {"test_accuracy"} for row in rows.values())
+    page = (home / "runs/reproduce/lenet5/page.md").read_text()
+    assert "a trial, no figure to quote" in page and "348.0x, " in page and "arxiv.org/abs/1907.02124" in page
+    refused = run("reproduce", "lenet5", "--rows", "admm-348x", *trial, "--publish", "pages", cwd=home)
+    assert refused.code == 2 and "a trial is not published" in refused.err and not (home / "pages").exists()
+    listed = run("reproduce", "--list", "--json", cwd=home).document["rows"]
+    assert {row["name"] for row in listed if row["state"] == "trial"} == {"lenet5/admm-348x", "lenet5/structured-105x"}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +119,7 @@ def test_every_row_is_listed_with_its_state(home: Path) -> None:
     [
         (("pattern",), "unknown reproduction 'pattern'; did you mean patterns?"),
         (("patterns", "--rows", "5x1-75"), "unknown row '5x1-75'; did you mean"),
-        ((), "name a comparison (patterns), or ask for --list"),
+        ((), "name a comparison (cifar10_solvers, lenet5, patterns), or ask for --list"),
     ],
 )
 def test_mistakes_are_one_line(home: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -32,12 +32,15 @@ def command(
     ] = 1.0,
     model: Annotated[str | None, typer.Option(help="Instead of the comparison's own model.")] = None,
     data: Annotated[str | None, typer.Option(help="Instead of the comparison's own data.")] = None,
+    publish: Annotated[
+        Path | None, typer.Option(help="Also keep document, page and pictures in this folder, as docs/reproductions.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train every row of the comparison NAME, measure all of them side by side, and write a page.
 
-    Rows that are finished are not trained again, and an interrupted one goes on after its last epoch. Row by row the
-    command and the figures are kept in FOLDER/NAME/document.json.
+    Rows that are finished are not trained again, and an interrupted one goes on after its last epoch. Command and
+    figures are kept in FOLDER/NAME/document.json, row by row where rows are not measured side by side.
     """
     console = progress_console()
     with waiting(console, "loading PyTorch"):
@@ -63,7 +66,8 @@ def command(
         data=data,
     )
     base.chosen(reproduction.rows(), order.rows)
-    examples = data_room.resolve(data or reproduction.DATA)
+    held_out = {"holdout": reproduction.HOLDOUT} if reproduction.HOLDOUT and data is None else {}
+    examples = data_room.resolve(data or reproduction.DATA, **held_out)
 
     from ._progress import Bars
 
@@ -74,23 +78,46 @@ def command(
 
             recipe = adapted(row.recipe, None, epochs_scale)
             torch.manual_seed(recipe.schedule.seed)
-            spec = model or reproduction.MODEL
+            spec, options = (model, {}) if model else (row.model or reproduction.MODEL, dict(row.options))
             return compress(
-                models.resolve(spec), recipe, examples, where, threads=threads, progress=bars, model_name=spec
+                models.resolve(spec, **options),
+                recipe,
+                examples,
+                where,
+                threads=threads,
+                progress=bars,
+                model_name=spec,
             )
 
         document = base.reproduce(reproduction, order, train, examples.example_input, bars)
     where = folder / reproduction.name()
+    if publish is not None:
+        where = base.publish(reproduction, document, publish)
     show(document, _closing(document, where), json)
 
 
 def _listed(rows: list[dict[str, Any]]) -> Any:
-    percent = tables.percent
     lines = [
-        (r["name"], r["title"], r["paper"], percent(r["published"]), percent(r["ours"]), r["state"], r["when"] or "")
+        (
+            r["name"],
+            r["title"],
+            r["paper"],
+            _figure(r["published"], r["published_drop"], r["published_rate"]),
+            _figure(r["ours"], None if r["published_drop"] is None else r["our_drop"], r["our_rate"]),
+            r["state"],
+            (r["when"] or "")[:10],
+        )
         for r in rows
     ]
     return tables.table(("row", "what", "paper", "published", "ours", "state", "when"), lines, right=(3, 4))
+
+
+def _figure(accuracy: float | None, drop: float | None, rate: float | None) -> str:
+    """Accuracy, or what of it is lost, and how many times smaller."""
+    parts = [tables.percent(accuracy)] if accuracy is not None else []
+    parts += [f"{100 * -drop:+.2f} points"] if drop is not None and not parts else []
+    parts += [f"{rate:.4g}x"] if rate is not None else []
+    return ", ".join(parts)
 
 
 def _closing(document: dict[str, Any], where: Path) -> Group:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ModelError
 from .base import PRETRAINED, initialise, with_weights
 
 INPUT_SHAPE = (1, 3, 32, 32)
@@ -36,16 +37,18 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """[batch, 3, 32, 32] to logits [batch, classes]; 6 * blocks + 2 layers."""
+    """[batch, 3, 32, 32] to logits [batch, classes]; 6 * blocks + 2 layers, of `width` channels in the first stage."""
 
-    def __init__(self, blocks: int, classes: int = 10) -> None:
+    def __init__(self, blocks: int, classes: int = 10, width: int = 16) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, blocks, stride=1)
-        self.layer2 = _stage(16, 32, blocks, stride=2)
-        self.layer3 = _stage(32, 64, blocks, stride=2)
-        self.linear = nn.Linear(64, classes)
+        if width < 2 or width % 2:
+            raise ModelError(f"width={width} must be even and at least 2: shortcuts pad channels on either side alike")
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, blocks, stride=1)
+        self.layer2 = _stage(width, 2 * width, blocks, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2)
+        self.linear = nn.Linear(4 * width, classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,6 +63,7 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
     return nn.Sequential(Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
-def build_depth(depth: int, weights: str | Path | None = PRETRAINED, classes: int = 10) -> nn.Module:
+def build_depth(depth: int, weights: str | Path | None = PRETRAINED, classes: int = 10, width: int = 16) -> nn.Module:
     """The network of `depth` layers, in evaluation mode; `weights` as in `with_weights`."""
-    return with_weights(CifarResNet((depth - 2) // 6, classes), f"cifar10_resnet{depth}", weights, published=True)
+    model = CifarResNet((depth - 2) // 6, classes, width)
+    return with_weights(model, f"cifar10_resnet{depth}", weights, published=True)

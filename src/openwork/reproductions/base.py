@@ -1,14 +1,18 @@
 """What a reproduction is: rows, each a training that can be resumed, and a page about all of them.
 
 Every row is a recipe on one model and one data set. Its run folder lies under `runs/reproduce/NAME/ROW`, so that an
-interrupted reproduction goes on where it stopped, and rows that are finished are not trained again.
+interrupted reproduction goes on where it stopped, and rows that are finished are not trained again. What was found lies
+beside them: `document.json`, `page.md` and the pictures of the page. `publish` copies these three to where they are
+kept for others; a source checkout keeps ours in docs/reproductions.
 """
 
 import datetime
 import json
+import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +28,11 @@ from ..training.result import Result
 
 ROOM = "reproductions"
 FOLDER = Path("runs/reproduce")
+KEPT = Path(__file__).parents[3] / "docs" / "reproductions"
+"""Our own documents and pages, in a source checkout."""
+_DOCUMENT = "document.json"
+_CONDITIONS = ("epochs_scale", "model", "data")
+"""What rows of one document have in common."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +44,34 @@ class Row:
     title: str
     """In words, for the table."""
     recipe: Recipe
-    published: float | None = None
-    """The figure of the paper that this row is held against, if there is one."""
     paper: str = ""
-    """Where that figure stands: an arXiv number."""
+    """Where the published figures stand: an arXiv number."""
+    published: float | None = None
+    """Accuracy in the paper that this row is held against, in [0, 1]."""
+    published_drop: float | None = None
+    """Where the paper compares with its own dense network: accuracy that it loses."""
+    published_rate: float | None = None
+    """Weights of the paper's dense network for each one that it keeps."""
+    bar: float | None = None
+    """Accuracy that we ask for where no paper names one."""
+    note: str = ""
+    """How the paper's words were read, or what its figures leave out."""
+    model: str | None = None
+    """Zoo model, where it is not the reproduction's."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the model: arguments of its `build`."""
+
+    def state(self, ours: Mapping[str, Any]) -> str:
+        """'met' if all that is asked for holds at once, else 'short'; 'run' if nothing is asked for. `ours` is the
+        row of a document."""
+        asked = [
+            (self.published_rate, rate(ours)),
+            (self.published, ours["accuracy"]),
+            (self.bar, ours["accuracy"]),
+            (None if self.published_drop is None else -self.published_drop, ours["accuracy"] - ours["dense_accuracy"]),
+        ]
+        demands = [found >= wanted for wanted, found in asked if wanted is not None]
+        return ("met" if all(demands) else "short") if demands else "run"
 
 
 class Reproduction(ABC):
@@ -46,17 +79,21 @@ class Reproduction(ABC):
 
     TITLE: ClassVar[str]
     MODEL: ClassVar[str]
-    """Zoo model that every row starts from, with its own weights."""
+    """Zoo model that rows start from, with its own weights, unless they say otherwise."""
     DATA: ClassVar[str]
+    HOLDOUT: ClassVar[int] = 0
+    """Training examples held out for validation."""
+    TOGETHER: ClassVar[bool] = True
+    """Whether rows are measured side by side, so that a document is of one run; else rows come to it one by one."""
 
     @abstractmethod
     def rows(self) -> Sequence[Row]:
         """All rows, in the order of the table."""
 
-    @abstractmethod
     def measure(self, results: Mapping[str, Result], inputs: Tensor, threads: int) -> dict[str, dict[str, Any]]:
         """Figures of each row besides its training: what must be measured side by side, in one run. What belongs to
         all rows stands under "". `inputs` is one example, [1, ...]."""
+        return {}
 
     @abstractmethod
     def page(self, document: Mapping[str, Any]) -> dict[str, str]:
@@ -110,9 +147,10 @@ def reproduce(
     inputs: Tensor,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train the rows that are wanted and not there yet, measure all of them, and write document, page and pictures.
+    """Train the rows that are wanted and not there yet, measure them, and write document, page and pictures.
 
     `train` makes a row's result in a folder; that of a finished folder is returned at once. `inputs` is one example.
+    Rows that are not measured side by side are written one by one, beside those that the document has already.
     """
     rows = chosen(reproduction.rows(), order.rows)
     home = order.folder / reproduction.name()
@@ -120,71 +158,143 @@ def reproduce(
     for number, row in enumerate(rows, 1):
         progress.message(f"[{number}/{len(rows)}] {row.title}")
         results[row.name] = train(row, home / row.name)
-    progress.message("measuring")
-    figures = reproduction.measure(results, inputs, order.threads)
-    document = {
-        "name": reproduction.name(),
-        "title": reproduction.TITLE,
+        if not reproduction.TOGETHER:
+            write(reproduction, _document(reproduction, order, [row], results, inputs), home)
+    if reproduction.TOGETHER:
+        progress.message("measuring")
+        write(reproduction, _document(reproduction, order, rows, results, inputs), home)
+    return _read(home)
+
+
+def write(reproduction: Reproduction, document: dict[str, Any], home: Path) -> None:
+    """Document, page and pictures into `home`, together with the rows that lie there and are not in `document`."""
+    there = _read(home)
+    if not reproduction.TOGETHER and all(there.get(name) == document[name] for name in _CONDITIONS):
+        found = {row["name"]: row for row in there["rows"]} | {row["name"]: row for row in document["rows"]}
+        for before in there["rows"]:
+            # Not trained again: command and day are those of its training.
+            if all(found[before["name"]][key] == before[key] for key in ("accuracy", "seconds")):
+                found[before["name"]] = before
+        document = {**document, "rows": [found[row.name] for row in reproduction.rows() if row.name in found]}
+    write_text(home / _DOCUMENT, json.dumps(document, indent=1) + "\n")
+    for name, text in reproduction.page(document).items():
+        write_text(home / name, text)
+
+
+def publish(reproduction: Reproduction, document: dict[str, Any], folder: Path) -> Path:
+    """Keep a document with its page and pictures in `folder/NAME` for others to see; UsageError for a trial."""
+    if is_trial(reproduction, document):
+        raise UsageError("a trial is not published; run it without --epochs-scale, --model and --data")
+    write(reproduction, document, folder / reproduction.name())
+    return folder / reproduction.name()
+
+
+def is_trial(reproduction: Reproduction, document: Mapping[str, Any]) -> bool:
+    """Whether figures are not of the recipes, model and data that the rows are about."""
+    asked = (document["epochs_scale"], document["model"], document["data"])
+    return asked != (1, reproduction.MODEL, reproduction.DATA)
+
+
+def rate(row: Mapping[str, Any]) -> float:
+    """Weights of the dense network for each one that is kept."""
+    return float(row["weights"] / max(1, row["nonzero"]))
+
+
+def _document(
+    reproduction: Reproduction, order: Order, rows: Sequence[Row], results: Mapping[str, Result], inputs: Tensor
+) -> dict[str, Any]:
+    figures = reproduction.measure({row.name: results[row.name] for row in rows}, inputs, order.threads)
+    about = {
         "command": order.command,
         "when": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "machine": machine(),
         "threads": order.threads,
+    }
+    return {
+        "name": reproduction.name(),
+        "title": reproduction.TITLE,
+        **about,
         "epochs_scale": order.epochs_scale,
         "model": order.model or reproduction.MODEL,
         "data": order.data or reproduction.DATA,
-        "rows": [_record(row, results[row.name], figures.get(row.name, {})) for row in rows],
+        "rows": [_record(row, results[row.name], figures.get(row.name, {}), about) for row in rows],
         **figures.get("", {}),
     }
-    write_text(home / "document.json", json.dumps(document, indent=1) + "\n")
-    for name, text in reproduction.page(document).items():
-        write_text(home / name, text)
-    return document
 
 
-def _record(row: Row, result: Result, figures: Mapping[str, Any]) -> dict[str, Any]:
-    schedule = row.recipe.schedule
-    return {
+def _record(row: Row, result: Result, figures: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    schedule, phases = row.recipe.schedule, Counter(line["phase"] for line in result.history)
+    found = {
         "name": row.name,
         "title": row.title,
         "paper": row.paper,
         "published": row.published,
+        "published_drop": row.published_drop,
+        "published_rate": row.published_rate,
+        "bar": row.bar,
+        "note": row.note,
         "seed": schedule.seed,
-        "epochs": [schedule.dense_epochs, schedule.shape_epochs, schedule.retrain_epochs],
+        "epochs": [phases[phase] if phases else schedule.epochs(phase) for phase in ("dense", "shape", "retrain")],
         "dense_accuracy": result.dense_accuracy,
+        "hardened": dict(result.hardened),
         "accuracy": result.accuracy,
         "sparsity": result.sparsity,
         "weights": result.weights,
         "nonzero": result.nonzero,
+        "kept": {layer.name: round((1 - layer.sparsity) * math.prod(layer.shape)) for layer in result.layers},
         "bytes": sum(layer.bytes or 0 for layer in result.layers),
         "seconds": round(result.seconds, 1),
+        "command": about["command"],
+        "when": about["when"],
+        "processor": about["machine"]["processor"],
+        "threads": about["threads"],
         **figures,
     }
+    return {**found, "state": row.state(found)}
 
 
-def known(folder: Path = FOLDER) -> list[dict[str, Any]]:
-    """Every row of every reproduction, with our figure where it was run: what `openwork reproduce --list` shows."""
-    found = []
-    for name in plugins.names(ROOM):
-        reproduction = find(name)
-        path = folder / name / "document.json"
-        document = json.loads(path.read_text()) if path.is_file() else {"rows": []}
-        ours = {row["name"]: row for row in document["rows"]}
-        for row in reproduction.rows():
-            mine = ours.get(row.name, {})
-            figure = mine.get("accuracy")
-            state = "not run" if figure is None else "run"
-            if figure is not None and row.published is not None:
-                state = "met" if figure >= row.published else "short"
-            found.append(
-                {
-                    "name": f"{name}/{row.name}",
-                    "title": row.title,
-                    "paper": row.paper,
-                    "published": row.published,
-                    "ours": figure,
-                    "state": state,
-                    "command": f"openwork reproduce {name} --rows {row.name}",
-                    "when": document.get("when") if mine else None,
-                }
-            )
+def _read(home: Path) -> dict[str, Any]:
+    path = home / _DOCUMENT
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": []}
+    assert isinstance(found, dict)
     return found
+
+
+def known(folder: Path = FOLDER, kept: Path = KEPT) -> list[dict[str, Any]]:
+    """Every row of every reproduction with our figure: what `openwork reproduce --list` shows.
+
+    Figures are those in `folder`, where a row was run here, else those of `kept`; those of trials are told as such.
+    """
+    return [
+        _listed(reproduction, row, folder, kept)
+        for reproduction in map(find, plugins.names(ROOM))
+        for row in reproduction.rows()
+    ]
+
+
+def _listed(reproduction: Reproduction, row: Row, folder: Path, kept: Path) -> dict[str, Any]:
+    name = reproduction.name()
+    documents = [_read(home / name) for home in (folder, kept)]
+    documents.sort(key=lambda d: bool(d["rows"]) and is_trial(reproduction, d))
+    mine, document = next(
+        ((ours, d) for d in documents for ours in d["rows"] if ours["name"] == row.name), (None, {"rows": []})
+    )
+    state = "not run"
+    if mine is not None:
+        state = "trial" if is_trial(reproduction, document) else row.state(mine)
+    return {
+        "name": f"{name}/{row.name}",
+        "title": row.title,
+        "paper": row.paper,
+        "published": row.published,
+        "published_drop": row.published_drop,
+        "published_rate": row.published_rate,
+        "bar": row.bar,
+        "note": row.note,
+        "ours": mine and mine["accuracy"],
+        "our_drop": mine and mine["dense_accuracy"] - mine["accuracy"],
+        "our_rate": mine and rate(mine),
+        "state": state,
+        "command": f"openwork reproduce {name} --rows {row.name}",
+        "when": mine and mine.get("when", document.get("when")),
+    }

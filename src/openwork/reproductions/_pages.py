@@ -1,0 +1,76 @@
+"""What pages of reproductions are made of: tables in Markdown, and figures in words."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .base import rate
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
+
+
+def trial(document: Mapping[str, Any]) -> list[str]:
+    """A warning on pages of trials."""
+    scale = document["epochs_scale"]
+    return ["", f"Epochs were scaled by {scale:g}: a trial, no figure to quote."] if scale != 1 else []
+
+
+def paper(row: Mapping[str, Any]) -> str:
+    """A link to where the published figures stand."""
+    return f"[{row['paper']}](https://arxiv.org/abs/{row['paper']})" if row["paper"] else ""
+
+
+def published(row: Mapping[str, Any]) -> str:
+    """What the row is held against."""
+    parts = []
+    if row["published_rate"] is not None:
+        parts.append(f"{row['published_rate']:.4g}x")
+    if row["published"] is not None:
+        parts.append(f"{row['published']:.2%}")
+    if row["published_drop"] is not None:
+        parts.append(f"at most {100 * row['published_drop']:g} points lost" if row["published_drop"] else "no loss")
+    if row["bar"] is not None:
+        parts.append(f"(asked for: {row['bar']:.1%})")
+    return ", ".join(parts)
+
+
+def ours(row: Mapping[str, Any]) -> str:
+    """What it came to."""
+    return f"{rate(row):.1f}x, {row['accuracy']:.2%}"
+
+
+def after_the_cut(row: Mapping[str, Any]) -> str:
+    """Test accuracy before any retraining."""
+    return f"{row['hardened']['test_accuracy']:.2%}" if row["hardened"] else ""
+
+
+def epochs(row: Mapping[str, Any]) -> str:
+    """Dense, shape and retrain."""
+    return " + ".join(map(str, row["epochs"]))
+
+
+def notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What was read into the papers' words."""
+    found = [f"- {row['title']}: {row['note']}." for row in rows if row["note"]]
+    return ["", *found] if found else []
+
+
+def how(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Command, seed, time, machine and day of each row."""
+    head = ("row", "command", "seed", "epochs (dense + shape + retrain)", "minutes", "threads", "machine", "date")
+    lines = [
+        (
+            row["title"],
+            f"`{row['command']}`",
+            str(row["seed"]),
+            epochs(row),
+            f"{row['seconds'] / 60:.1f}",
+            str(row["threads"]),
+            row["processor"],
+            row["when"][:10],
+        )
+        for row in rows
+    ]
+    return ["", "## How it was run", "", *table(head, lines)]
