@@ -11,7 +11,8 @@ from .. import plugins
 from ..constraints._padded import Padded
 from ..constraints.base import Constraint
 from ..errors import ModelError, RecipeError, ShapeError
-from .recipe import Recipe, Rule
+from .recipe import Recipe
+from .rule import Rule
 
 _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "conv2d": (nn.Conv2d,),
