@@ -14,6 +14,7 @@ _HOMES = {
     "Recipe": "recipes.recipe",
     "Rule": "recipes.recipe",
     "Schedule": "recipes.recipe",
+    "Step": "recipes.recipe",
     "Shaper": "training.shaper",
     "compress": "training.compress",
     "strip": "training.shaper",

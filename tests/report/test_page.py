@@ -44,6 +44,21 @@ def test_the_rest_of_the_page(whole_run: Path) -> None:
     assert "missing" not in sections and "unfinished" not in sections
 
 
+def test_steps_of_a_recipe_are_told(whole_run: Path, run_folder: Path) -> None:
+    assert "steps" not in page_of(whole_run).sections
+    result = json.loads((run_folder / "result.json").read_text())
+    result["note"] = "step 2 of 3 ends with validation accuracy 80.00%, below the floor of 90.00%"
+    result["steps"] = [
+        {"step": 1, "parent": 0, "validation_accuracy": 0.95, "sparsity": 0.5, "tried": [0.95], "kept": True},
+        {"step": 2, "parent": 1, "validation_accuracy": 0.8, "sparsity": 0.75, "tried": [0.7, 0.8], "kept": False},
+        {"step": 3, "parent": 1, "validation_accuracy": None, "sparsity": 0.8, "tried": [None], "kept": True},
+    ]
+    (run_folder / "result.json").write_text(json.dumps(result))
+    told = page_of(run_folder).sections["steps"]
+    assert "1 dense 95.00 % 50.00 % 95.00 %" in told and "3 step 1 80.00 %" in told
+    assert "2 below the floor step 1 80.00 % 75.00 % 70.00 %, 80.00 %" in told and result["note"] in told
+
+
 @pytest.mark.parametrize(
     ("lost", "said"),
     [

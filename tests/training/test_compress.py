@@ -15,7 +15,8 @@ from openwork.data.base import Data
 from openwork.errors import DataError, ModelError, RecipeError
 from openwork.recipes.recipe import Recipe, Rule
 from openwork.recipes.schedule import Rate, Schedule
-from openwork.training.compress import compress, spans
+from openwork.training.attempts import attempts
+from openwork.training.compress import compress
 from openwork.training.fit import Trainer
 from openwork.training.progress import Silent
 from openwork.training.shaper import Shaper
@@ -233,7 +234,8 @@ def test_gradual_pruning_tightens_with_each_epoch() -> None:
 
 
 def test_spans_number_epochs_of_the_run_and_of_the_phase() -> None:
-    found = spans(Schedule(dense_epochs=1, shape_epochs=2, retrain_epochs=1))
+    (only,) = attempts([Schedule(dense_epochs=1, shape_epochs=2, retrain_epochs=1)], 1)
+    found = only.spans
     assert [(s.phase, s.epoch, s.of_phase) for s in found] == [
         ("dense", 0, 0),
         ("shape", 1, 0),

@@ -61,5 +61,8 @@ class Bars:
             figures.append(f"residuals {metrics['primal_residual']:.2g}, {metrics['dual_residual']:.2g}")
         if metrics.get("sparsity"):
             figures.append(f"zeros {metrics['sparsity']:.1%}")
+        if "step" in metrics:
+            candidate = f", candidate {metrics['candidate']}" if "candidate" in metrics else ""
+            self._where += f" (step {metrics['step']}{candidate})"
         self._bars.update(self._all, advance=1)
         self._console.print(f"{self._where}: {', '.join(figures)}  [dim]{metrics['seconds']:.1f} s[/dim]")

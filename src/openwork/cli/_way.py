@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..data.base import Data
     from ..engine.bench_result import BenchResult
-    from ..recipes.recipe import Recipe
+    from ..recipes.recipe import Recipe, Schedule, Step
     from ..training.result import Result
 
 
@@ -47,6 +47,7 @@ class Order:
     against: tuple[str, ...]
     repeats: int
     command: str
+    holdout: int | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def compressed(order: Order, console: Console) -> "tuple[Result, Data]":
     # A random initialisation, the user's factory's too, must be the same when the run is resumed.
     torch.manual_seed(recipe.schedule.seed)
     model = models.resolve(order.model)
-    data = data_room.resolve(order.data)
+    data = data_room.resolve(order.data, **({} if order.holdout is None else {"holdout": order.holdout}))
     run_dir = order.run_dir or Path("runs") / f"{short_name(order.model)}-{recipe.name}"
     with Bars(console) as bars:
         result = openwork.compress(
@@ -181,17 +182,17 @@ def compile_model(
 
 def adapted(recipe: "Recipe", seed: int | None, epochs_scale: float) -> "Recipe":
     """`recipe` with another seed, and each phase that it has longer or shorter by a factor, at least one epoch."""
-    schedule = recipe.schedule
-    changes: dict[str, int] = {} if seed is None else {"seed": seed}
-    if epochs_scale != 1:
-        for field in ("dense_epochs", "shape_epochs", "retrain_epochs"):
-            epochs = getattr(schedule, field)
-            changes[field] = max(1, round(epochs * epochs_scale)) if epochs else 0
-    if not changes:
-        return recipe
-    if changes.get("seed", 0) < 0:
+    if seed is not None and seed < 0:
         raise RecipeError(f"--seed {seed}: must be 0 or more")
-    return recipe.model_copy(update={"schedule": schedule.model_copy(update=changes)})
+
+    def scaled(settings: "Schedule | Step") -> dict[str, int]:
+        fields = ("dense_epochs", "shape_epochs", "retrain_epochs") if epochs_scale != 1 else ()
+        epochs = {field: found for field in fields if (found := getattr(settings, field, None))}
+        return {field: max(1, round(count * epochs_scale)) for field, count in epochs.items()}
+
+    changes = scaled(recipe.schedule) | ({} if seed is None else {"seed": seed})
+    steps = tuple(step.model_copy(update=scaled(step)) for step in recipe.steps)
+    return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=changes), "steps": steps})
 
 
 def usable_peers(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

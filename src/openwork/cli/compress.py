@@ -25,6 +25,9 @@ def command(
     epochs_scale: Annotated[
         float, typer.Option(min=0.0, help="Factor for the epochs of each phase, for quick trials.")
     ] = 1.0,
+    holdout: Annotated[
+        int | None, typer.Option(min=0, help="Training examples held out for validation; default: the data set's.")
+    ] = None,
     against: Annotated[str, typer.Option(help="Engines to time beside, or 'none'.")] = "pytorch,onnxruntime",
     repeats: Repeats = 30,
     json: Json = False,
@@ -44,6 +47,7 @@ def command(
         against=split_names(against),
         repeats=repeats,
         command=command_line(),
+        holdout=holdout,
     )
     outcome = go(order, progress_console())
     show(outcome.to_dict(), closing(outcome), json)

@@ -82,3 +82,8 @@ class Padded(Constraint):
     def _crop(padded: Tensor, shape: torch.Size) -> Tensor:
         width = shape[1] if padded.ndim == len(shape) else shape[1:].numel()
         return padded[: shape[0], :width].reshape(shape).clone()
+
+
+def bare(constraint: Constraint) -> Constraint:
+    """The constraint that a rule names, without the border that a weight may need."""
+    return constraint.inner if isinstance(constraint, Padded) else constraint

@@ -106,19 +106,22 @@ def fitted(matches: Sequence[Match]) -> list[Match]:
 
 
 def _targets(rule: Rule, index: int, found: dict[str, Prunable]) -> list[str]:
-    chosen: set[str] = set()
-    for target in rule.targets:
-        hits = _hits(target, found, f"rules[{index}].targets")
-        if not hits:
-            what = plugins.unknown("layer", target.removeprefix("re:"), [*found, _ALL, *_KINDS])
-            raise RecipeError(f"rules[{index}].targets: {target!r} matches no {_WHAT}; {what}")
-        chosen |= hits
+    chosen = {name for target in rule.targets for name in targeted(target, found, f"rules[{index}].targets")}
     ignored = {name for target in rule.ignore for name in _hits(target, found, f"rules[{index}].ignore")}
     if not chosen - ignored:
         raise RecipeError(
             f"rules[{index}].ignore: {list(rule.ignore)} leaves none of the {len(chosen)} layers in targets"
         )
     return [name for name in found if name in chosen - ignored]
+
+
+def targeted(target: str, found: dict[str, Prunable], field: str) -> set[str]:
+    """The weights that a target means; RecipeError, naming `field`, if there are none."""
+    hits = _hits(target, found, field)
+    if not hits:
+        what = plugins.unknown("layer", target.removeprefix("re:"), [*found, _ALL, *_KINDS])
+        raise RecipeError(f"{field}: {target!r} matches no {_WHAT}; {what}")
+    return hits
 
 
 def _hits(target: str, found: dict[str, Prunable], field: str) -> set[str]:

@@ -13,8 +13,9 @@ from ..solvers.admm import ADMM
 from ..solvers.base import Solver
 from .rule import Rule
 from .schedule import Schedule
+from .steps import Step, listed
 
-__all__ = ["Recipe", "Rule", "Schedule", "builtin_names"]
+__all__ = ["Recipe", "Rule", "Schedule", "Step", "builtin_names"]
 
 _BUILTIN = Path(__file__).parent / "builtin"
 
@@ -34,7 +35,16 @@ class Recipe(Config):
     solver: Annotated[SerializeAsAny[Solver], BeforeValidator(Solver.parse)] = ADMM()
     """The method of the shape phase."""
     schedule: Schedule = Schedule()
-    """Epochs, rates, losses and precision."""
+    """Epochs, rates, losses and precision; with `steps`, of each step."""
+    steps: Annotated[tuple[Step, ...], BeforeValidator(listed)] = ()
+    """Partial prunings on the way to the rules, in order: a list of `Step`, or in short `{count: 5}`, `{rates: [15, 18,
+    21]}` or `{increment: 3, to: 24}`. Empty: one step, the rules as they are."""
+    candidates: Annotated[int, Field(ge=1)] = 1
+    """How many partial models are kept. Each step starts from every one of them; the result of best validation accuracy
+    joins them, and takes the place of the one it came from once there are so many."""
+    floor: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Lowest validation accuracy that a step may end with, in (0, 1): below it the run ends, and the result is the
+    model of the step before."""
     name: str = "custom"
     """What reports call the recipe."""
 

@@ -38,17 +38,23 @@ class Rate(Config):
     """What step decay multiplies the rate by."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs, possibly a fraction, in which the rate rises linearly from nearly zero to `peak`."""
+    cycles: Annotated[int, Field(ge=1)] = 1
+    """How often the decay runs over the phase: after each cycle the rate is back at `peak`. As many cycles as the
+    solver has updates reset the rate at each of them."""
 
     def at(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """The rate of training step `step` of a phase of `steps` steps."""
         warm = min(round(self.warmup_epochs * steps_per_epoch), steps)
         if step < warm:
             return self.peak * (step + 1) / warm
-        passed = (step - warm) / max(1, steps - warm)
+        left = max(1, steps - warm)
+        passed = (step - warm) * self.cycles % left / left
         if self.decay == "cosine":
             return self.peak * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * passed)))
         if self.decay == "step":
-            return self.peak * self.factor ** sum(step >= share * steps for share in self.milestones)
+            return self.peak * self.factor ** sum(
+                step * self.cycles % steps >= share * steps for share in self.milestones
+            )
         return self.peak
 
 
@@ -101,6 +107,9 @@ class Schedule(Config):
     """Epochs in which the solver moves the weights into their constraints."""
     retrain_epochs: Epochs = 18
     """Epochs after the cut, with the zeros held."""
+    restarts: Annotated[int, Field(ge=0)] = 0
+    """How often shaping begins again from the projected weights, with the solver's state, the optimizer and the
+    learning rate as at its start; each time it takes `shape_epochs`. Until the cut, zeros may come back."""
     updates_per_epoch: Annotated[int, Field(ge=1)] = 1
     """Solver updates in each epoch of shaping, evenly spread."""
     batch_size: Annotated[int, Field(ge=1)] = 128

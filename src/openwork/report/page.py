@@ -65,6 +65,8 @@ def render(run: Run) -> str:
         subtitle=_subtitle(run),
         figures=headline(run, sides),
         curves=_curves(run),
+        partial=run.result.get("steps", ()),
+        note=run.result.get("note", ""),
         layers=layers(run),
         dense=_left_dense(run),
         dense_won=_dense_won(run),

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ..errors import ModelError, RunError
 from ..files import write_bytes
 
-_VERSION = 2
+_VERSION = 3
 
-_OF_SHAPER = ("solver", "masks", "members", "levels")
-"""What of a shaper's state is tensors by name."""
+_TENSOR = "$tensor"
+"""Stands in the numbers where a tensor belongs; beside it its name in the file."""
 
 
 @dataclass
@@ -26,8 +26,6 @@ class Checkpoint:
 
     epochs_done: int
     """Epochs of the whole run that are behind."""
-    phase: str
-    """Phase of the last epoch, to which the optimizer's buffers belong."""
     dense_accuracy: float | None
     """Test accuracy of the dense model, once it was measured."""
     seconds: float
@@ -40,48 +38,51 @@ class Checkpoint:
     hardened: dict[str, float] = field(default_factory=dict)
     """Accuracies right after the cut, once they were measured."""
     shaper: dict[str, Any] | None = None
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """Partial models from which the next step begins, as fields of `Candidate`."""
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    """Those of the step at hand."""
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    """Figures of the steps that are behind, as fields of `StepResult`."""
 
     def save(self, path: Path) -> None:
         """Replace `path`, whole or not at all."""
-        groups: dict[str, Mapping[str, Tensor]] = {
-            "model": self.model,
-            "teacher": self.teacher,
-            "optimizer": self.optimizer,
-        }
-        progress: dict[str, Any] = {
-            "version": _VERSION,
-            "epochs_done": self.epochs_done,
-            "phase": self.phase,
-            "dense_accuracy": self.dense_accuracy,
-            "hardened": self.hardened,
-            "seconds": self.seconds,
-            "history": self.history,
-            "shaper": None,
-        }
-        if self.shaper is not None:
-            groups |= {name: self.shaper[name] for name in _OF_SHAPER}
-            progress["shaper"] = {key: value for key, value in self.shaper.items() if key not in _OF_SHAPER}
-        tensors = {f"{group}/{name}": tensor for group, members in groups.items() for name, tensor in members.items()}
-        save_tensors(path, tensors, {"progress": json.dumps(progress)})
+        tensors: dict[str, Tensor] = {}
+        numbers = {"version": _VERSION, **_without_tensors(vars(self), "", tensors)}
+        save_tensors(path, tensors, {"progress": json.dumps(numbers)})
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
         """Read what `save` wrote; RunError if it is damaged or of another version."""
         tensors, metadata = load_tensors(path)
         try:
-            progress = json.loads(metadata["progress"])
+            numbers = json.loads(metadata["progress"])
         except (KeyError, ValueError):
             raise RunError(f"{path} is not a checkpoint of Openwork; delete it to start the run anew") from None
-        if progress.pop("version", None) != _VERSION:
+        if numbers.pop("version", None) != _VERSION:
             raise RunError(f"{path} was written by another version of Openwork; delete it to start the run anew")
-        groups: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            group, _, name = key.partition("/")
-            groups.setdefault(group, {})[name] = tensor
-        of_shaper = {name: groups.pop(name, {}) for name in _OF_SHAPER}
-        if progress["shaper"] is not None:
-            progress["shaper"] |= of_shaper
-        return cls(**{**progress, **groups})
+        return cls(**_with_tensors(numbers, tensors))
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` with every tensor moved to `tensors`, under the path that leads to it."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        return {key: _without_tensors(inner, f"{name}/{key}" if name else key, tensors) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(inner, f"{name}/{at}", tensors) for at, inner in enumerate(value)]
+    return value
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `_without_tensors` took apart."""
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        return {key: _with_tensors(inner, tensors) for key, inner in value.items()}
+    return [_with_tensors(inner, tensors) for inner in value] if isinstance(value, list) else value
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

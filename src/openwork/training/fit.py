@@ -15,22 +15,12 @@ from ..data.base import Data
 from ..errors import DataError, TrainingError
 from ..losses.base import Loss
 from ..recipes.schedule import Schedule
+from .attempts import Span
 from .objective import Objective
 from .progress import Progress
 from .shaper import Shaper
 
 _EVALUATION_BATCH = 500
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where an epoch lies: in the run, for seeds, and in its phase, for learning rates."""
-
-    phase: str
-    epoch: int
-    """Epoch of the whole run, from 0."""
-    of_phase: int
-    """Epoch of the phase, from 0."""
 
 
 @dataclass(frozen=True)

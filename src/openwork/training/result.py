@@ -1,6 +1,6 @@
 """What `compress` gives back, and its form in result.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,24 @@ class LevelResult:
 
 
 @dataclass(frozen=True)
+class StepResult:
+    """A step of a recipe that has several."""
+
+    step: int
+    """Place in the recipe's list, from 1."""
+    validation_accuracy: float | None
+    """Of the best attempt, share of right labels in [0, 1]; None where the data hold no examples out."""
+    sparsity: float
+    """Share of zeros among all weights of layers that rules can hit."""
+    parent: int
+    """The step whose model it began from; 0: the dense model."""
+    tried: tuple[float | None, ...]
+    """Validation accuracies of all attempts."""
+    kept: bool
+    """Whether the run went on from it: not if the accuracy was below the recipe's floor."""
+
+
+@dataclass(frozen=True)
 class Result:
     """A compressed model with its figures. Accuracies are shares in [0, 1] on the test split; weights exclude
     biases."""
@@ -78,8 +96,12 @@ class Result:
     levels: tuple[LevelResult, ...] = ()
     """Levels 2, 3, ... of nested sparsity; their models are what `openwork.compile` takes as `levels`."""
     hardened: Mapping[str, float] = field(default_factory=dict)
-    """Right after the cut, before any retraining: `test_accuracy`, and `validation_accuracy` where the data hold
-    examples out; empty for runs of earlier versions."""
+    """Right after the cut (of the last step), before any retraining: `test_accuracy`, and `validation_accuracy` where
+    the data hold examples out; empty for runs of earlier versions and for those that ended before their last step."""
+    steps: tuple[StepResult, ...] = ()
+    """Steps of the recipe, if it has several."""
+    note: str = ""
+    """Why the run ended before its last step."""
 
     @property
     def sparsity(self) -> float:
@@ -105,10 +127,43 @@ class Result:
                 if self.levels
                 else {}
             ),
+            **({"steps": [asdict(step) | {"tried": list(step.tried)} for step in self.steps]} if self.steps else {}),
+            **({"note": self.note} if self.note else {}),
             "layers": [asdict(layer) | {"shape": list(layer.shape)} for layer in self.layers],
             "seconds": self.seconds,
             "command": self.command,
         }
+
+    @classmethod
+    def from_dict(
+        cls,
+        content: Mapping[str, Any],
+        model: nn.Module,
+        levels: Sequence[LevelResult],
+        history: Sequence[dict[str, Any]],
+        run_dir: Path,
+    ) -> "Result":
+        """The result whose `to_dict` gave `content`."""
+        final = content["final"]
+        return cls(
+            model=model,
+            model_name=content["model"],
+            recipe_name=content["recipe"],
+            data_name=content["data"],
+            dense_accuracy=content["dense"]["test_accuracy"],
+            accuracy=final["test_accuracy"],
+            weights=final["weights"],
+            nonzero=final["nonzero"],
+            layers=tuple(Layer(**{**layer, "shape": tuple(layer["shape"])}) for layer in content["layers"]),
+            history=tuple(history),
+            seconds=content["seconds"],
+            command=content["command"],
+            run_dir=run_dir,
+            levels=tuple(levels),
+            hardened=content.get("hardened", {}),
+            steps=tuple(StepResult(**{**step, "tried": tuple(step["tried"])}) for step in content.get("steps", ())),
+            note=content.get("note", ""),
+        )
 
 
 def describe(found: Match) -> Layer:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from ..constraints._padded import Padded
+from ..constraints._padded import Padded, bare
 from ..constraints.base import Constraint
 from ..errors import RunError, TrainingError, UsageError
 from ..recipes.match import Match, fitted, match
 from ..recipes.recipe import Recipe
 from ..solvers.base import State
+from .hold import Hold
 
 _ATTACHED = "_openwork_shaper"
 
@@ -36,6 +37,7 @@ class Shaper:
         recipe: rules and solver; the schedule is not used here, the loop is yours.
         optimizer: the optimizer of your loop.
         update_every: training steps between updates of the solver; None leaves it to your calls of `update()`.
+        held: `hold` of a shaper that has cut this model before: what it holds stays so, and this one prunes further.
 
     Raises RecipeError, ShapeError, ModelError as `recipes.match.match` does; UsageError if another shaper is at work.
 
@@ -59,17 +61,20 @@ class Shaper:
         optimizer: torch.optim.Optimizer | None = None,
         *,
         update_every: int | None = 200,
+        held: Hold | None = None,
     ) -> None:
         if update_every is not None and update_every < 1:
             raise UsageError(f"update_every={update_every} must be at least 1, or None for updates by hand")
         self.model, self.recipe, self.optimizer = model, recipe, optimizer
         self._asked = match(recipe, model)
+        self._before = Hold.of(model) if held is None else Hold.of(model).loaded(held.state_dict())
+        self.hold = self._before
+        """What brings the weights back after each step of the optimizer; goes into the next shaper as `held`."""
+        self.hold.apply()
         self._take(fitted(self._asked))
         self.phase = "shape"
         """'shape' until `harden()`, 'retrain' after it."""
         self._update_every, self._steps = update_every, 0
-        self._masks: list[Tensor] | None = None
-        self._members: list[Tensor | None] = []
         self._levels: list[tuple[Tensor, ...]] = []
         self._hook: Callable[[], None] | None = None
         self._state = recipe.solver.init(*self._pairs)
@@ -79,6 +84,7 @@ class Shaper:
         """Keep what training steps ask for again and again."""
         self.matches: list[Match] = matches
         """What the recipe asks of each weight that rules can hit, dense ones included."""
+        self._names = [m.name for m in matches if m.constraint is not None]
         self._constrained = [(m.weight, m.constraint) for m in matches if m.constraint is not None]
         pairs = [(w, part) for w, whole in self._constrained for part in whole.parts()]
         # What the solver sees: a weight under several constraints comes once with each.
@@ -91,7 +97,7 @@ class Shaper:
             )
         object.__setattr__(self.model, _ATTACHED, self)
         if self.optimizer is not None and self._hook is None:
-            self._hook = self.optimizer.register_step_post_hook(lambda *_: self._hold()).remove
+            self._hook = self.optimizer.register_step_post_hook(lambda *_: self.hold.apply()).remove
         return self
 
     def __exit__(
@@ -116,7 +122,7 @@ class Shaper:
     def step(self) -> None:
         """Call after each `optimizer.step()`: holds zeros and lets the solver update when its time has come."""
         if self._hook is None:
-            self._hold()
+            self.hold.apply()
         self._steps += 1
         if self._update_every and self.phase == "shape" and self._steps % self._update_every == 0:
             self.update()
@@ -129,25 +135,31 @@ class Shaper:
         self._adopt_of_parts(self.recipe.solver.masks(self._state))
 
     @torch.no_grad()
-    def harden(self) -> None:
+    def restart(self) -> None:
+        """Project the weights and begin shaping again from there, with the solver's state as at its start. Zeros are
+        not held yet, so they may come back."""
+        self._finite()
+        for weight, constraint in self._constrained:
+            weight.copy_(constraint.project(weight))
+        self.hold = self._before
+        self.hold.apply()
+        self._state = self.recipe.solver.init(*self._pairs)
+        self._adopt_of_parts(self.recipe.solver.masks(self._state))
+
+    @torch.no_grad()
+    def harden(self, freeze: float = 0.0) -> None:
         """Project the weights, so that every constraint holds exactly, and keep them in from now on: zeros stay zeros,
-        what is tied stays tied."""
-        projected, masks, levels = [], [], []
-        for m in self.matches:
-            if m.constraint is None:
-                continue
-            if not bool(m.weight.isfinite().all()):
-                raise TrainingError(f"layer {m.name!r} holds NaN or infinite weights; lower the learning rate or rho")
-            projected.append(m.constraint.project(m.weight))
-            masks.append(m.constraint.mask(m.weight))
-            levels.append(m.constraint.levels(m.weight)[1:])
-        for (weight, _), member in zip(self._constrained, projected, strict=True):
+        what is tied stays tied, and of the weights left in each layer the largest share `freeze` stay as they are."""
+        self._finite()
+        cuts = {name: (c, c.project(w), c.mask(w)) for name, (w, c) in zip(self._names, self._constrained, strict=True)}
+        self._levels = [c.levels(w)[1:] for w, c in self._constrained]
+        for (weight, _), (_, member, _) in zip(self._constrained, cuts.values(), strict=True):
             weight.copy_(member)
         self.phase = "retrain"
         self._state = State()  # The solver's work is done: neither memory nor checkpoints need to hold it any longer.
-        self._members = [z if c.tied else None for (_, c), z in zip(self._constrained, projected, strict=True)]
-        self._levels = levels
-        self._adopt(masks)
+        self.hold = self._before.cut(cuts)
+        self.hold.apply()
+        self.hold = self.hold.freeze(freeze)
 
     @property
     def levels(self) -> int:
@@ -182,6 +194,10 @@ class Shaper:
                     w.grad.mul_(mask)
                 w.grad = grad if w.grad is None else w.grad if grad is None else w.grad.add_(grad)
 
+    def obeyed(self) -> list[Match]:
+        """`matches` with everything that their weights were projected onto, also by shapers before this one."""
+        return [replace(m, constraint=self.hold.obeyed(m.name)) for m in self.matches]
+
     def metrics(self) -> dict[str, float]:
         """Figures of the solver (residuals, penalty weight), and the share of zero weights over all layers."""
         figures = {"sparsity": self.sparsity()}
@@ -199,86 +215,57 @@ class Shaper:
         return {
             "phase": self.phase,
             "steps": self._steps,
-            "layers": self._layers(),
+            "layers": self._names,
             "settled": {
-                m.name: _inner(m.constraint).model_dump(mode="json")
+                m.name: bare(m.constraint).model_dump(mode="json")
                 for m, asked in zip(self.matches, self._asked, strict=True)
                 if m.constraint is not None and m.constraint != asked.constraint
             },
             "numbers": dict(self._state.numbers),
             "solver": tensors,
-            "masks": {f"mask.{i}": m.bool() for i, m in enumerate(self._masks or ())},
-            "members": {f"member.{i}": z for i, z in enumerate(self._members) if z is not None},
+            **self.hold.state_dict(),
             "levels": {f"level.{i}.{j}": m for i, masks in enumerate(self._levels) for j, m in enumerate(masks)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state that `state_dict` gave; RunError if it belongs to other layers."""
-        if state["layers"] != self._layers():
-            raise RunError(
-                f"the saved state is of layers {state['layers']}, this recipe and model have {self._layers()}"
-            )
+        if state["layers"] != self._names:
+            raise RunError(f"the saved state is of layers {state['layers']}, this recipe and model have {self._names}")
         self._take([_settled(m, state["settled"]) for m in self._asked])
         weights = self._pairs[0]
         names = dict.fromkeys(key.rpartition(".")[0] for key in state["solver"])
         tensors = {
-            name: _like(weights, [state["solver"][f"{name}.{i}"] for i in range(len(weights))]) for name in names
+            name: tuple(_in_layout(w, state["solver"][f"{name}.{i}"]) for i, w in enumerate(weights)) for name in names
         }
         self._state = State(tensors=tensors, numbers=dict(state["numbers"]))
         self.phase, self._steps = state["phase"], state["steps"]
-        weights, members = [w for w, _ in self._constrained], state["members"]
-        self._members = [
-            _like([w], [members[f"member.{i}"]])[0] if f"member.{i}" in members else None for i, w in enumerate(weights)
-        ]
-        self._levels = [tuple(_numbered(state["levels"], f"level.{i}.")) for i in range(len(weights))]
-        self._masks = None
-        if state["masks"]:
-            self._adopt([state["masks"][f"mask.{i}"] for i in range(len(weights))])
+        self.hold = self._before.loaded(state)
+        self._levels = [tuple(_numbered(state["levels"], f"level.{i}.")) for i in range(len(self._constrained))]
 
-    def _layers(self) -> list[str]:
-        return [m.name for m in self.matches if m.constraint is not None]
+    def _finite(self) -> None:
+        for m in self.matches:
+            if m.constraint is not None and not bool(m.weight.isfinite().all()):
+                raise TrainingError(f"layer {m.name!r} holds NaN or infinite weights; lower the learning rate or rho")
 
     def _adopt_of_parts(self, masks: Sequence[Tensor] | None) -> None:
         """The solver's masks, one for each part of a constraint: a weight stays where all of them let it."""
         if masks is None:
             return
         rest = iter(masks)
-        self._adopt([torch.stack([next(rest) for _ in c.parts()]).all(dim=0) for _, c in self._constrained])
-
-    def _adopt(self, masks: Sequence[Tensor]) -> None:
-        # Of the weights' type: a product over lists of tensors is one call, a masked fill would be one call per layer.
-        self._masks = list(_like([w for w, _ in self._constrained], [m.float() for m in masks], of_weights=True))
-        self._hold()
-
-    @torch.no_grad()
-    def _hold(self) -> None:
-        if not self._masks:
-            return
-        weights = [w for w, _ in self._constrained]
-        torch._foreach_mul_(weights, self._masks)
-        # -3 * 0 is -0.0; adding 0 makes every zero the plain one, whose bytes compress and compare well.
-        torch._foreach_add_(weights, 0.0)
-        for (weight, constraint), member in zip(self._constrained, self._members, strict=False):
-            if member is not None:
-                weight.copy_(constraint.hold(weight, member))
+        together = [torch.stack([next(rest) for _ in c.parts()]).all(dim=0) for _, c in self._constrained]
+        self.hold = self._before.within(dict(zip(self._names, together, strict=True)))
+        self.hold.apply()
 
 
-def _like(weights: Sequence[Tensor], saved: Sequence[Tensor], of_weights: bool = False) -> tuple[Tensor, ...]:
-    """Copies of `saved` in the memory layout of `weights`, so that sums run in the order in which they ran before an
-    interruption; of their type, too, if `of_weights`."""
-    return tuple(
-        torch.empty_like(w, dtype=w.dtype if of_weights else s.dtype, requires_grad=False).copy_(s)
-        for w, s in zip(weights, saved, strict=True)
-    )
+def _in_layout(weight: Tensor, saved: Tensor) -> Tensor:
+    """A copy in the memory layout of `weight`, so that sums run in the order in which they ran before an
+    interruption."""
+    return torch.empty_like(weight, dtype=saved.dtype, requires_grad=False).copy_(saved)
 
 
 def _numbered(tensors: Mapping[str, Tensor], prefix: str) -> Iterator[Tensor]:
     """Those called `prefix` and 0, 1, 2, ..."""
     return (tensors[f"{prefix}{i}"] for i in range(sum(name.startswith(prefix) for name in tensors)))
-
-
-def _inner(constraint: Constraint) -> Constraint:
-    return constraint.inner if isinstance(constraint, Padded) else constraint
 
 
 def _settled(asked: Match, saved: Mapping[str, Any]) -> Match:

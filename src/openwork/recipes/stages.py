@@ -1,0 +1,177 @@
+"""Steps against a model: each becomes a plain recipe, and a plan that cannot be followed is refused at once."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..constraints._padded import bare
+from ..constraints.base import Constraint
+from ..errors import OpenworkError, RecipeError
+from .match import Match, Prunable, match, targeted, weights
+from .recipe import Recipe
+from .rule import Rule
+from .steps import Step
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a recipe for a certain model."""
+
+    recipe: Recipe
+    """Rules, solver and schedule of the step; it has no steps itself."""
+    freeze: float = 0.0
+    """Share of the weights that are left which no longer move after the cut."""
+
+
+def stages(recipe: Recipe, model: nn.Module) -> tuple[Stage, ...]:
+    """The steps of `recipe` as plain recipes; a recipe without steps is its only one.
+
+    Raises what `match` does, and RecipeError for budgets that grow from one step to the next, that are beyond the
+    recipe's rules or a layer's size, or that contradict each other.
+    """
+    found = [_stage(recipe, number, step, model) for number, step in enumerate(recipe.steps or (Step(),))]
+    _fit_each_other([(stage, match(stage.recipe, model)) for stage in found])
+    return tuple(found)
+
+
+def alike(a: Constraint, b: Constraint) -> bool:
+    """Whether two sets are of one kind: they differ in nothing but their sparsity."""
+    settings = [{name: value for name, value in bare(c) if name != "sparsity"} for c in (a, b)]
+    return type(bare(a)) is type(bare(b)) and settings[0] == settings[1]
+
+
+def _stage(recipe: Recipe, number: int, step: Step, model: nn.Module) -> Stage:
+    schedule = recipe.schedule.model_copy(update=step.schedule() | ({"dense_epochs": 0} if number else {}))
+    base = recipe.model_copy(
+        update={
+            "rules": step.rules or recipe.rules,
+            "solver": step.solver or recipe.solver,
+            "schedule": schedule,
+            "steps": (),
+        }
+    )
+    try:
+        matches = match(base, model)
+    except OpenworkError as error:
+        raise type(error)(f"steps[{number}].{error}" if step.rules else str(error)) from None
+    wanted = _sparsities(base.rules, step, f"steps[{number}]", matches, weights(model))
+    if wanted:
+        base = base.model_copy(update={"rules": _spelled_out(base.rules, matches, wanted)})
+    if not base.rules:
+        raise RecipeError(f"steps[{number}] prunes nothing: it keeps every weight; drop it")
+    return Stage(base, step.freeze)
+
+
+def _sparsities(
+    rules: Sequence[Rule], step: Step, place: str, matches: Sequence[Match], layers: dict[str, Prunable]
+) -> dict[str, float]:
+    """The sparsity of each layer for which the step sets one; 0 where it leaves all weights."""
+    held = {m.name: m for m in matches if m.constraint is not None}
+    if step.rate is not None or step.share is not None:
+        own = {name: 1 - _sparsity(rules, m, place) for name, m in held.items()}
+        share = step.share if step.rate is None else _share(step.rate, own, matches, place)
+        assert share is not None
+        return {name: 1 - density**share for name, density in own.items()}
+    found: dict[str, tuple[str, float]] = {}
+    for field, budgets in (("keep", step.keep), ("sparsity", step.sparsity)):
+        for target, value in budgets.items():
+            hits = [name for name in held if name in targeted(target, layers, f"{place}.{field}")]
+            if not hits:
+                raise RecipeError(f"{place}.{field}: no rule prunes {target!r}; add a rule for it, or drop it here")
+            for name in hits:
+                _sparsity(rules, held[name], place)
+                said = f"{field} {value:g} ({target!r})"
+                if name in found:
+                    raise RecipeError(f"{place}: layer {name!r} has {found[name][0]} and {said}; give it one budget")
+                found[name] = said, value if field == "sparsity" else _kept_to_sparsity(value, held[name], place)
+    return {name: sparsity for name, (_, sparsity) in found.items()}
+
+
+def _sparsity(rules: Sequence[Rule], found: Match, place: str) -> float:
+    """What the rule of a layer says."""
+    assert found.rule is not None
+    constraint = rules[found.rule].constraint
+    if "sparsity" not in type(constraint).model_fields:
+        raise RecipeError(
+            f"{place}: {constraint.kind()} of layer {found.name!r} has no sparsity that keep, sparsity, rate, share or "
+            "count could set; give the step rules of its own"
+        )
+    return float(constraint.sparsity)  # type: ignore[attr-defined]
+
+
+def _kept_to_sparsity(kept: float, found: Match, place: str) -> float:
+    size = found.weight.numel()
+    if kept > size:
+        raise RecipeError(f"{place}.keep: layer {found.name!r} has {size} weights, it cannot keep {kept:g}; lower it")
+    return 1 - kept / size
+
+
+def _share(rate: float, densities: Mapping[str, float], matches: Sequence[Match], place: str) -> float:
+    """The s for which densities d**s leave 1 / rate of all weights."""
+    sizes = {m.name: m.weight.numel() for m in matches}
+    total = sum({id(m.weight): m.weight.numel() for m in matches}.values())
+    dense = total - sum(sizes[name] for name in densities)
+
+    def left(share: float) -> float:
+        return dense + sum(sizes[name] * math.pow(density, share) for name, density in densities.items())
+
+    if rate > total / left(1) * (1 + 1e-9):
+        most = total / left(1)
+        raise RecipeError(f"{place}.rate: {rate:g} is beyond the rules' own {most:.4g}; lower it, or prune more there")
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if left(middle) * rate > total else (low, middle)
+    return high
+
+
+def _spelled_out(rules: Sequence[Rule], matches: Sequence[Match], wanted: Mapping[str, float]) -> tuple[Rule, ...]:
+    """The rules with a sparsity for each layer; layers of one rule and one sparsity stay together."""
+    together: dict[tuple[int, Constraint], list[str]] = defaultdict(list)
+    for m in matches:
+        if m.rule is not None and wanted.get(m.name) != 0:
+            constraint = rules[m.rule].constraint
+            if m.name in wanted:
+                constraint = type(constraint)(**{**dict(constraint), "sparsity": wanted[m.name]})
+            together[m.rule, constraint].append(m.name)
+    return tuple(
+        # A model that is one layer has it under the empty name.
+        Rule(targets=tuple(name or "all" for name in names), constraint=c, on_misfit=rules[at].on_misfit)
+        for (at, c), names in together.items()
+    )
+
+
+def _fit_each_other(found: Sequence[tuple[Stage, Sequence[Match]]]) -> None:
+    """Later steps may only prune more of the same, or other sets of zeros within what is left."""
+    before: dict[str, list[tuple[int, Constraint]]] = defaultdict(list)
+    frozen = any(stage.freeze for stage, _ in found)
+    for number, (_, matches) in enumerate(found):
+        for m in matches:
+            if m.constraint is None:
+                continue
+            now = bare(m.constraint)
+            for step, earlier in before[m.name]:
+                if not alike(earlier, now):
+                    if earlier.tied or now.tied:
+                        raise RecipeError(
+                            f"steps[{number}]: layer {m.name!r} cannot be {now.kind()} after {earlier.kind()} in "
+                            f"steps[{step}], since weights of one of them are tied; give them layers of their own"
+                        )
+                elif _kept(now, m) > _kept(earlier, m):
+                    raise RecipeError(
+                        f"steps[{number}]: layer {m.name!r} would keep {_kept(now, m)} weights after "
+                        f"{_kept(earlier, m)} in steps[{step}]; later steps may keep as many or fewer"
+                    )
+            if now.tied and frozen:
+                raise RecipeError(
+                    f"steps[{number}]: layer {m.name!r} has tied weights ({now.kind()}), none can freeze; drop freeze"
+                )
+            before[m.name].append((number, now))
+
+
+def _kept(constraint: Constraint, found: Match) -> int:
+    size = found.weight.numel()
+    return round((1 - getattr(constraint, "sparsity", 0.0)) * size)

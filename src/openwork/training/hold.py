@@ -1,0 +1,120 @@
+"""What a weight keeps through the steps of an optimizer: its zeros, its ties, and values that are frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..constraints._padded import Padded, bare
+from ..constraints.and_ import And
+from ..constraints.base import Constraint, largest
+from ..recipes.match import weights
+from ..recipes.stages import alike
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Weights of a model, by the names that rules know them by, and what brings them back after a step of the
+    optimizer, whatever momentum, weight decay or Adam's buffers do to them. A hold is never changed: cuts and freezing
+    give another one, which holds at least as much.
+    """
+
+    weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    """1 where a weight may differ from zero, of its type and memory layout."""
+    sets: Mapping[str, tuple[Constraint, ...]] = field(default_factory=dict)
+    """The sets that a weight was projected onto, the last of each kind."""
+    members: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the last of a weight's sets gave, if it ties weights."""
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)
+    """The values that do not move, 0 elsewhere."""
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Self:
+        """Of a model's weights, with nothing held yet."""
+        return cls({name: item.weight for name, item in weights(model).items()})
+
+    def within(self, masks: Mapping[str, Tensor]) -> Self:
+        """The same, and zeros where `masks` (bool) say so."""
+        found = {name: like(self.weights[name], mask) for name, mask in masks.items()}
+        for name in found.keys() & self.masks.keys():
+            found[name].mul_(self.masks[name])
+        kept = {name: value * found[name] if name in found else value for name, value in self.frozen.items()}
+        return replace(self, masks={**self.masks, **found}, frozen=kept)
+
+    def cut(self, cuts: Mapping[str, tuple[Constraint, Tensor, Tensor]]) -> Self:
+        """The same, after projections: by name the set, the member of it and the member's mask."""
+        sets = {
+            name: (*(s for s in self.sets.get(name, ()) if not alike(s, constraint)), constraint)
+            for name, (constraint, _, _) in cuts.items()
+        }
+        members = {name: member for name, (constraint, member, _) in cuts.items() if constraint.tied}
+        held = self.within({name: mask for name, (_, _, mask) in cuts.items()})
+        return replace(held, sets={**self.sets, **sets}, members={**self.members, **members})
+
+    def freeze(self, share: float) -> Self:
+        """The same, and of the weights left in each layer that was cut the largest `share` frozen as they are; those
+        frozen before stay so."""
+        frozen = {name: self._frozen(name, share) for name in self.sets} if share else {}
+        return replace(self, frozen={**self.frozen, **frozen})
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Bring the weights back."""
+        masked = [self.weights[name] for name in self.masks]
+        if masked:
+            torch._foreach_mul_(masked, list(self.masks.values()))
+            # -3 * 0 is -0.0; adding 0 makes every zero the plain one, whose bytes compress and compare well.
+            torch._foreach_add_(masked, 0.0)
+        for name, member in self.members.items():
+            self.weights[name].copy_(self.sets[name][-1].hold(self.weights[name], member))
+        for name, values in self.frozen.items():
+            self.weights[name].copy_(torch.where(values != 0, values, self.weights[name]))
+
+    def obeyed(self, name: str) -> Constraint | None:
+        """Everything that a weight was projected onto, as one set."""
+        sets = self.sets.get(name, ())
+        return And(of=sets) if len(sets) > 1 else next(iter(sets), None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors by name, and the sets as plain data."""
+        return {
+            "masks": {name: mask.bool() for name, mask in self.masks.items()},
+            "members": dict(self.members),
+            "frozen": dict(self.frozen),
+            "sets": {name: [_plain(constraint) for constraint in sets] for name, sets in self.sets.items()},
+        }
+
+    def loaded(self, state: Mapping[str, Any]) -> Self:
+        """The hold of a saved state, on the weights of this one."""
+        tensors = {
+            part: {name: like(self.weights[name], t) for name, t in state[part].items()}
+            for part in ("masks", "members", "frozen")
+        }
+        sets = {name: tuple(map(_constraint, found)) for name, found in state["sets"].items()}
+        return replace(self, sets=sets, **tensors)
+
+    def _frozen(self, name: str, share: float) -> Tensor:
+        weight = self.weights[name].detach()
+        before = self.frozen.get(name, torch.zeros_like(weight)) != 0
+        count = max(round(share * int(torch.count_nonzero(weight))), int(before.sum()))
+        scores = weight.abs().float().masked_fill(before, torch.inf).flatten()
+        chosen = largest(scores[None], count).view(weight.shape) if count else before
+        return weight * chosen
+
+
+def like(weight: Tensor, saved: Tensor) -> Tensor:
+    """A copy of `saved` of the type and in the memory layout of `weight`: a product over lists of such tensors is one
+    call, and sums run in the order in which they ran before an interruption."""
+    return torch.empty_like(weight, requires_grad=False).copy_(saved)
+
+
+def _plain(constraint: Constraint) -> dict[str, Any]:
+    return {"padded": isinstance(constraint, Padded), "set": bare(constraint).model_dump(mode="json")}
+
+
+def _constraint(saved: Mapping[str, Any]) -> Constraint:
+    found = Constraint.parse(saved["set"])
+    return Padded(inner=found) if saved["padded"] else found
