@@ -15,6 +15,7 @@ from openwork.constraints.base import Constraint
 from openwork.errors import ArtifactError, ShapeError
 from openwork.formats.packed import base
 from openwork.formats.packed.base import Packed
+from openwork.formats.packed.codes import Codes
 
 SHAPES = [(16, 32), (8, 16, 3, 3)]
 
@@ -33,7 +34,8 @@ def examples() -> list[Packed]:
                 (constraint,) = cls(**example).fitted([w])
                 z = constraint.project(w)
                 found.append(base.pack(constraint.storage, z.numpy(), **constraint.layout_of(z)))
-    return found
+    # Codes hold the numbers of a weight in another format, which has to be as good by itself.
+    return found + [inner for packed in found if isinstance(packed, Codes) and (inner := packed.numbers()) is not None]
 
 
 EXAMPLES = examples()

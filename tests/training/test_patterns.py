@@ -27,6 +27,8 @@ from openwork.training.compress import compress
         ("crossbar-32", "skip", 3),
         ("patdnn", "skip", 3),
         ("patdnn-group4", "skip", 3),
+        ("lenet5-binary", "error", 0),
+        ("lenet5-ternary", "error", 0),
     ],
 )
 def test_a_network_of_the_pattern_computes_what_pytorch_does(name: str, misfit: str, dense: int) -> None:

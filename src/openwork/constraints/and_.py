@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from torch import Tensor
 
 from .base import Constraint
+from .levels import Levels
 
 PASSES = 10
 """How often all sets are projected onto, at most."""
@@ -27,6 +28,8 @@ class And(Constraint):
     projection breaks an earlier set, all are gone through again, ten times at most. Solvers do not need this until the
     end: each part has an auxiliary variable of its own. The order counts: `Connectivity` after `Pattern` finds the
     nearest member of both, since it ranks kernels by what their pattern keeps; before it, the nearest is missed.
+    Quantization levels, `Levels`, come last: they are sought for the weights that the other parts leave, so a solver
+    sees all parts as one, and weights are stored as codes in the places that the pattern has.
 
     >>> from openwork import Filter, Unstructured
     >>> both = And(of=(Filter(sparsity=0.5), Unstructured(sparsity=0.75)))
@@ -45,7 +48,21 @@ class And(Constraint):
         {"of": ({"kind": "filter", "sparsity": 0.25}, {"kind": "unstructured", "sparsity": 0.5})},
         {"of": ({"kind": "block", "shape": (4, 1), "sparsity": 0.25}, {"kind": "column", "sparsity": 0.5})},
         {"of": ({"kind": "pattern"}, {"kind": "connectivity", "sparsity": 0.7})},
+        {"of": ({"kind": "unstructured", "sparsity": 0.75}, {"kind": "levels", "bits": 3, "scheme": "nonzero"})},
+        {"of": ({"kind": "nm", "n": 2, "m": 4}, {"kind": "levels", "bits": 1, "per": "channel"})},
+        {
+            "of": (
+                {"kind": "block", "shape": (4, 1), "sparsity": 0.5},
+                {"kind": "levels", "bits": 4, "scheme": "codebook"},
+            )
+        },
     )
+
+    @model_validator(mode="after")
+    def _levels_leave_zeros(self) -> Self:
+        if any(part.zeros == "level" for part in self._levels()):
+            raise ValueError("zeros that other parts make cannot move to a level; set zeros of levels to 'stay'")
+        return self
 
     @property
     def tied(self) -> bool:
@@ -53,22 +70,26 @@ class And(Constraint):
 
     @property
     def storage(self) -> str:
-        return self._stored().storage
+        return Levels.FORMAT if self._levels() else self._stored().storage
 
     def layout(self) -> dict[str, Any]:
-        """Settings of all parts with the format, the first part's first."""
-        parts = [part.layout() for part in reversed(self.of) if part.storage == self.storage]
-        return {name: value for settings in parts for name, value in settings.items()}
+        """Settings of all parts with the format, the first part's first; with levels those of their format, and what
+        it needs to know of the pattern's."""
+        stored = self._stored()
+        parts = [part.layout() for part in reversed(self.of) if part.storage == stored.storage]
+        merged = {name: value for settings in parts for name, value in settings.items()}
+        return self._with_levels(merged)
 
     def layout_of(self, member: Tensor) -> dict[str, Any]:
-        return self._stored().layout_of(member)
+        return self._with_levels(self._stored().layout_of(member))
 
     def levels(self, w: Tensor) -> tuple[Tensor, ...]:
         """Of the part that has most."""
         return max((part.levels(w) for part in self.of), key=len)
 
     def parts(self) -> tuple[Constraint, ...]:
-        return tuple(inner for part in self.of for inner in part.parts())
+        # Levels are of what the other parts leave, so they have no auxiliary variable of their own.
+        return (self,) if self._levels() else tuple(inner for part in self.of for inner in part.parts())
 
     def fitted(self, weights: Sequence[Tensor]) -> tuple[Constraint, ...]:
         found = zip(*(part.fitted(weights) for part in self.of), strict=True)
@@ -110,4 +131,13 @@ class And(Constraint):
 
     def _stored(self) -> Constraint:
         """The first part whose format tells most of its members."""
-        return max(self.of, key=lambda part: GENERAL.index(part.storage) if part.storage in GENERAL else len(GENERAL))
+        parts = [part for part in self.of if not isinstance(part, Levels)] or self.of
+        return max(parts, key=lambda part: GENERAL.index(part.storage) if part.storage in GENERAL else len(GENERAL))
+
+    def _levels(self) -> list[Levels]:
+        return [part for part in self.of if isinstance(part, Levels)]
+
+    def _with_levels(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings of the pattern's format, or those of codes around it."""
+        levels = self._levels()
+        return {**levels[-1].layout(), "pattern": self._stored().storage, "settings": settings} if levels else settings

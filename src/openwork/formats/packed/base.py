@@ -137,10 +137,11 @@ def load(path: str | Path) -> Packed:
         raise ArtifactError(f"{path} is not a packed weight of Openwork ({error})") from None
     if not isinstance(head, dict) or head.get("format") not in plugins.names(ROOM):
         raise ArtifactError(f"{path}: unknown format {head.get('format') if isinstance(head, dict) else head!r}")
-    return _restored(find(head.pop("format")), {**head, **arrays}, path)
+    return restored(find(head.pop("format")), {**head, **arrays}, path)
 
 
-def _restored(cls: type[Packed], content: Mapping[str, Any], path: str | Path) -> Packed:
+def restored(cls: type[Packed], content: Mapping[str, Any], path: str | Path) -> Packed:
+    """The weight with these fields; `ArtifactError`, naming `path`, if they are not those of `cls` or wrong."""
     wanted = {f.name: f for f in fields(cls)}
     if set(content) != set(wanted):
         raise ArtifactError(f"{path}: {cls.kind()} has {', '.join(sorted(wanted))}, not {', '.join(sorted(content))}")

@@ -1,0 +1,167 @@
+"""Quantization levels in one dimension: intervals and centres that lie nearest to the numbers in each row of a matrix.
+
+Levels are symmetric: an interval times the numbers of a grid, which rise from 0 or more, and their negatives. So only
+magnitudes count, and sums over them are differences of prefix sums of sorted rows.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MOST = 1 << 22
+"""Numbers of a row that a search looks at; of longer rows every so many."""
+WORK = 1 << 21
+"""Look-ups in sorted rows that a search may take, about; it tries as many intervals as that allows."""
+SCAN = 201
+"""Intervals tried within 10 % of the one whose largest level is the largest magnitude."""
+COARSE = 64
+"""Intervals tried from a twentieth of that on."""
+ROUNDS = 8
+"""How often levels and interval are fitted to each other, at most."""
+MEANS = 25
+"""How often the values of a codebook move to the mean of what is nearest to them, at most."""
+BITS = 40
+"""Of the whole numbers in which multiples are looked for."""
+
+
+class Magnitudes:
+    """Magnitudes of each row, rising, with their prefix sums; zeros are left out if `zeros_stay`."""
+
+    def __init__(self, rows: Tensor, zeros_stay: bool, most: int | None = MOST) -> None:
+        self.size = sampled(rows.abs(), most).double()
+        self.first = (self.size == 0).sum(1, keepdim=True) * zeros_stay
+        self.sums = _prefix(self.size)
+        self.total, self.count = self.sums[:, -1:], self.size.shape[1]
+
+    def moments(self, interval: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """<V, Q> and <Q, Q>, where Q [rows, n] are the nearest numbers of `grid` [levels] to V / interval: for every
+        interval [rows, tries]."""
+        edges = interval[:, :, None] * ((grid[1:] + grid[:-1]) / 2)
+        place = torch.searchsorted(self.size, edges.flatten(1)).maximum(self.first)
+        above = (self.total - self.sums.gather(1, place)).view_as(edges)
+        along = grid[0] * self.total + (above * grid.diff()).sum(2)
+        number = (self.count - self.first) * grid[0].square()
+        square = number + ((self.count - place).view_as(edges) * grid.square().diff()).sum(2)
+        return along, square
+
+
+def ternary(magnitudes: Magnitudes) -> Tensor:
+    """argmin over a and Q in {-1, 0, 1} of ||V - a Q||^2 for each row, [rows, 1]: with the t largest magnitudes, whose
+    sum is s, the distance is ||V||^2 - s^2 / t and a = s / t."""
+    most = (magnitudes.total - magnitudes.sums[:, :-1]).flip(1)
+    t = torch.arange(1, magnitudes.count + 1, device=most.device)
+    best = (most.square() / t).argmax(1, keepdim=True)
+    return most.gather(1, best) / (best + 1)
+
+
+def search(magnitudes: Magnitudes, grid: Tensor) -> Tensor:
+    """An interval for each row that is nearly the best, [rows, 1]: many are tried, and the best one and its levels
+    fitted to each other as long as that helps."""
+    cost = len(magnitudes.size) * len(grid)
+    tries = min(SCAN + COARSE, max(10, WORK // cost))
+    fine = tries * SCAN // (SCAN + COARSE)
+    near = torch.linspace(0.9, 1.1, fine, dtype=torch.float64)
+    wide = torch.logspace(np.log10(0.05), np.log10(1.1), tries - fine, dtype=torch.float64)
+    ratios = torch.cat([near, wide, torch.ones(1)]).to(grid.device)
+    start = magnitudes.size[:, -1:] / grid[-1]
+    best = gain = torch.zeros_like(start)
+    for some in ratios.tensor_split(-(-tries * cost // WORK)):
+        best, gain = _better(best, gain, *_gain(*magnitudes.moments(start * some, grid)))
+    for _ in range(ROUNDS):
+        before = gain
+        best, gain = _better(best, gain, *_gain(*magnitudes.moments(best, grid)))
+        if bool((gain <= before).all()):
+            break
+    return best
+
+
+def common(rows: Tensor, most: float) -> Tensor:
+    """The largest interval of which all numbers of a row are multiples, [rows, 1] in float64; 0 where that takes
+    multiples beyond `most`, or all are zero."""
+    sizes = rows.abs().double().cpu().numpy()
+    largest = sizes.max(axis=1, keepdims=True)
+    exponent = np.frexp(largest)[1]
+    whole = np.ldexp(sizes, BITS - exponent)
+    exact = (whole == np.floor(whole)).all(axis=1, keepdims=True)
+    interval = np.gcd.reduce(whole.astype(np.int64), axis=1, keepdims=True)
+    found = np.ldexp(interval.astype(np.float64), exponent - BITS)
+    return torch.from_numpy(np.where(exact & (largest <= most * found), found, 0.0)).to(rows.device)
+
+
+def powers(rows: Tensor, span: int) -> Tensor:
+    """The largest magnitude of each row, [rows, 1] in float64, if all others are 0 or that divided by 2, 4, ..., at
+    most 2^span; else 0."""
+    sizes = rows.abs().double()
+    largest = sizes.amax(1, keepdim=True)
+    mantissa, exponent = torch.frexp(sizes)
+    top, highest = torch.frexp(largest)
+    fits = (mantissa == top) & (exponent >= highest - span) | (sizes == 0)
+    return largest * fits.all(1, keepdim=True)
+
+
+def distinct(ordered: Tensor, zeros_stay: bool) -> Tensor:
+    """How many different numbers each sorted row has, [rows]; zero does not count if `zeros_stay`."""
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return (new & (ordered != 0) if zeros_stay else new).sum(1)
+
+
+def rounded(numbers: Tensor, digits: int) -> Tensor:
+    """To so many binary digits."""
+    mantissa, exponent = torch.frexp(numbers)
+    return torch.ldexp((mantissa * 2.0**digits).round(), exponent - digits)
+
+
+def sampled(rows: Tensor, most: int | None) -> Tensor:
+    """Rows in order; of long ones an even sample."""
+    step = 1 if most is None else -(-rows.shape[1] // most)
+    # NumPy's sort is vectorised, torch's is not.
+    return torch.from_numpy(np.sort(rows[:, ::step].cpu().numpy(), axis=1)).to(rows.device)
+
+
+def centres(rows: Tensor, count: int, zeros_stay: bool) -> Tensor:
+    """k-means in one dimension: `count` centres of each row, rising, [rows, count] in float64; zeros are left out if
+    `zeros_stay`. Two starts, even steps from the least to the largest number and even shares of all numbers; the better
+    one counts."""
+    ordered = sampled(rows, MOST).double()
+    there = (ordered != 0) if zeros_stay else torch.ones_like(ordered, dtype=torch.bool)
+    sums, counts = _prefix(ordered), _prefix(there.double())
+    share = (torch.arange(count, dtype=torch.float64, device=rows.device) + 0.5) / count
+    rank = torch.searchsorted(counts, share * counts[:, -1:], right=True) - 1
+    by_number = ordered.gather(1, rank.clamp(0, ordered.shape[1] - 1))
+    by_step = torch.lerp(ordered[:, :1], ordered[:, -1:], share)
+    found, gains = zip(*(_lloyd(start, ordered, sums, counts) for start in (by_step, by_number)), strict=True)
+    return torch.where(gains[0] >= gains[1], found[0], found[1])
+
+
+def _lloyd(centre: Tensor, ordered: Tensor, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres [rows, count] moved to the means of what lies nearest to them, and by how much of the sum of squares they
+    fall short of it, [rows, 1]."""
+    gain = torch.full_like(sums[:, :1], -1.0)
+    for _ in range(MEANS):
+        edges = torch.searchsorted(ordered, (centre[:, 1:] + centre[:, :-1]) / 2)
+        ends = torch.nn.functional.pad(edges, (1, 1))
+        ends[:, -1] = ordered.shape[1]
+        total, number = (prefix.gather(1, ends).diff(dim=1) for prefix in (sums, counts))
+        centre = torch.where(number > 0, total / number.clamp(min=1), centre)
+        before, gain = gain, (total.square() / number.clamp(min=1)).sum(1, keepdim=True)
+        if bool((gain <= before).all()):
+            break
+    return centre.sort(dim=1).values, gain
+
+
+def _gain(along: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
+    """The interval that suits given levels best, and by how much it brings ||V - a Q||^2 below ||V||^2."""
+    interval = torch.where(square > 0, along / square.clamp(min=1e-300), 0.0)
+    return interval, interval * along
+
+
+def _better(best: Tensor, gain: Tensor, intervals: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:
+    """The interval of each row that gains most: `best` or one of `intervals` [rows, tries]."""
+    top, at = gains.max(1, keepdim=True)
+    return torch.where(top > gain, intervals.gather(1, at), best), torch.maximum(gain, top)
+
+
+def _prefix(rows: Tensor) -> Tensor:
+    """Sums of the first 0, 1, 2, ... numbers of each row."""
+    return torch.nn.functional.pad(rows.cumsum(1), (1, 0))

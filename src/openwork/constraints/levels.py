@@ -1,0 +1,229 @@
+"""Quantization levels: the weights of a layer take few values, so that each is stored as a code of a few bits."""
+
+import math
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import AfterValidator, model_validator
+from torch import Tensor
+
+from . import _intervals
+from .base import Constraint
+
+F64 = NDArray[np.float64]
+
+DIGITS = 16
+"""Binary digits of an interval: few enough that its multiples up to 128 are float32 numbers exactly."""
+
+
+def _bits(value: int) -> int:
+    if not 1 <= value <= 8:
+        raise ValueError(f"{value} is not in 1..8; choose 1 to 8 bits, or no constraint for weights of 32")
+    return value
+
+
+class Levels(Constraint):
+    """All weights of a layer, or of an output channel, are one of at most 2^bits values ('quantization levels'; not
+    the levels of `Nested`).
+
+    `uniform`: -(2^(bits-1) - 1) .. 2^(bits-1) - 1 times an interval; 2 bits are ternary, 1 bit is minus and plus the
+    interval. `nonzero`: the multiples -2^(bits-1) .. 2^(bits-1) without 0. `power_of_two`: 0 and plus and minus the
+    interval divided by 1, 2, 4, ..., 2^bits - 1 values in all, so that a product is a shift. `codebook`: any 2^bits
+    values. In `And` after a pattern, levels are those of the weights that the pattern leaves.
+
+    project: argmin_Z ||W - Z||_F  s.t.  Z is on such levels. Exact with 1 bit (the mean magnitude) and with 2 bits of
+    `uniform` or `power_of_two` (ternary), up to the 16 binary digits that intervals have so that levels are float32
+    numbers. Else a heuristic: of about 265 intervals the best one, fitted to its levels and its levels to it in turn;
+    codebooks by k-means from two starts. Rows of more than 4 million weights are searched in a sample. Members
+    stay as they are; float16 and bfloat16 have fewer digits for intervals.
+
+    >>> Levels(bits=2).project(torch.tensor([[1.0, -3.0, 0.5, 2.0]]))
+    tensor([[ 0.0000, -2.5000,  0.0000,  2.5000]])
+    >>> Levels(bits=1).project(torch.tensor([[1.0, -3.0, 0.0, 2.0]]))
+    tensor([[ 2., -2.,  0.,  2.]])
+
+    Source: ADMM-NN, arXiv:1812.11677 (nonzero); progressive ADMM, arXiv:1905.00789 (uniform); Zhou et al. 2017,
+    arXiv:1702.03044 (powers of two); Han et al. 2015, arXiv:1510.00149 (codebooks).
+    """
+
+    bits: Annotated[int, AfterValidator(_bits)]
+    """Bits of a code, 1..8."""
+    scheme: Literal["uniform", "nonzero", "power_of_two", "codebook"] = "uniform"
+    """Which values levels may be."""
+    per: Literal["layer", "channel"] = "layer"
+    """What has an interval or codebook of its own: the layer, or each output channel."""
+    zeros: Literal["stay", "level"] = "stay"
+    """What becomes of weights that are exactly zero: `stay`, pruned, beside the levels, or move to a `level` like all
+    others. It makes a difference where 0 is no level."""
+
+    EXACT: ClassVar[bool] = False
+    TIED: ClassVar[bool] = True
+    FORMAT: ClassVar[str] = "codes"
+    EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"bits": 1},
+        {"bits": 1, "per": "channel", "zeros": "level"},
+        {"bits": 2},
+        {"bits": 4, "per": "channel"},
+        {"bits": 3, "scheme": "nonzero"},
+        {"bits": 4, "scheme": "power_of_two"},
+        {"bits": 3, "scheme": "codebook"},
+        {"bits": 1, "scheme": "codebook", "per": "channel", "zeros": "level"},
+    )
+
+    @model_validator(mode="after")
+    def _there_are_levels(self) -> Self:
+        if self.scheme == "power_of_two" and self.bits == 1:
+            raise ValueError("bits = 1 leaves power_of_two only the zero; choose 2 bits or more, or scheme uniform")
+        return self
+
+    def layout(self) -> dict[str, Any]:
+        return {"bits": self.bits, "scheme": self.scheme, "per": self.per}
+
+    def project(self, w: Tensor) -> Tensor:
+        self.check(w.shape)
+        self.require_finite(w)
+        rows = self._rows(w)
+        found = self._to_centres(rows, w.dtype) if self.scheme == "codebook" else self._to_levels(rows, w.dtype)
+        return found.reshape(w.shape).to(w.dtype)
+
+    def mask(self, w: Tensor) -> Tensor:
+        # In single precision at least, where intervals have all their digits.
+        return self.project(w.to(torch.promote_types(w.dtype, torch.float32))) != 0
+
+    def hold(self, w: Tensor, member: Tensor) -> Tensor:
+        """The codes of `member`; the interval is the least-squares one for `w` along them, and at least a thousandth of
+        what it was, the values of a codebook are the means of the weights that have them."""
+        rows, own = self._rows(w), self._rows(member)
+        if self.scheme == "codebook":
+            return _means(rows, own).reshape(w.shape).to(w.dtype)
+        interval = self._of_member(own)
+        codes = own / interval.where(interval > 0, 1.0).to(own.dtype)
+        along, square = ((a.double() * codes).sum(1, keepdim=True) for a in (rows, codes))
+        fit = (along / square.clamp(min=1e-300)).maximum(interval / 1000)
+        return codes.mul_(self._representable(fit, w.dtype).to(rows.dtype)).reshape(w.shape).to(w.dtype)
+
+    def violations(self, w: Tensor) -> int:
+        """Different magnitudes of a layer or channel (of a codebook: values) beyond those that levels can have, however
+        the interval is chosen; and zeros that should be on a level."""
+        self.check(w.shape)
+        rows, grid = self._rows(w).double().cpu().numpy(), self._grid().numpy()
+        return sum(self._off(row, grid) for row in rows)
+
+    def _off(self, row: F64, grid: F64) -> int:
+        """Violations of a layer or channel."""
+        if self.scheme == "codebook":
+            values = np.unique(row)
+            count = int((values != 0).sum()) if self.zeros == "stay" else len(values)
+            return max(0, count - (1 << self.bits))
+        sizes, most = np.unique(np.abs(row)), int((grid > 0).sum())
+        zeros = int((row == 0).sum()) if grid[0] > 0 and self.zeros == "level" and sizes[-1] > 0 else 0
+        sizes = sizes[sizes > 0]
+        if len(sizes) > most:
+            return zeros + len(sizes) - most
+        if len(sizes) < 2:
+            return zeros
+        if self.scheme == "power_of_two":
+            # The span is one less than there are levels, whichever of them the largest weight has.
+            halvings = np.log2(sizes[-1] / sizes)
+            return zeros + int(((halvings != np.round(halvings)) | (halvings > most - 1)).sum())
+        # The least magnitude is some multiple k of the interval; for the right k all others are multiples, too.
+        multiples = sizes * np.arange(1, int(grid[-1]) + 1)[:, None]
+        fits = (np.fmod(multiples, sizes[0]) == 0) & (multiples <= grid[-1] * sizes[0])
+        return zeros + len(sizes) - int(fits.sum(axis=1).max())
+
+    def _grid(self) -> Tensor:
+        """Magnitudes of the levels in units of the interval, rising, float64."""
+        top = 2 ** (self.bits - 1)
+        if self.scheme == "nonzero" or self.bits == 1:
+            return torch.arange(1, top + 1, dtype=torch.float64)
+        if self.scheme == "uniform":
+            return torch.arange(top, dtype=torch.float64)
+        return torch.cat([torch.zeros(1), 2.0 ** torch.arange(2 - top, 1, dtype=torch.float64)])
+
+    def _rows(self, w: Tensor) -> Tensor:
+        """What has an interval of its own, each as a row, in single precision or double."""
+        groups = 1 if self.per == "layer" else len(w)
+        return w.detach().to(torch.promote_types(w.dtype, torch.float32)).reshape(groups, -1)
+
+    def _to_levels(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        grid, interval = self._grid().to(rows), self._interval(rows, dtype).to(rows.dtype)
+        size = rows.abs().div_(interval.where(interval > 0, 1.0))
+        if self.scheme == "power_of_two":
+            size = grid[torch.bucketize(size, (grid[1:] + grid[:-1]) / 2)].mul_(interval)
+            size.masked_fill_(size < torch.finfo(dtype).smallest_normal, 0.0)  # which halving would not keep exact
+        else:
+            size.round_().clamp_(float(grid[0]), float(grid[-1])).mul_(interval)
+        found = torch.where(rows < 0, -size, size).add_(0.0)
+        return found.masked_fill_(rows == 0, 0.0) if self.zeros == "stay" else found
+
+    def _interval(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """The interval of each row, [rows, 1] in float64."""
+        grid, stay = self._grid().to(rows.device), self.zeros == "stay"
+        size, exact = rows.abs(), grid.tolist() in ([1], [0, 1])
+        if len(grid) == 1:
+            count = size.count_nonzero(1)[:, None].clamp(min=1) if stay else rows.shape[1]
+            found = size.sum(1, keepdim=True, dtype=torch.float64) / count
+            few = size.where(size > 0, torch.inf).amin(1) == size.amax(1)
+        else:
+            magnitudes = _intervals.Magnitudes(rows, stay, None if exact else _intervals.MOST)
+            found = _intervals.ternary(magnitudes) if exact else _intervals.search(magnitudes, grid)
+            few = _intervals.distinct(magnitudes.size, zeros_stay=True) <= int((grid > 0).sum())
+        found = self._representable(found, dtype)
+        if grid[0] > 0 and not stay:
+            few &= (rows != 0).all(1)
+        if few.any():  # of members, perhaps, whose interval is what it is
+            own = self._common(rows[few])
+            found[few] = own.where(own > 0, found[few])
+        return found
+
+    def _common(self, rows: Tensor) -> Tensor:
+        """The interval of each row that is a member, 0 of others, [rows, 1] in float64."""
+        grid = self._grid()
+        if self.scheme == "power_of_two":
+            return _intervals.powers(rows, len(grid) - 2)
+        return _intervals.common(rows, float(grid[-1]))
+
+    def _of_member(self, rows: Tensor) -> Tensor:
+        """The interval of each row of a member; mostly it is the least magnitude, which is seen at once."""
+        if self.scheme == "power_of_two":
+            return rows.abs().amax(1, keepdim=True).double()
+        size = rows.abs()
+        least = size.masked_fill(size == 0, math.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0)
+        multiple = size.div_(least.where(least > 0, 1.0))
+        if bool((multiple == multiple.round()).all()):
+            return least.double()
+        return self._common(rows)
+
+    def _representable(self, interval: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rounded so that all levels are numbers of `dtype`, and positive intervals stay so."""
+        info, span = torch.finfo(dtype), math.ceil(math.log2(self._grid()[-1]))
+        digits = min(DIGITS, 1 - round(math.log2(info.eps)) - span)
+        largest = 2.0 ** (math.frexp(info.max)[1] - 1 - span)
+        # Below the normal numbers only those of `dtype` itself will do; so the way leads through it.
+        fits = _intervals.rounded(interval, digits).clamp(max=largest).to(dtype).double()
+        return fits.clamp(min=info.smallest_normal * info.eps).where(interval > 0, 0.0)
+
+    def _to_centres(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        stay, count = self.zeros == "stay", 2**self.bits
+        centres = _intervals.centres(rows, count, stay).to(dtype).to(rows.dtype)
+        nearest = torch.searchsorted((centres[:, 1:] + centres[:, :-1]) / 2, rows)
+        found = centres.gather(1, nearest)
+        if stay:
+            found.masked_fill_(rows == 0, 0.0)
+        few = _intervals.distinct(_intervals.sampled(rows, _intervals.MOST), stay) <= count
+        if few.any():
+            few &= _intervals.distinct(_intervals.sampled(rows, None), stay) <= count
+        return torch.where(few[:, None], rows, found).add_(0.0)
+
+
+def _means(rows: Tensor, own: Tensor) -> Tensor:
+    """Rows in which weights that have one value in `own` share their mean; where that is 0 they are 0."""
+    values, order = own.sort(dim=1)
+    new = torch.ones_like(values, dtype=torch.bool)
+    new[:, 1:] = values[:, 1:] != values[:, :-1]
+    cluster = torch.empty_like(order).scatter_(1, order, new.flatten().cumsum(0).view_as(order) - 1).flatten()
+    count = torch.bincount(cluster).double()
+    total = torch.bincount(cluster, weights=rows.flatten().double())
+    return (total / count)[cluster].view_as(rows).masked_fill_(own == 0, 0.0)
