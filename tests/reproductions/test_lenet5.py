@@ -5,8 +5,9 @@ import torch
 
 from openwork import models
 from openwork.recipes.match import match
+from openwork.recipes.stages import stages
 from openwork.reproductions.base import Row
-from openwork.reproductions.lenet5 import KEPT, TOTAL, WEIGHTS, LeNet5
+from openwork.reproductions.lenet5 import EPOCHS, KEPT, TOTAL, WEIGHTS, LeNet5
 from openwork.training.result import count
 
 ROWS = LeNet5().rows()
@@ -32,6 +33,19 @@ def test_a_row_has_the_rate_that_it_is_held_against(row: Row) -> None:
     assert asked <= TOTAL / nonzero < asked * 1.1
     if (name := row.name.rpartition("-")[2]) in KEPT and not row.name.startswith("structured"):
         assert tuple(int(m.weight.count_nonzero()) for m in matches) == KEPT[name]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.recipe.steps], ids=lambda row: row.name)
+def test_steps_lead_to_the_rate_in_about_as_many_epochs_as_one_go(row: Row) -> None:
+    model = models.resolve("lenet5")
+    found = stages(row.recipe, model)
+    kept = [sum(round((1 - m.constraint.sparsity) * m.weight.numel()) for m in match(s.recipe, model)) for s in found]  # type: ignore[union-attr]
+    assert kept == sorted(kept, reverse=True) and TOTAL / kept[0] == pytest.approx(16.4, abs=0.1)
+    assert kept[-1] == sum(KEPT[row.name.rpartition("-")[2]])
+    epochs = 2 * EPOCHS * (2 if row.name.startswith("ours") else 1)
+    assert sum(s.recipe.schedule.shape_epochs + s.recipe.schedule.retrain_epochs for s in found) == pytest.approx(
+        epochs, rel=0.1
+    )
 
 
 def test_rows_that_name_a_paper_have_its_rate_and_a_demand_on_accuracy() -> None:

@@ -66,6 +66,8 @@ def command(
         data=data,
     )
     base.chosen(reproduction.rows(), order.rows)
+    if publish is not None:
+        base.refuse_trial(reproduction, base.conditions(reproduction, order))
     held_out = {"holdout": reproduction.HOLDOUT} if reproduction.HOLDOUT and data is None else {}
     examples = data_room.resolve(data or reproduction.DATA, **held_out)
 

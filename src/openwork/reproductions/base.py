@@ -183,16 +183,29 @@ def write(reproduction: Reproduction, document: dict[str, Any], home: Path) -> N
 
 def publish(reproduction: Reproduction, document: dict[str, Any], folder: Path) -> Path:
     """Keep a document with its page and pictures in `folder/NAME` for others to see; UsageError for a trial."""
-    if is_trial(reproduction, document):
-        raise UsageError("a trial is not published; run it without --epochs-scale, --model and --data")
+    refuse_trial(reproduction, document)
     write(reproduction, document, folder / reproduction.name())
     return folder / reproduction.name()
 
 
-def is_trial(reproduction: Reproduction, document: Mapping[str, Any]) -> bool:
+def refuse_trial(reproduction: Reproduction, found: Mapping[str, Any]) -> None:
+    """UsageError if these conditions, or those of a document, are not the reproduction's own."""
+    if is_trial(reproduction, found):
+        raise UsageError("a trial is not published; run it without --epochs-scale, --model and --data")
+
+
+def is_trial(reproduction: Reproduction, found: Mapping[str, Any]) -> bool:
     """Whether figures are not of the recipes, model and data that the rows are about."""
-    asked = (document["epochs_scale"], document["model"], document["data"])
-    return asked != (1, reproduction.MODEL, reproduction.DATA)
+    return [found[name] for name in _CONDITIONS] != [1, reproduction.MODEL, reproduction.DATA]
+
+
+def conditions(reproduction: Reproduction, order: Order) -> dict[str, Any]:
+    """What a document says that its rows have in common."""
+    return {
+        "epochs_scale": order.epochs_scale,
+        "model": order.model or reproduction.MODEL,
+        "data": order.data or reproduction.DATA,
+    }
 
 
 def rate(row: Mapping[str, Any]) -> float:
@@ -214,9 +227,7 @@ def _document(
         "name": reproduction.name(),
         "title": reproduction.TITLE,
         **about,
-        "epochs_scale": order.epochs_scale,
-        "model": order.model or reproduction.MODEL,
-        "data": order.data or reproduction.DATA,
+        **conditions(reproduction, order),
         "rows": [_record(row, results[row.name], figures.get(row.name, {}), about) for row in rows],
         **figures.get("", {}),
     }
