@@ -11,26 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ModelError, UsageError
-
-_POINTWISE: tuple[type[nn.Module], ...] = (
-    nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.MaxPool2d, nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample,
-)  # fmt: skip
-"""Modules that treat every channel alike and by itself."""
-
-_FUNCTIONS = {
-    torch.relu, torch.sigmoid, torch.tanh, functional.relu, functional.relu6, functional.leaky_relu, functional.elu,
-    functional.gelu, functional.silu, functional.hardswish, functional.dropout, functional.max_pool2d,
-    functional.avg_pool2d, functional.adaptive_avg_pool2d, functional.interpolate,
-}  # fmt: skip
-"""Functions of the same kind."""
-
-_METHODS = {"relu", "sigmoid", "tanh", "relu_", "contiguous", "clone"}
+from ._operators import ELEMENTWISE, ELEMENTWISE_NAMES, POOLING, POOLING_NAMES, name_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +95,7 @@ class _Push:
             if node.op == "call_module":
                 if self._moves(str(node.target), rows):
                     return str(node.target)
-            elif not (node.target in _FUNCTIONS if node.op == "call_function" else node.target in _METHODS):
+            elif name_of(node) not in ELEMENTWISE_NAMES | POOLING_NAMES:
                 raise _CannotError(f"{node} ({node.op}) is not known to keep channels apart")
 
     def _moves(self, name: str, rows: list[Tensor]) -> bool:
@@ -123,7 +107,7 @@ class _Push:
         whole_axis = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
         if ends or depthwise or whole_axis or isinstance(module, _BatchNorm | nn.PReLU):
             rows += [t for t in (*module.parameters(), *module.buffers()) if t.dim() and len(t) > 1]
-        elif not isinstance(module, _POINTWISE):
+        elif not isinstance(module, (*ELEMENTWISE, *POOLING)):
             raise _CannotError(f"{name} ({type(module).__name__}) is not known to keep channels apart")
         return ends
 
