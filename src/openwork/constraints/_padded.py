@@ -23,30 +23,30 @@ class Padded(Constraint):
 
     def check(self, shape: torch.Size | tuple[int, ...]) -> None:
         super().check(shape)
-        self.inner.check(self._pad(torch.empty(shape, device="meta")).shape)
+        self.inner.check(self.padded(torch.empty(shape, device="meta")).shape)
 
     def project(self, w: Tensor) -> Tensor:
-        return self._crop(self.inner.project(self._pad(w)), w.shape)
+        return self._crop(self.inner.project(self.padded(w)), w.shape)
 
     def mask(self, w: Tensor) -> Tensor:
-        return self._crop(self.inner.mask(self._pad(w)), w.shape)
+        return self._crop(self.inner.mask(self.padded(w)), w.shape)
 
     def violations(self, w: Tensor) -> int:
-        return self.inner.violations(self._pad(w))
+        return self.inner.violations(self.padded(w))
 
     def relaxed(self, share: float) -> Self | None:
         inner = self.inner.relaxed(share)
         return self.model_copy(update={"inner": inner}) if inner else None
 
     def fitted(self, weights: Sequence[Tensor]) -> tuple[Constraint, ...]:
-        found = self.inner.fitted([self._pad(w) for w in weights])
+        found = self.inner.fitted([self.padded(w) for w in weights])
         return tuple(self if inner == self.inner else self.model_copy(update={"inner": inner}) for inner in found)
 
     def parts(self) -> tuple[Constraint, ...]:
         return tuple(self.model_copy(update={"inner": inner}) for inner in self.inner.parts())
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        return self._crop(self.inner.hold(self._pad(w), self._pad(member)), w.shape)
+        return self._crop(self.inner.hold(self.padded(w), self.padded(member)), w.shape)
 
     @property
     def tied(self) -> bool:
@@ -57,10 +57,10 @@ class Padded(Constraint):
         return self.inner.storage
 
     def levels(self, w: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self._crop(mask, w.shape) for mask in self.inner.levels(self._pad(w)))
+        return tuple(self._crop(mask, w.shape) for mask in self.inner.levels(self.padded(w)))
 
     def layout_of(self, member: Tensor) -> dict[str, Any]:
-        return self.inner.layout_of(self._pad(member))
+        return self.inner.layout_of(self.padded(member))
 
     def layout(self) -> dict[str, Any]:
         return self.inner.layout()
@@ -68,7 +68,8 @@ class Padded(Constraint):
     def __str__(self) -> str:
         return f"{self.inner}, padded"
 
-    def _pad(self, w: Tensor) -> Tensor:
+    def padded(self, w: Tensor) -> Tensor:
+        """`w` with the border that `inner` sees."""
         Constraint.check(self, w.shape)
         w, channels, (rows, columns) = w.detach(), self.inner.channels(), self.inner.granule()
         if channels == 1 and w[0].numel() % columns:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..data.base import data_root
 from ..errors import ModelError
+from ..slimming.narrow import SLIMMED, fit
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -64,8 +65,13 @@ def with_weights(
 
 
 def load_weights(model: nn.Module, path: Path, name: str, rename: Rename | None = None) -> None:
-    """Put the tensors of a file into `model`; names and shapes must agree, values must be finite."""
+    """Put the tensors of a file into `model`; names and shapes must agree, values must be finite.
+
+    Layers become narrower if the file says that it holds a slimmed network.
+    """
     state = _read(path, name)
+    if path.suffix != ".pth" and metadata_of(path).get("openwork") == SLIMMED:
+        fit(model, state)
     if rename is not None:
         state = {ours: value for key, value in state.items() if (ours := rename(key)) is not None}
     # Older files lack the counters of batch norm, which play no part in the result.
@@ -77,6 +83,12 @@ def load_weights(model: nn.Module, path: Path, name: str, rename: Rename | None 
     if broken:
         raise ModelError(f"{name}: {path} holds NaN or infinity in {broken[0]}; train again, or take an earlier file")
     model.load_state_dict(state, strict=False)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself."""
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def _read(path: Path, name: str) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from ..config import Config, explain
 from ..errors import RecipeError
 from ..solvers.admm import ADMM
 from ..solvers.base import Solver
+from .purification import Purification
 from .rule import Rule
 from .schedule import Schedule
 from .steps import Step, listed
@@ -45,6 +46,8 @@ class Recipe(Config):
     floor: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Lowest validation accuracy that a step may end with, in (0, 1): below it the run ends, and the result is the
     model of the step before."""
+    purify: Purification | None = None
+    """What is emptied for good between shaping and retraining, beyond what the constraints ask for."""
     name: str = "custom"
     """What reports call the recipe."""
 

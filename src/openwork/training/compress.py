@@ -1,15 +1,18 @@
 """`compress`: the whole way from a trained model to pruned weights, resumable at any moment."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..data.base import Data
-from ..errors import DataError, ModelError
+from ..errors import DataError, ModelError, RecipeError
+from ..recipes.match import match
 from ..recipes.recipe import Recipe
-from ..recipes.stages import stages
+from ..recipes.stages import Stage, stages
+from ..slimming.trace import evaluated, traced
 from .checkpoint import model_tensors
 from .fit import threads_and_randomness
 from .folder import RunFolder
@@ -69,6 +72,7 @@ def compress(
     check_layers(recipe.schedule.losses, model)
     _trainable(model)
     _comparable(recipe, data)
+    _purifiable(recipe, planned, model, data)
     run = Run(
         model,
         recipe,
@@ -91,6 +95,20 @@ def _trainable(model: nn.Module) -> None:
     for name, tensor in model_tensors(model).items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ModelError(f"{name!r} holds NaN or infinite values; start from finite weights")
+
+
+def _purifiable(recipe: Recipe, planned: Sequence[Stage], model: nn.Module, data: Data) -> None:
+    """Say now what would else be found out after shaping."""
+    if recipe.purify is None:
+        return
+    for m in (m for stage in planned for m in match(stage.recipe, model)):
+        if m.constraint is not None and m.constraint.tied:
+            raise RecipeError(
+                f"layer {m.name!r}: {m.constraint} is more than zeros in their places, so it cannot be purified; leave "
+                "'purify' out of the recipe"
+            )
+    with evaluated(model):
+        traced(model, (data.example_input.to(next(model.parameters()).device),))
 
 
 def _comparable(recipe: Recipe, data: Data) -> None:

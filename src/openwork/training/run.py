@@ -12,6 +12,7 @@ from ..data.base import Data
 from ..losses.base import Loss
 from ..recipes.recipe import Recipe
 from ..recipes.stages import Stage
+from ..slimming.purify import purify_
 from .attempts import Attempt, Span, attempts
 from .checkpoint import Checkpoint, load_tensors, model_tensors, optimizer_tensors, restore_optimizer
 from .fit import Trainer, make_optimizer
@@ -106,6 +107,7 @@ class Run:
         if phase == "retrain" and self.shaper.phase == "shape":
             self.shaper.harden(self.stages[attempt.step].freeze)
             self._measure_hardened(attempt)
+            self._purify()
         elif restart:
             self.shaper.restart()
         self.trainer = replace(self.trainer, losses=self._losses(phase))
@@ -118,6 +120,19 @@ class Run:
         if phase == "shape" or not shaping:
             return self.recipe.schedule.all_losses
         return after_shaping(self.recipe.schedule.all_losses, shaping[-1].get("losses", {}))
+
+    def _purify(self) -> None:
+        """Empty what is nearly empty in constrained layers, for good."""
+        if self.recipe.purify is None:
+            return
+        work, shaper = self.trainer.model, self.shaper
+        assert shaper is not None
+        example = self.data.example_input.to(next(work.parameters()).device)
+        constrained = {m.name for m in shaper.matches if m.constraint is not None}
+        emptied = purify_(work, (example,), self.recipe.purify, constrained)
+        shaper.tighten()
+        small, useless = sum(e.small for e in emptied), sum(e.useless for e in emptied)
+        self.progress.message(f"purified: {small:,} weights in nearly empty units, {useless:,} that they made useless")
 
     def _measure_dense(self) -> None:
         if self.dense_accuracy is None:

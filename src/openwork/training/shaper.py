@@ -161,6 +161,21 @@ class Shaper:
         self.hold.apply()
         self.hold = self.hold.freeze(freeze)
 
+    @torch.no_grad()
+    def tighten(self) -> None:
+        """After `harden()`: hold the zeros that the weights have now, too, such as those of network purification.
+
+        For constraints that are zeros in their places; those that are `tied` stay as they were.
+        """
+        if self.phase != "retrain":
+            raise UsageError("tighten() before harden(): constraints must hold first")
+        left = {name: weight != 0 for name, (weight, _) in zip(self._names, self._constrained, strict=True)}
+        self._levels = [
+            tuple(mask & rest for mask in masks) for masks, rest in zip(self._levels, left.values(), strict=True)
+        ]
+        self.hold = self.hold.within(left)
+        self.hold.apply()
+
     @property
     def levels(self) -> int:
         """Networks that the weights hold since `harden()`: 1, or as many as nested sparsity has levels."""
