@@ -219,6 +219,14 @@ def test_a_group_of_a_grouped_convolution_goes_as_a_whole_or_stays() -> None:
     assert (found.model[2].groups, found.model[2].in_channels, found.model[2].out_channels) == (2, 4, 6)
 
 
+def test_a_grouped_convolution_that_is_down_to_one_group_is_an_ordinary_one() -> None:
+    model = lively(nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=2), nn.Conv2d(6, 4, 1)))
+    without(model[3], (), [0, 1, 2, 4])
+    found = slimmed(model)
+    assert shapes(found) == [(3, 3, 3, 3), (2, 3, 3, 3), (4, 2, 1, 1)]
+    assert row(found, "2").before == (6, 3, 3, 3) and [count for count, _ in row(found, "2").removed] == [3, 1]
+
+
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()

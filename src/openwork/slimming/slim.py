@@ -139,21 +139,31 @@ def slim(
     small = copy.deepcopy(model)
     with evaluated(small), torch.no_grad():
         expected = _outputs(small, inputs)
-        flow = Flow(small, traced(small, inputs))
-        _pin(flow, keep)
-        empty_before = {layer.name: np.asarray(~layer.used.any(axis=1)) for layer in flow.layers}
-        settled = settle(flow)
-        stay = _staying(flow, settled, multiple)
-        rows = tuple(_rows(model, flow, settled, stay, empty_before, multiple))
-        narrow(flow, stay)
+        rows: dict[str, Row] = {}
+        again = True
+        while again:
+            flow = Flow(small, traced(small, inputs))
+            _pin(flow, keep)
+            empty = {layer.name: np.asarray(~layer.used.any(axis=1)) for layer in flow.layers}
+            settled = settle(flow)
+            stay = _staying(flow, settled, multiple)
+            rows = {r.name: _joined(rows.get(r.name), r) for r in _rows(small, flow, settled, stay, empty, multiple)}
+            grouped = [layer for layer in flow.layers if layer.groups > 1]
+            narrow(flow, stay)
+            # What is down to one group is an ordinary convolution, whose channels can go one by one.
+            again = any(layer.groups == 1 for layer in grouped)
         difference = _difference(small, inputs, expected)
     before, after = ({name: found.weight for name, found in weights(m).items()} for m in (model, small))
     require_held(constraints, before, after)
-    return Slimmed(small, tuple(replace(row, after=_shape(small, row)) for row in rows), difference)
+    return Slimmed(small, tuple(replace(row, after=_shape(small, row)) for row in rows.values()), difference)
 
 
 def _loaded(recipe: Recipe | str | Path) -> Recipe:
     return recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+
+
+def _joined(earlier: Row | None, row: Row) -> Row:
+    return replace(row, before=earlier.before, removed=earlier.removed + row.removed) if earlier else row
 
 
 def _shape(model: nn.Module, row: Row) -> tuple[int, ...]:
