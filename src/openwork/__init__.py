@@ -25,6 +25,8 @@ _HOMES = {
     "load": "engine.engine",
     "Engine": "engine.engine",
     "bench": "engine.bench",
+    "minmax": "solvers._minmax",
+    "reweigh": "solvers._minmax",
     "errors": "",
 }
 _ROOMS = ("constraints", "solvers", "losses")

@@ -33,7 +33,7 @@ class RunError(OpenworkError):
 
 
 class TrainingError(OpenworkError):
-    """Training that went wrong while running: a loss that is not finite."""
+    """Training that went wrong while running: a loss or a penalty without limit."""
 
 
 class CaptureError(OpenworkError):

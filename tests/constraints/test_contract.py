@@ -89,6 +89,22 @@ def test_projection_scales_and_keeps_entries_bit_for_bit(
         assert torch.equal(constraint.project(w * 4), z * 4)
 
 
+@every_shape
+def test_norms_of_groups_are_of_what_goes_together(constraint: Constraint, shape: tuple[int, ...]) -> None:
+    w = torch.randn(shape, generator=generator())
+    (constraint,) = constraint.fitted([w])
+    norms = constraint.group_norms(w)
+    assert norms.shape == w.shape and norms.dtype == w.dtype and not norms.requires_grad
+    assert bool((norms >= w.abs() * (1 - 1e-6)).all())
+    assert torch.allclose(constraint.group_norms(4 * w), 4 * norms)
+    if isinstance(constraint, Sparsity):
+        # Each weight's energy is counted once, and a group is dropped as a whole.
+        shares = norms.square() / constraint.group_norms(torch.ones_like(w)).square()
+        assert torch.allclose(shares.sum(), w.square().sum(), rtol=1e-4)
+        mask = constraint.mask(w)
+        assert not set(norms[mask].tolist()) & set(norms[~mask].tolist())
+
+
 @pytest.mark.parametrize("constraint", [c for c in EVERY if c.EXACT and sums_groups(c)], ids=str)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())

@@ -49,7 +49,7 @@ def test_yaml_is_read_into_the_objects_it_names() -> None:
 
 def test_dump_is_readable_yaml_with_every_field() -> None:
     recipe = Recipe(rules=[Rule(targets="all", constraint=Block(shape=(4, 1), sparsity=0.5))], solver=ADMM(rho=0.5))
-    assert recipe.dump().splitlines()[:18] == [
+    assert recipe.dump().splitlines()[:22] == [
         "rules:",
         "- targets:",
         "  - all",
@@ -64,7 +64,11 @@ def test_dump_is_readable_yaml_with_every_field() -> None:
         "solver:",
         "  kind: admm",
         "  rho: 0.5",
+        "  policy: growing",
         "  growth: 1.0",
+        "  mu: 10.0",
+        "  tau: 2.0",
+        "  floor: 1.0e-06",
         "  cap: 1000.0",
         "  rescale_dual: false",
         "schedule:",

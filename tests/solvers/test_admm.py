@@ -1,10 +1,15 @@
 """ADMM on problems whose answer is known (properties 3 to 5 of the paper's card, and Boyd's residuals)."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from openwork.constraints.base import Constraint
 from openwork.constraints.block import Block
+from openwork.constraints.block_column import BlockColumn
+from openwork.constraints.circulant import Circulant
 from openwork.constraints.unstructured import Unstructured
 from openwork.errors import UsageError
 from openwork.solvers.admm import ADMM
@@ -15,7 +20,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def solve_toy(a: Tensor, constraint: Unstructured, solver: ADMM, updates: int = 200) -> tuple[Tensor, State]:
+def solve_toy(a: Tensor, constraint: Constraint, solver: ADMM, updates: int = 200) -> tuple[Tensor, State]:
     """min 1/2 ||W - A||^2 s.t. W in S, each W-step solved exactly: W = (A + rho (Z - U)) / (1 + rho)."""
     w, state = a.clone(), solver.init([a], [constraint])
     for _ in range(updates):
@@ -58,7 +63,7 @@ def test_penalty_and_its_gradient_match_autograd_of_the_formula() -> None:
     solver = ADMM(rho=0.7)
     z, u = ([torch.randn(w.shape, generator=g) for w in weights] for _ in range(2))
     state = State(tensors={"z": tuple(z), "u": tuple(u)}, numbers={"rho": 0.7})
-    penalty = solver.penalty(weights, state)
+    penalty = solver.penalty(weights, [Unstructured(sparsity=0.5)] * 2, state)
     (3 * penalty).backward()
     mine = [w.grad.clone() for w in weights]  # type: ignore[union-attr]
     formula = sum(0.35 * (w - a + b).square().sum() for w, a, b in zip(weights, z, u, strict=True))
@@ -73,7 +78,7 @@ def test_penalty_adds_to_gradients_that_are_already_there() -> None:
     w = torch.ones(4, 4, requires_grad=True)
     solver, constraint = ADMM(rho=1.0), Unstructured(sparsity=0.5)
     state = solver.init([w], [constraint])
-    ((2 * w).sum() + solver.penalty([w], state)).backward()
+    ((2 * w).sum() + solver.penalty([w], [constraint], state)).backward()
     assert torch.equal(w.grad, 2 + (w - state.tensors["z"][0]).detach())  # type: ignore[arg-type]
 
 
@@ -82,7 +87,7 @@ def test_a_weight_under_two_constraints_is_pulled_towards_both() -> None:
     sets = [Unstructured(sparsity=0.5), Block(shape=(2, 2), sparsity=0.5)]
     solver = ADMM(rho=1.0)
     state = solver.init([w, w], sets)
-    solver.penalty([w, w], state).backward()
+    solver.penalty([w, w], sets, state).backward()
     wanted = sum((w - c.project(w)).detach() for c in sets)
     assert torch.allclose(w.grad, wanted, atol=1e-6)  # type: ignore[arg-type]
 
@@ -126,17 +131,77 @@ def test_rho_grows_to_its_cap_and_the_dual_can_follow() -> None:
     assert torch.equal(half, one / 2)
 
 
+def test_balanced_residuals_move_rho_as_boyd_says() -> None:
+    """3.4.1: up where the primal residual leads by mu, down where the dual one does; U is scaled the other way."""
+    w, constraint = torch.randn(4, 4, generator=generator()), Unstructured(sparsity=0.5)
+    solver = ADMM(rho=1.0, policy="balanced", mu=10.0, tau=2.0, cap=4.0, floor=0.25)
+    z = constraint.project(w)
+    near, apart = z + 0.01 * (w - z), torch.ones_like(w)
+
+    def updated(rho: float, weight: Tensor, before: Tensor) -> State:
+        state = State({"z": (before,), "u": (torch.zeros_like(w),)}, {"rho": rho})
+        return solver.update([weight], [constraint], state)
+
+    up, down = updated(1.0, w, z), updated(1.0, near, z + apart)
+    assert up.numbers["rho"] == 2.0 and down.numbers["rho"] == 0.5
+    assert torch.equal(up.tensors["u"][0], (w - z) / 2)
+    assert torch.equal(down.tensors["u"][0], (near - constraint.project(near)) * 2)
+    assert updated(4.0, w, z).numbers["rho"] == 4.0 and updated(0.25, near, z + apart).numbers["rho"] == 0.25
+    even = updated(1.0, w, w)
+    assert even.numbers["rho"] == 1.0
+    assert even.numbers["primal_residual"] == pytest.approx(even.numbers["dual_residual"])
+
+
+@pytest.mark.parametrize("rho", [1e-2, 100.0])
+def test_balanced_residuals_save_updates_where_sets_are_convex(rho: float) -> None:
+    """Ties are a linear space: any rho converges, one that is far off slowly."""
+    constraint = Circulant(block=4)
+    a = torch.randn(8, 8, generator=generator(), dtype=torch.float64)
+    wanted = constraint.project(a)
+
+    def error(solver: ADMM) -> float:
+        w, state = a, solver.init([a], [constraint])
+        state = State({"z": (torch.zeros_like(a),), "u": state.tensors["u"]}, state.numbers)
+        for _ in range(25):
+            now, z, u = state.numbers["rho"], state.tensors["z"][0], state.tensors["u"][0]
+            w = (a + now * (z - u)) / (1 + now)
+            state = solver.update([w], [constraint], state)
+        return float((w - wanted).norm())
+
+    assert error(ADMM(rho=rho, policy="balanced")) < 0.05 * error(ADMM(rho=rho, policy="fixed"))
+
+
+def test_balanced_residuals_raise_a_rho_with_which_weights_never_settle() -> None:
+    """Up to where both residuals are alike, within mu; growth goes on until all is settled."""
+    rows = BlockColumn(shape=(1, 8), sparsity=0.5)
+    a = torch.randn(50, 8, generator=generator(), dtype=torch.float64)
+    rhos = [solve_toy(a, rows, ADMM(rho=0.02, policy="balanced", mu=mu))[1].numbers["rho"] for mu in (10, 5, 2)]
+    assert 0.02 < rhos[0] < rhos[1] < rhos[2]
+    w, state = solve_toy(a, rows, ADMM(rho=0.02, growth=1.1, cap=10.0, rescale_dual=True))
+    assert torch.allclose(rows.project(w), w, atol=1e-6) and state.numbers["primal_residual"] < 1e-5
+
+
+def test_recipes_from_before_there_were_policies_still_grow() -> None:
+    old = ADMM.model_validate({"rho": 0.01, "growth": 1.5, "cap": 1000.0, "rescale_dual": False})
+    assert old.policy == "growing" and old._next(0.01, 1.0, 0.0) == pytest.approx(0.015)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"rho": 0.0}, "ADMM.rho: 0.0"),
         ({"growth": 0.5}, "ADMM.growth: 0.5"),
         ({"rho": 2.0, "cap": 1.0}, "cap 1 is below rho 2"),
+        ({"rho": 1e-3, "floor": 0.01, "policy": "balanced"}, "floor 0.01 is above rho 0.001"),
+        ({"policy": "balanced", "growth": 1.3}, "growth 1.3 has no effect with policy 'balanced'"),
+        ({"policy": "fixed", "growth": 1.3}, "growth 1.3 has no effect with policy 'fixed'"),
+        ({"policy": "balanced", "mu": 1.0}, "ADMM.mu: 1.0"),
+        ({"policy": "falling"}, "ADMM.policy: 'falling'"),
     ],
 )
-def test_wrong_settings_name_the_field(fields: dict[str, float], words: str) -> None:
+def test_wrong_settings_name_the_field(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        ADMM(**fields)  # type: ignore[arg-type]
+        ADMM(**fields)
 
 
 def test_norm_is_of_the_concatenation() -> None:
@@ -149,6 +214,7 @@ def test_the_penalty_builds_no_graph() -> None:
     """What keeps a training step cheap: one node, whose gradients go straight to the weights."""
     weights = [torch.randn(4, 4, requires_grad=True) for _ in range(3)]
     solver = ADMM()
-    node = solver.penalty(weights, solver.init(weights, [Unstructured(sparsity=0.5)] * 3)).grad_fn
+    sets = [Unstructured(sparsity=0.5)] * 3
+    node = solver.penalty(weights, sets, solver.init(weights, sets)).grad_fn
     assert node is not None
     assert [type(following).__name__ for following, _ in node.next_functions if following] == ["AccumulateGrad"] * 3

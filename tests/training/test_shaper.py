@@ -17,7 +17,10 @@ from openwork.constraints.unstructured import Unstructured
 from openwork.errors import RunError, TrainingError, UsageError
 from openwork.recipes.recipe import Recipe, Rule
 from openwork.solvers.admm import ADMM
+from openwork.solvers.group_lasso import GroupLasso
 from openwork.solvers.magnitude import Magnitude
+from openwork.solvers.reweighted import Reweighted
+from openwork.solvers.slr import SLR
 from openwork.training.shaper import Shaper, strip
 
 OPTIMIZERS: dict[str, Any] = {
@@ -154,7 +157,11 @@ def test_the_solver_is_updated_every_so_many_steps() -> None:
         by_hand.update()
 
 
-@pytest.mark.parametrize("solver", [ADMM(rho=0.1), Magnitude(gradual=True, ramp=5)], ids=["admm", "magnitude"])
+@pytest.mark.parametrize(
+    "solver",
+    [ADMM(rho=0.1), Magnitude(gradual=True, ramp=5), SLR(), Reweighted(power=1), GroupLasso(strength=0.01)],
+    ids=lambda solver: solver.kind(),
+)
 @pytest.mark.parametrize("hardened", [False, True])
 def test_a_saved_state_continues_exactly(solver: Any, hardened: bool) -> None:
     recipe = tiny_recipe().model_copy(update={"solver": solver})

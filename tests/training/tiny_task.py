@@ -48,6 +48,23 @@ schedule:
   label_smoothing: 0.1
   precision: bfloat16
 """,
+    "slr": RULES
+    + """
+solver: {kind: slr, rho: 0.2, step: 0.02}
+schedule:
+  shape_epochs: 3
+  retrain_epochs: 1
+  updates_per_epoch: 2
+  batch_size: 16
+  shape_rate: {peak: 0.02}
+  retrain_rate: {peak: 0.01}
+  channels_last: true
+""",
+    "reweighted": RULES
+    + """
+solver: {kind: reweighted, strength: 1.0e-3, power: 1, target: 0.7, times: 2}
+schedule: {shape_epochs: 3, retrain_epochs: 1, batch_size: 16}
+""",
     "one-shot": RULES
     + """
 solver: {kind: magnitude}

@@ -31,6 +31,9 @@ class Padded(Constraint):
     def mask(self, w: Tensor) -> Tensor:
         return self._crop(self.inner.mask(self.padded(w)), w.shape)
 
+    def group_norms(self, w: Tensor) -> Tensor:
+        return self._crop(self.inner.group_norms(self._pad(w)), w.shape)
+
     def violations(self, w: Tensor) -> int:
         return self.inner.violations(self.padded(w))
 

@@ -87,6 +87,11 @@ class Constraint(Plugin):
         """Which entries of `w` may differ from zero after projection: bool, the shape of `w`."""
         return self.project(w) != 0
 
+    def group_norms(self, w: Tensor) -> Tensor:
+        """For each weight the L2 norm of those that can only go or stay with it, of the shape of `w` (a view maybe):
+        its own magnitude, where any weight may be zero by itself."""
+        return w.detach().abs()
+
     def relaxed(self, share: float) -> "Constraint | None":
         """The same kind of set made wider, for gradual solvers: share 1 is this set, share 0 is everything (None)."""
         return self if share > 0 else None
@@ -176,7 +181,15 @@ class Sparsity(Rated):
 
     @abstractmethod
     def spread(self, keep: Tensor, shape: torch.Size) -> Tensor:
-        """A flag per group -> a flag per weight, of `shape` or broadcastable to it."""
+        """A flag (or number) per group -> one per weight, of `shape` or broadcastable to it."""
+
+    def norms(self, w: Tensor) -> Tensor:
+        """The L2 norm of each group: float32 or float64, one dimension."""
+        return self.scores(w).sqrt()
+
+    def group_norms(self, w: Tensor) -> Tensor:
+        w = w.detach()
+        return self.spread(self.norms(w).to(w.dtype), w.shape).expand(w.shape)
 
     def pieces(self, shape: torch.Size) -> int:
         """Into how many equally long runs the groups are divided, each with a budget of its own."""

@@ -54,6 +54,9 @@ class Nested(Around):
     def mask(self, w: Tensor) -> Tensor:
         return self.of.mask(w)
 
+    def group_norms(self, w: Tensor) -> Tensor:
+        return self.of.group_norms(w)
+
     def violations(self, w: Tensor) -> int:
         return self.of.violations(w)
 

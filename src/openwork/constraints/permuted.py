@@ -99,6 +99,9 @@ class Permuted(Around):
     def mask(self, w: Tensor) -> Tensor:
         return self._put_back(self.of.mask(self._taken(w)))
 
+    def group_norms(self, w: Tensor) -> Tensor:
+        return self._put_back(self.of.group_norms(self._taken(w)))
+
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         return self._put_back(self.of.hold(self._taken(w), self._taken(member)))
 

@@ -26,5 +26,8 @@ class Unstructured(Sparsity):
     def scores(self, w: Tensor) -> Tensor:
         return w.abs().flatten().to(torch.promote_types(w.dtype, torch.float32))
 
+    def norms(self, w: Tensor) -> Tensor:
+        return self.scores(w)
+
     def spread(self, keep: Tensor, shape: torch.Size) -> Tensor:
         return keep.view(shape)

@@ -134,6 +134,12 @@ def _curves(run: Run) -> list[str]:
             epochs, {"primal_residual": "primal", "dual_residual": "dual"}, "Residuals of the solver", log=True
         ),
         charts.curves(epochs, {"sparsity": "zeros"}, "Sparsity, %", percent=True),
+        charts.curves(
+            epochs,
+            {"ratio": "nearly gone", "acceptance": "accepted"},
+            "What the solver says of itself, %",
+            percent=True,
+        ),
     )
     return [chart for chart in drawn if chart is not None]
 

@@ -2,11 +2,12 @@
 
 A solver sees two lists of equal length: weights and the constraint that each must come to obey. A weight under several
 constraints appears several times, so every constraint has its own auxiliary variables. Solvers know constraints only
-through `project` (and `relaxed`, for those that tighten step by step).
+through `project` (and `relaxed`, for those that tighten step by step, and `mask` and `group_norms`, for those that
+shrink what is to go).
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from ..config import Plugin
 from ..constraints.base import Constraint
+
+CurrentLoss = Callable[[], float]
+"""The task's loss at the weights as they are now, over examples that are the same at every call."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,33 @@ class Solver(Plugin):
     METRICS: ClassVar[tuple[str, ...]] = ()
     """Names in `State.numbers` that are worth a curve in the report."""
 
+    REMEDY: ClassVar[tuple[str, ...]] = ()
+    """Fields to lower where losses or penalties grow without limit."""
+
     @abstractmethod
     def init(self, weights: Sequence[Tensor], constraints: Sequence[Constraint]) -> State:
         """State before the first training step."""
 
     @abstractmethod
-    def penalty(self, weights: Sequence[Tensor], state: State) -> Tensor:
+    def penalty(self, weights: Sequence[Tensor], constraints: Sequence[Constraint], state: State) -> Tensor:
         """What is added to the task loss in this step: a scalar tensor, differentiable in `weights`."""
 
+    def after_step(
+        self, weights: Sequence[Tensor], constraints: Sequence[Constraint], state: State, rate: float | None
+    ) -> None:
+        """Change `weights` in place after a step of the optimizer, whose learning rate was `rate` (None: unknown).
+        Nothing, but for proximal methods."""
+
     @abstractmethod
-    def update(self, weights: Sequence[Tensor], constraints: Sequence[Constraint], state: State) -> State:
-        """State after an update, which follows a stretch of training steps (an epoch, customarily)."""
+    def update(
+        self,
+        weights: Sequence[Tensor],
+        constraints: Sequence[Constraint],
+        state: State,
+        loss: CurrentLoss | None = None,
+    ) -> State:
+        """State after an update, which follows a stretch of training steps (an epoch, customarily). `loss` is for
+        methods that compare it between updates; where it is None, they do without."""
 
     def masks(self, state: State) -> tuple[Tensor, ...] | None:
         """Bool masks that weights must keep while they are being shaped, or None if they move freely."""

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..constraints.base import Constraint
-from .base import Solver, State
+from .base import CurrentLoss, Solver, State
 
 
 class Magnitude(Solver):
@@ -41,11 +41,17 @@ class Magnitude(Solver):
     def init(self, weights: Sequence[Tensor], constraints: Sequence[Constraint]) -> State:
         return self._cut(weights, constraints, 0)
 
-    def penalty(self, weights: Sequence[Tensor], state: State) -> Tensor:
+    def penalty(self, weights: Sequence[Tensor], constraints: Sequence[Constraint], state: State) -> Tensor:
         """Zero: magnitude pruning leaves the loss alone."""
         return torch.zeros((), device=weights[0].device if weights else None)
 
-    def update(self, weights: Sequence[Tensor], constraints: Sequence[Constraint], state: State) -> State:
+    def update(
+        self,
+        weights: Sequence[Tensor],
+        constraints: Sequence[Constraint],
+        state: State,
+        loss: CurrentLoss | None = None,
+    ) -> State:
         return self._cut(weights, constraints, int(state.numbers["updates"]) + 1)
 
     def masks(self, state: State) -> tuple[Tensor, ...]:

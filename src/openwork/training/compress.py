@@ -58,7 +58,8 @@ def compress(
 
     Raises RecipeError, ShapeError, ModelError where recipe and model do not fit, DataError where the recipe compares
     models and the data hold no examples out, RunError where the folder belongs to another run or cannot be written,
-    TrainingError where the loss is not finite; what was written stays.
+    TrainingError where the loss or a penalty is not finite, or the loss has grown out of all proportion; what was
+    written stays, the last checkpoint too.
 
     >>> import openwork as ow
     >>> from openwork import plugins

@@ -16,6 +16,7 @@ from ..errors import DataError, TrainingError
 from ..losses.base import Loss
 from ..recipes.schedule import Schedule
 from .attempts import Span
+from .divergence import remedy
 from .objective import Objective
 from .progress import Progress
 from .shaper import Shaper
@@ -62,17 +63,32 @@ class Trainer:
             value = self._step(x, y, optimizer, shaper, parts)
             if not math.isfinite(value):
                 where = f"step {steps} of epoch {span.epoch} ({span.phase})"
-                remedy = f"lower schedule.{span.phase}_rate.peak{' or solver.rho' if span.phase == 'shape' else ''}"
-                raise TrainingError(f"the loss is {value} in {where}; {remedy} (the last checkpoint is kept)")
+                raise TrainingError(f"the loss is {value} in {where}; {remedy(span.phase, shaper)}")
             total, steps = total + value, steps + 1
             if shaper is not None and shaper.phase == "shape" and self._update_is_due(steps):
-                shaper.update()
+                shaper.update(self.fixed_loss)
             progress.batch_done(value)
         if steps == 0:
             raise DataError(
                 f"{self.data.name} yields no training batch of {self.schedule.batch_size}; lower schedule.batch_size"
             )
         return Learned(total / steps, {name: part / steps for name, part in parts.items()})
+
+    def fixed_loss(self) -> float:
+        """The loss over one training batch, always the same, in evaluation mode: what solvers compare between updates.
+
+        Leaves batch norm's averages and the random state as they are.
+        """
+        x, y = next(iter(self.data.train_batches(self.schedule.batch_size, self.schedule.seed, 0)))
+        x, y = self._input(x), y.to(self._device)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.random.fork_rng(), torch.no_grad():
+                torch.manual_seed(self.schedule.seed)
+                return self._loss(x, y)[0].item()
+        finally:
+            self.model.train(was_training)
 
     def accuracy(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float | None:
         """Share of right labels in [0, 1], in float32; None if there is no batch."""
@@ -144,7 +160,7 @@ class Trainer:
                 return loss
         optimizer.step()
         if shaper is not None:
-            shaper.step()
+            shaper.step(optimizer.param_groups[0]["lr"])
         return loss
 
     def _gradients(
@@ -153,11 +169,13 @@ class Trainer:
         """Add the gradients of the loss, as one of `levels` that are averaged; its share without the penalty."""
         loss, found = self._loss(x, y)
         loss = loss / levels
-        total = loss if shaper is None else loss + shaper.penalty()
-        total.backward()  # type: ignore[no-untyped-call]
+        value = loss.item()
+        if math.isfinite(value):
+            total = loss if shaper is None else loss + shaper.penalty()
+            total.backward()  # type: ignore[no-untyped-call]
         for name, part in found.items():
             parts[name] += part.item() / levels
-        return loss.item() if math.isfinite(total.item()) else total.item()
+        return value
 
     def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and what it is made of."""

@@ -15,6 +15,7 @@ from ..recipes.stages import Stage
 from ..slimming.purify import purify_
 from .attempts import Attempt, Span, attempts
 from .checkpoint import Checkpoint, load_tensors, model_tensors, optimizer_tensors, restore_optimizer
+from .divergence import require_convergence
 from .fit import Trainer, make_optimizer
 from .folder import RunFolder
 from .hold import Hold
@@ -170,6 +171,7 @@ class Run:
             **(shaper.metrics() if shaper else {}),
             "seconds": time.perf_counter() - began,
         }
+        require_convergence(line, self.history, self.data, bool(trainer.schedule.losses), shaper)
         self.history.append({key: value for key, value in line.items() if value is not None})
         if self.folder:
             self.folder.save(self._checkpoint(span, self.optimizer))

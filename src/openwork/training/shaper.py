@@ -1,6 +1,7 @@
 """`Shaper` adds a recipe to any training loop; `strip` takes away what it left on the model."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -15,7 +16,7 @@ from ..constraints.base import Constraint
 from ..errors import RunError, TrainingError, UsageError
 from ..recipes.match import Match, fitted, match
 from ..recipes.recipe import Recipe
-from ..solvers.base import State
+from ..solvers.base import CurrentLoss, State
 from .hold import Hold
 
 _ATTACHED = "_openwork_shaper"
@@ -38,6 +39,8 @@ class Shaper:
         optimizer: the optimizer of your loop.
         update_every: training steps between updates of the solver; None leaves it to your calls of `update()`.
         held: `hold` of a shaper that has cut this model before: what it holds stays so, and this one prunes further.
+        loss: for solvers that compare the loss between updates (SLR): a function that returns it as a number at the
+            weights as they are, always over the same examples, in evaluation mode; it must leave the model as it was.
 
     Raises RecipeError, ShapeError, ModelError as `recipes.match.match` does; UsageError if another shaper is at work.
 
@@ -62,6 +65,7 @@ class Shaper:
         *,
         update_every: int | None = 200,
         held: Hold | None = None,
+        loss: CurrentLoss | None = None,
     ) -> None:
         if update_every is not None and update_every < 1:
             raise UsageError(f"update_every={update_every} must be at least 1, or None for updates by hand")
@@ -74,7 +78,7 @@ class Shaper:
         self._take(fitted(self._asked))
         self.phase = "shape"
         """'shape' until `harden()`, 'retrain' after it."""
-        self._update_every, self._steps = update_every, 0
+        self._update_every, self._steps, self._loss = update_every, 0, loss
         self._levels: list[tuple[Tensor, ...]] = []
         self._hook: Callable[[], None] | None = None
         self._state = recipe.solver.init(*self._pairs)
@@ -97,7 +101,7 @@ class Shaper:
             )
         object.__setattr__(self.model, _ATTACHED, self)
         if self.optimizer is not None and self._hook is None:
-            self._hook = self.optimizer.register_step_post_hook(lambda *_: self.hold.apply()).remove
+            self._hook = self.optimizer.register_step_post_hook(lambda *_: self._settle(None)).remove
         return self
 
     def __exit__(
@@ -117,21 +121,31 @@ class Shaper:
         """What to add to the loss of this step: a scalar tensor, zero after `harden()`."""
         if self.phase != "shape":
             return torch.zeros((), device=self.matches[0].weight.device)
-        return self.recipe.solver.penalty(self._pairs[0], self._state)
+        penalty = self.recipe.solver.penalty(*self._pairs, self._state)
+        if not math.isfinite(value := penalty.item()):
+            raise TrainingError(f"the penalty of {self.recipe.solver.kind()} is {value}; {self._remedy()}")
+        return penalty
 
-    def step(self) -> None:
-        """Call after each `optimizer.step()`: holds zeros and lets the solver update when its time has come."""
+    def step(self, rate: float | None = None) -> None:
+        """Call after each `optimizer.step()`: holds zeros and lets the solver update when its time has come.
+
+        `rate`: the learning rate of the step, which proximal solvers need; None: that of the optimizer given.
+        """
         if self._hook is None:
-            self.hold.apply()
+            self._settle(rate)
         self._steps += 1
         if self._update_every and self.phase == "shape" and self._steps % self._update_every == 0:
             self.update()
 
-    def update(self) -> None:
-        """Let the solver update its state now; `step()` does so every `update_every` steps."""
+    def update(self, loss: CurrentLoss | None = None) -> None:
+        """Let the solver update its state now; `step()` does so every `update_every` steps.
+
+        `loss`: as of the constructor, whose stands in for None.
+        """
         if self.phase != "shape":
             raise UsageError("update() after harden(): the solver has done its work, only step() is needed now")
-        self._state = self.recipe.solver.update(*self._pairs, self._state)
+        self._finite()
+        self._state = self.recipe.solver.update(*self._pairs, self._state, loss or self._loss)
         self._adopt_of_parts(self.recipe.solver.masks(self._state))
 
     @torch.no_grad()
@@ -260,7 +274,19 @@ class Shaper:
     def _finite(self) -> None:
         for m in self.matches:
             if m.constraint is not None and not bool(m.weight.isfinite().all()):
-                raise TrainingError(f"layer {m.name!r} holds NaN or infinite weights; lower the learning rate or rho")
+                raise TrainingError(f"layer {m.name!r} holds NaN or infinite weights; {self._remedy()}")
+
+    def _remedy(self) -> str:
+        """What to lower where numbers grow without limit."""
+        return " or ".join(["lower the learning rate", *(f"solver.{field}" for field in self.recipe.solver.REMEDY)])
+
+    def _settle(self, rate: float | None) -> None:
+        """After a step of the optimizer: what the solver does to the weights, then what must hold."""
+        if self.phase == "shape":
+            if rate is None and self.optimizer is not None:
+                rate = float(self.optimizer.param_groups[0]["lr"])
+            self.recipe.solver.after_step(*self._pairs, self._state, rate)
+        self.hold.apply()
 
     def _adopt_of_parts(self, masks: Sequence[Tensor] | None) -> None:
         """The solver's masks, one for each part of a constraint: a weight stays where all of them let it."""
