@@ -16,6 +16,8 @@ _HOMES = {
     "Schedule": "recipes.recipe",
     "Step": "recipes.recipe",
     "Purification": "recipes.purification",
+    "Budget": "recipes.budget",
+    "allocate": "allocation.allocate",
     "Shaper": "training.shaper",
     "compress": "training.compress",
     "strip": "training.shaper",

@@ -49,7 +49,7 @@ def test_yaml_is_read_into_the_objects_it_names() -> None:
 
 def test_dump_is_readable_yaml_with_every_field() -> None:
     recipe = Recipe(rules=[Rule(targets="all", constraint=Block(shape=(4, 1), sparsity=0.5))], solver=ADMM(rho=0.5))
-    assert recipe.dump().splitlines()[:22] == [
+    assert recipe.dump().splitlines()[:24] == [
         "rules:",
         "- targets:",
         "  - all",
@@ -61,6 +61,8 @@ def test_dump_is_readable_yaml_with_every_field() -> None:
         "    - 1",
         "  ignore: []",
         "  on_misfit: error",
+        "  min_sparsity: null",
+        "  max_sparsity: null",
         "solver:",
         "  kind: admm",
         "  rho: 0.5",

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from openwork import models
+from openwork.allocation.costs import stored
 from openwork.recipes.match import fitted, match
 from openwork.reproductions.base import Row
 from openwork.reproductions.patterns import Patterns
-from openwork.training.result import stored
 
 ROWS = Patterns().rows()
 IN_BYTES = ("circulant",)

@@ -237,11 +237,11 @@ def waiting(console: Console, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def compiling(console: Console) -> Iterator[None]:
+def compiling(console: Console, what: str = "compiling and tuning") -> Iterator[None]:
     """Wait for the compiler. torch.export logs and prints pages when it gives up; the error has the reason."""
     logging.disable(logging.ERROR)
     try:
-        with waiting(console, "compiling and tuning"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with waiting(console, what), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             yield
     finally:
         logging.disable(logging.NOTSET)

@@ -4,19 +4,20 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from .. import plugins
 from ..config import Config, explain
 from ..errors import RecipeError
 from ..solvers.admm import ADMM
 from ..solvers.base import Solver
+from .budget import Budget
 from .purification import Purification
 from .rule import Rule
 from .schedule import Schedule
 from .steps import Step, listed
 
-__all__ = ["Recipe", "Rule", "Schedule", "Step", "builtin_names"]
+__all__ = ["Budget", "Recipe", "Rule", "Schedule", "Step", "builtin_names"]
 
 _BUILTIN = Path(__file__).parent / "builtin"
 
@@ -48,8 +49,25 @@ class Recipe(Config):
     model of the step before."""
     purify: Purification | None = None
     """What is emptied for good between shaping and retraining, beyond what the constraints ask for."""
+    constraints: Annotated[Budget | None, Field(validate_default=True)] = None
+    """What the whole network may cost; picks the sparsity of rules whose constraint has none."""
     name: str = "custom"
     """What reports call the recipe."""
+
+    @field_validator("constraints")
+    @classmethod
+    def _picks_what_is_open(cls, budget: Budget | None, info: ValidationInfo) -> Budget | None:
+        rules = info.data.get("rules", ())
+        first = next((index for index, rule in enumerate(rules) if rule.open), None)
+        if budget is None and first is not None:
+            raise ValueError(
+                f"rules[{first}].constraint has no sparsity; give it one, or a budget here, such as {{latency: 60%}}"
+            )
+        if any(rule.open for step in info.data.get("steps", ()) for rule in step.rules or ()):
+            raise ValueError("rules of a step have no sparsity; give them one: a budget picks those of the recipe")
+        if budget is not None and rules and first is None:
+            raise ValueError("every rule has a sparsity; leave it out of the constraints for which the budget picks it")
+        return budget
 
     @classmethod
     def load(cls, source: str | Path) -> Self:

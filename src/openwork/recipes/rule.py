@@ -1,12 +1,17 @@
 """A rule of a recipe: which layers obey which constraint."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from .. import plugins
 from ..config import Config
-from ..constraints.base import Constraint
+from ..constraints.base import Constraint, Rated, Share
 from ..errors import RecipeError
+
+MAX_SPARSITY = 0.97
+"""The most that a budget may take of a layer, unless its rule says."""
 
 
 def _listed(value: Any) -> Any:
@@ -40,3 +45,42 @@ class Rule(Config):
     on_misfit: Literal["error", "pad", "skip"] = "error"
     """When a weight's shape does not divide into the constraint's blocks: stop, complete it with zeros, or leave the
     layer dense and say so in the result."""
+    min_sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The least that the recipe's budget must take of each layer, or leave it dense where sparse is not faster."""
+    max_sparsity: Share | None = None
+    """The most that the budget may take of each layer. A constraint without its sparsity is the one at this bound."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open_at_the_bound(cls, fields: Any) -> Any:
+        asked = fields.get("constraint") if isinstance(fields, Mapping) else None
+        if not isinstance(asked, Mapping) or not _lacks_sparsity(asked):
+            return fields
+        bound = MAX_SPARSITY if fields.get("max_sparsity") is None else fields["max_sparsity"]
+        return {**fields, "max_sparsity": bound, "constraint": {**asked, "sparsity": bound}}
+
+    @model_validator(mode="after")
+    def _bounds_are_of_what_is_open(self) -> Self:
+        low, high, has = self.min_sparsity, self.max_sparsity, getattr(self.constraint, "sparsity", None)
+        if low is None and high is None:
+            return self
+        if not isinstance(self.constraint, Rated):
+            raise ValueError(f"{self.constraint.kind()} has no sparsity that a budget could pick; leave out its bounds")
+        if has != high:
+            raise ValueError(f"sparsity {has:g} is fixed; leave it out of the constraint, or leave out its bounds")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_sparsity {low:g} is above max_sparsity {high:g}; lower it")
+        return self
+
+    @property
+    def open(self) -> bool:
+        """Whether the recipe's budget picks the sparsity of each layer."""
+        return self.max_sparsity is not None
+
+
+def _lacks_sparsity(constraint: Mapping[str, Any]) -> bool:
+    """Whether these are the fields of a constraint that needs a sparsity, without one."""
+    if constraint.get("sparsity") is not None:
+        return False
+    kind = constraint.get("kind")
+    return kind in plugins.names("constraints") and issubclass(plugins.find("constraints", kind, Constraint), Rated)  # type: ignore[type-abstract]

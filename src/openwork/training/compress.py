@@ -2,13 +2,16 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..allocation.allocate import allocate
+from ..allocation.allocation import FILE as ALLOCATION
 from ..data.base import Data
-from ..errors import DataError, ModelError, RecipeError
+from ..errors import DataError, ModelError, RecipeError, RunError
 from ..recipes.match import match
 from ..recipes.recipe import Recipe
 from ..recipes.stages import Stage, stages
@@ -37,8 +40,9 @@ def compress(
     """Prune `model` as `recipe` says, training on `data`, and return it with its figures.
 
     Three phases, each as long as the recipe's schedule says: dense (plain training), shape (the solver pulls weights
-    into their constraints), retrain (zeros held). A recipe with steps shapes and retrains in each of them, with the
-    zeros of the steps before held. The weights after the last epoch count, whatever validation says, unless the recipe
+    into their constraints), retrain (zeros held). A recipe with a budget has its sparsities picked before that, by
+    `openwork.allocate`. A recipe with steps shapes and retrains in each of them, with the zeros of the steps before
+    held. The weights after the last epoch count, whatever validation says, unless the recipe
     has candidates or a floor; the test split is used for the three figures of the result only: dense, right after the
     cut, final. `model` gets its new weights at the end, all at once; until then, and after any error, it is as it was.
 
@@ -74,6 +78,7 @@ def compress(
     _trainable(model)
     _comparable(recipe, data)
     _purifiable(recipe, planned, model, data)
+    _trained(recipe)
     run = Run(
         model,
         recipe,
@@ -89,7 +94,22 @@ def compress(
             run.folder.claim(recipe, model, data, torch.get_num_threads(), command)
             if (done := run.folder.finished()) is not None:
                 return run.recall(*done)
-        return run.complete()
+        return _within_budget(run, threads).complete()
+
+
+def _within_budget(run: Run, threads: int | None) -> Run:
+    """The run with the sparsities that its recipe's budget picks, or picked when it began."""
+    folder, message = run.folder, run.progress.message
+    if run.recipe.constraints is None:
+        return run
+    if folder and folder.checkpoint() is not None and not (folder.path / ALLOCATION).exists():
+        raise RunError(f"{folder.path} has lost its {ALLOCATION}; choose another folder or delete it")
+    where = folder.path if folder else None
+    found = allocate(run.model, run.recipe, run.data, folder=where, threads=threads, note=message)
+    if folder:
+        folder.keep(found.recipe)
+    message(str(found))
+    return replace(run, recipe=found.recipe, stages=stages(found.recipe, run.model))
 
 
 def _trainable(model: nn.Module) -> None:
@@ -118,4 +138,12 @@ def _comparable(recipe: Recipe, data: Data) -> None:
         raise DataError(
             f"{asking} compares models on validation examples, and {data.name} holds none out; load it with "
             "holdout=N (on the command line --holdout N), or leave candidates and floor out"
+        )
+
+
+def _trained(recipe: Recipe) -> None:
+    if recipe.constraints is not None and (epochs := recipe.schedule.dense_epochs):
+        raise RecipeError(
+            f"constraints: sparsities are picked for trained weights, and schedule.dense_epochs = {epochs} would train "
+            "them afterwards; train the model first, and set dense_epochs to 0"
         )

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -13,11 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from .. import __version__
+from ..allocation.figures import digest
 from ..data.base import Data
 from ..errors import RunError
 from ..files import write_text
@@ -26,6 +25,8 @@ from .checkpoint import Checkpoint, load_tensors, model_tensors, save_tensors
 from .result import Result
 
 _FILES = (
+    "allocation.json",
+    "allocation-figures.json",
     "checkpoint.safetensors",
     "environment.json",
     "metrics.jsonl",
@@ -80,8 +81,12 @@ class RunFolder:
                 "start": _identity(recipe, model, data),
                 "sessions": [session],
             }
-            write_text(self.path / "recipe.yaml", recipe.dump())
+            self.keep(recipe)
         write_text(self.path / "environment.json", json.dumps(environment, indent=1))
+
+    def keep(self, recipe: Recipe) -> None:
+        """Let recipe.yaml be `recipe`: the run's own with the sparsities that its budget picked."""
+        write_text(self.path / "recipe.yaml", recipe.dump())
 
     def checkpoint(self) -> Checkpoint | None:
         """The last checkpoint, None before the first."""
@@ -119,7 +124,7 @@ class RunFolder:
         there["recipe"] = _of_today(there.get("recipe"))
         final = self.path / "model.safetensors"
         # The model object of a finished run is as good a start as the one it began with: its weights are the result.
-        if final.exists() and here["weights"] is not None and here["weights"] == _digest(load_tensors(final)[0]):
+        if final.exists() and here["weights"] is not None and here["weights"] == digest(load_tensors(final)[0]):
             here["weights"] = there.get("weights")
         if differences := list(_differences(there, here)):
             more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
@@ -146,7 +151,7 @@ def _identity(recipe: Recipe, model: nn.Module, data: Data) -> dict[str, Any]:
         "model": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "data": {"name": data.name, "train_size": data.train_size},
         # A network trained from scratch may start from other random weights: the checkpoint holds what counts.
-        "weights": None if recipe.schedule.dense_epochs else _digest(tensors),
+        "weights": None if recipe.schedule.dense_epochs else digest(tensors),
     }
 
 
@@ -155,14 +160,6 @@ def _of_today(recipe: Any) -> Any:
     with contextlib.suppress(ValidationError):
         return Recipe.model_validate(recipe).model_dump(mode="json", exclude={"name"})
     return recipe
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..constraints.base import Constraint
-from ..errors import ShapeError
-from ..formats.packed import base
+from ..allocation.costs import stored
 from ..recipes.match import Match
 
 
@@ -180,18 +178,6 @@ def describe(found: Match) -> Layer:
         format=form,
         bytes=size,
     )
-
-
-def stored(weight: torch.Tensor, constraint: Constraint | None) -> tuple[str | None, int]:
-    """The storage format of a weight that obeys `constraint`, and its bytes in it."""
-    if constraint is None:
-        return None, 4 * weight.numel()
-    plain = weight.detach().float().cpu().contiguous()
-    try:
-        packed = base.pack(constraint.storage, plain.numpy(), **constraint.layout_of(plain))
-    except ShapeError:  # what padding completes may have no whole groups at its edge
-        packed = base.pack(Constraint.FORMAT, plain.numpy())
-    return packed.kind(), packed.nbytes
 
 
 def count(matches: list[Match]) -> tuple[int, int]:

@@ -69,6 +69,8 @@ class Shaper:
     ) -> None:
         if update_every is not None and update_every < 1:
             raise UsageError(f"update_every={update_every} must be at least 1, or None for updates by hand")
+        if recipe.constraints is not None:
+            raise UsageError("the recipe has a budget; pick its sparsities with openwork.allocate, and use its recipe")
         self.model, self.recipe, self.optimizer = model, recipe, optimizer
         self._asked = match(recipe, model)
         self._before = Hold.of(model) if held is None else Hold.of(model).loaded(held.state_dict())

@@ -1,0 +1,1 @@
+"""Per-layer sparsity from a budget: what each layer loses and costs at each ratio, and who picks."""
