@@ -32,7 +32,7 @@ class Padded(Constraint):
         return self._crop(self.inner.mask(self.padded(w)), w.shape)
 
     def group_norms(self, w: Tensor) -> Tensor:
-        return self._crop(self.inner.group_norms(self._pad(w)), w.shape)
+        return self._crop(self.inner.group_norms(self.padded(w)), w.shape)
 
     def violations(self, w: Tensor) -> int:
         return self.inner.violations(self.padded(w))
