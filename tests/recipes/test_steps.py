@@ -142,6 +142,16 @@ MISTAKES = {
     "nothing to do": ("[{keep: {a: 200, b: 800, c: 1000}}]", r"^steps\[0\] prunes nothing: it keeps every weight"),
     "tied weights": ("[{rules: [{targets: c, constraint: {kind: unified, shape: [5, 5], unified: 0.5}}]}, {}]",
                      r"^steps\[1\]: layer 'c' cannot be unstructured after unified in steps\[0\], since .* tied"),
+    "zeros that move": ("[{}, {rules: [{targets: a, constraint: {kind: levels, bits: 1, zeros: level}}]}]",
+                        r"^steps\[1\]: layer 'a' cannot be levels after unstructured in steps\[0\], since zeros would "
+                        r"move to levels; set zeros of levels to 'stay'$"),
+    "zeros that move later": (
+        "[{rules: [{targets: a, constraint: {kind: and, of: [{kind: filter, sparsity: 0.5}, "
+        "{kind: levels, bits: 2}]}}]}, "
+        "{rules: [{targets: a, constraint: {kind: levels, bits: 1, zeros: level}}]}]",
+        r"^steps\[1\]: layer 'a' cannot be levels after and in steps\[0\], since zeros would move"),
+    "sparser than levels": ("[{rules: [{targets: a, constraint: {kind: levels, bits: 2}}]}, {}]",
+                            r"^steps\[1\]: layer 'a' cannot be unstructured after levels in steps\[0\], .* are tied"),
     "frozen ties": ("[{freeze: 0.5, rules: [{targets: c, constraint: {kind: unified, shape: [5, 5], unified: 0.5}}]}]",
                     r"^steps\[0\]: layer 'c' has tied weights \(unified\), none can freeze; drop freeze$"),
 }  # fmt: skip

@@ -191,6 +191,37 @@ def test_tied_weights_stay_tied_in_later_steps() -> None:
     assert [layer.violations for layer in result.layers] == [0] * 4
 
 
+def levels(**fields: Any) -> str:
+    """A step of levels on all layers."""
+    written = ", ".join(f"{name}: {value}" for name, value in fields.items())
+    return f"{{rules: [{{targets: all, constraint: {{kind: levels, {written}}}}}]}}"
+
+
+def test_bits_are_taken_away_step_by_step_from_what_was_left_by_pruning(watch: Watch) -> None:
+    """Half of the weights goes first and stays away; each step then has its own levels, and those before are let go."""
+    steps = ", ".join(levels(bits=bits, scheme="nonzero") for bits in (8, 4, 2, 1))
+    found = recipe(f"[{{sparsity: 0.5}}, {steps}]").model_copy(
+        update={"rules": (Rule(targets="all", constraint=Unstructured(sparsity=0.5)),)}
+    )
+    result = compress(tiny_net(), found, TinyData(), threads=1, progress=watch)
+    pruned = watch.zeros[6 * 3 + 5]
+    for zeros in watch.zeros[6 * 4 :]:
+        assert all(torch.equal(now, then) for now, then in zip(zeros, pruned, strict=True))
+    for layer, weight in zip(result.layers, weights(result.model), strict=True):
+        assert layer.violations == 0 and layer.sparsity == 0.5 and layer.format == "codes"
+        assert len(weight.detach().abs().unique()) == 2, "zero, and one magnitude"
+        assert layer.bytes is not None and layer.bytes <= -(-weight.numel() // 16) + -(-weight.numel() // 8) + 4
+        assert str(layer.constraint).startswith("Unstructured(sparsity=0.5) and Levels(bits=1, ")
+
+
+def test_level_zero_prunes_nothing() -> None:
+    """What lies on it in one step may move in the next: to one of two levels, here."""
+    found = recipe(f"[{levels(bits=2)}, {levels(bits=1, zeros='level')}]")
+    result = compress(tiny_net(), found, TinyData(), threads=1)
+    assert [layer.violations for layer in result.layers] == [0] * 4 and result.sparsity == 0
+    assert all(len(weight.detach().unique()) == 2 for weight in weights(result.model))
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_frozen_weights_do_not_move(kind: str, watch: Watch, tmp_path: Path) -> None:
     found = recipe("{count: 3, freeze: 0.25}")

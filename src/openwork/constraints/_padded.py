@@ -56,6 +56,14 @@ class Padded(Constraint):
         return self.inner.tied
 
     @property
+    def keeps_zeros(self) -> bool:
+        return self.inner.keeps_zeros
+
+    @property
+    def quantized(self) -> bool:
+        return self.inner.quantized
+
+    @property
     def storage(self) -> str:
         return self.inner.storage
 

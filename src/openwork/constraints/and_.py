@@ -69,6 +69,14 @@ class And(Constraint):
         return any(part.tied for part in self.of)
 
     @property
+    def keeps_zeros(self) -> bool:
+        return all(part.keeps_zeros for part in self.of)
+
+    @property
+    def quantized(self) -> bool:
+        return any(part.quantized for part in self.of)
+
+    @property
     def storage(self) -> str:
         return Levels.FORMAT if self._levels() else self._stored().storage
 
@@ -118,6 +126,10 @@ class And(Constraint):
                 break
         return w
 
+    def mask(self, w: Tensor) -> Tensor:
+        # What lies on level 0 is not pruned.
+        return self._pattern().mask(w) if self._levels() else super().mask(w)
+
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         for part in self.of:
             w = part.hold(w, member)
@@ -131,8 +143,14 @@ class And(Constraint):
 
     def _stored(self) -> Constraint:
         """The first part whose format tells most of its members."""
-        parts = [part for part in self.of if not isinstance(part, Levels)] or self.of
+        pattern = self._pattern()
+        parts = pattern.of if isinstance(pattern, And) else (pattern,)
         return max(parts, key=lambda part: GENERAL.index(part.storage) if part.storage in GENERAL else len(GENERAL))
+
+    def _pattern(self) -> Constraint:
+        """All that is no levels."""
+        parts = tuple(part for part in self.of if not isinstance(part, Levels))
+        return self.model_copy(update={"of": parts}) if len(parts) > 1 else (parts or self.of)[0]
 
     def _levels(self) -> list[Levels]:
         return [part for part in self.of if isinstance(part, Levels)]

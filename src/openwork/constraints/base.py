@@ -39,6 +39,17 @@ class Constraint(Plugin):
         return self.TIED
 
     @property
+    def keeps_zeros(self) -> bool:
+        """Whether projection leaves zeros where they are, so that weights may come under this set after a sparser one
+        that is not tied."""
+        return not self.tied
+
+    @property
+    def quantized(self) -> bool:
+        """Whether members are on quantization levels; later ones then take the place of earlier ones."""
+        return False
+
+    @property
     def storage(self) -> str:
         """`FORMAT`, or that of a part."""
         return self.FORMAT

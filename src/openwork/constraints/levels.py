@@ -78,6 +78,14 @@ class Levels(Constraint):
             raise ValueError("bits = 1 leaves power_of_two only the zero; choose 2 bits or more, or scheme uniform")
         return self
 
+    @property
+    def keeps_zeros(self) -> bool:
+        return self.zeros == "stay"
+
+    @property
+    def quantized(self) -> bool:
+        return True
+
     def layout(self) -> dict[str, Any]:
         return {"bits": self.bits, "scheme": self.scheme, "per": self.per}
 
@@ -89,8 +97,10 @@ class Levels(Constraint):
         return found.reshape(w.shape).to(w.dtype)
 
     def mask(self, w: Tensor) -> Tensor:
-        # In single precision at least, where intervals have all their digits.
-        return self.project(w.to(torch.promote_types(w.dtype, torch.float32))) != 0
+        """Weights that are not pruned. Level 0 prunes nothing: with other levels, a weight on it may move again."""
+        self.check(w.shape)
+        self.require_finite(w)
+        return w.detach() != 0 if self.zeros == "stay" else torch.ones_like(w, dtype=torch.bool)
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         """The codes of `member`; the interval is the least-squares one for `w` along them, and at least a thousandth of

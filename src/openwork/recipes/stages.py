@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..constraints._padded import bare
+from ..constraints.and_ import And
 from ..constraints.base import Constraint
 from ..errors import OpenworkError, RecipeError
 from .match import Match, Prunable, match, targeted, weights
@@ -38,7 +39,10 @@ def stages(recipe: Recipe, model: nn.Module) -> tuple[Stage, ...]:
 
 
 def alike(a: Constraint, b: Constraint) -> bool:
-    """Whether two sets are of one kind: they differ in nothing but their sparsity."""
+    """Whether two sets are of one kind, so that one takes the place of the other: they differ in nothing but their
+    sparsity, or both are of weights on levels."""
+    if a.quantized and b.quantized:
+        return True
     settings = [{name: value for name, value in bare(c) if name != "sparsity"} for c in (a, b)]
     return type(bare(a)) is type(bare(b)) and settings[0] == settings[1]
 
@@ -154,13 +158,17 @@ def _fit_each_other(found: Sequence[tuple[Stage, Sequence[Match]]]) -> None:
                 continue
             now = bare(m.constraint)
             for step, earlier in before[m.name]:
-                if not alike(earlier, now):
-                    if earlier.tied or now.tied:
-                        raise RecipeError(
-                            f"steps[{number}]: layer {m.name!r} cannot be {now.kind()} after {earlier.kind()} in "
-                            f"steps[{step}], since weights of one of them are tied; give them layers of their own"
+                if not _may_follow(now, earlier):
+                    raise RecipeError(
+                        f"steps[{number}]: layer {m.name!r} cannot be {now.kind()} after {earlier.kind()} in "
+                        f"steps[{step}], since "
+                        + (
+                            "zeros would move to levels; set zeros of levels to 'stay'"
+                            if now.quantized and not now.keeps_zeros
+                            else "weights of one of them are tied; give them layers of their own"
                         )
-                elif _kept(now, m) > _kept(earlier, m):
+                    )
+                if alike(earlier, now) and _kept(now, m) > _kept(earlier, m):
                     raise RecipeError(
                         f"steps[{number}]: layer {m.name!r} would keep {_kept(now, m)} weights after "
                         f"{_kept(earlier, m)} in steps[{step}]; later steps may keep as many or fewer"
@@ -170,6 +178,14 @@ def _fit_each_other(found: Sequence[tuple[Stage, Sequence[Match]]]) -> None:
                     f"steps[{number}]: layer {m.name!r} has tied weights ({now.kind()}), none can freeze; drop freeze"
                 )
             before[m.name].append((number, now))
+
+
+def _may_follow(now: Constraint, earlier: Constraint) -> bool:
+    """Whether a weight can come under a set in a later step than another: what the other holds must stay, or be let
+    go."""
+    if earlier.quantized and isinstance(earlier, And):
+        return all(_may_follow(now, part) for part in earlier.of)
+    return alike(earlier, now) or (now.keeps_zeros and not earlier.tied)
 
 
 def _kept(constraint: Constraint, found: Match) -> int:

@@ -1,6 +1,6 @@
 """What a weight keeps through the steps of an optimizer: its zeros, its ties, and values that are frozen."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -53,6 +53,11 @@ class Hold:
         members = {name: member for name, (constraint, member, _) in cuts.items() if constraint.tied}
         held = self.within({name: mask for name, (_, _, mask) in cuts.items()})
         return replace(held, sets={**self.sets, **sets}, members={**self.members, **members})
+
+    def release(self, names: Iterable[str]) -> Self:
+        """The same, but that weights called so may leave their levels, for others; zeros stay."""
+        kept = self.members.keys() - set(names)
+        return replace(self, members={name: self.members[name] for name in self.members if name in kept})
 
     def freeze(self, share: float) -> Self:
         """The same, and of the weights left in each layer that was cut the largest `share` frozen as they are; those

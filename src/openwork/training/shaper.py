@@ -78,6 +78,9 @@ class Shaper:
         """What brings the weights back after each step of the optimizer; goes into the next shaper as `held`."""
         self.hold.apply()
         self._take(fitted(self._asked))
+        self.hold = self._before = self._before.release(
+            name for name, (_, constraint) in zip(self._names, self._constrained, strict=True) if constraint.quantized
+        )
         self.phase = "shape"
         """'shape' until `harden()`, 'retrain' after it."""
         self._update_every, self._steps, self._loss = update_every, 0, loss
