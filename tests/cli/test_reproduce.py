@@ -103,12 +103,12 @@ def digits():
 def test_rows_of_papers_have_the_rate_that_they_are_held_against(home: Path) -> None:
     (home / "digits.py").write_text(DIGITS_FILE)
     trial = ("--data", "digits.py:digits", "--epochs-scale", 0.01, "--threads", 1, "--json")
-    done = run("reproduce", "lenet5", "--rows", "admm-348x,structured-105x", *trial, cwd=home)
+    done = run("reproduce", "lenet5", "--rows", "admm-348x,structured-232x-purified", *trial, cwd=home)
     assert done.code == 0, done.err
     rows = {row["name"]: row for row in done.document["rows"]}
-    assert list(rows) == ["admm-348x", "structured-105x"]
+    assert list(rows) == ["admm-348x", "structured-232x-purified"]
     assert rows["admm-348x"]["nonzero"] == 1237 and rows["admm-348x"]["epochs"] == [1, 1, 1]
-    assert sum(rows["structured-105x"]["kept"].values()) == rows["structured-105x"]["nonzero"]
+    assert sum(rows["structured-232x-purified"]["kept"].values()) == rows["structured-232x-purified"]["nonzero"]
     assert all(set(row["hardened"]) == {"test_accuracy"} for row in rows.values())
     page = (home / "runs/reproduce/lenet5/page.md").read_text()
     assert "a trial, no figure to quote" in page and "348.0x, " in page and "arxiv.org/abs/1907.02124" in page

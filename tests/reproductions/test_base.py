@@ -88,7 +88,7 @@ def test_rows_come_to_a_document_one_by_one_and_keep_the_command_that_trained_th
 def test_a_trial_starts_a_document_of_its_own_and_is_not_published(tmp_path: Path) -> None:
     reproduce(("a",), tmp_path, "real", {"a": 0.95})
     trial = reproduce(("b",), tmp_path, "quick", {"b": 0.95}, epochs_scale=0.1)
-    assert [row["name"] for row in trial["rows"]] == ["b"]
+    assert [(row["name"], row["state"]) for row in trial["rows"]] == [("b", "trial")]
     with pytest.raises(UsageError, match="a trial is not published; run it without --epochs-scale, --model and --data"):
         base.publish(Small(), trial, tmp_path / "kept")
     assert base.is_trial(Small(), {**trial, "epochs_scale": 1, "data": "digits"})

@@ -228,7 +228,11 @@ def _document(
         "title": reproduction.TITLE,
         **about,
         **conditions(reproduction, order),
-        "rows": [_record(row, results[row.name], figures.get(row.name, {}), about) for row in rows],
+        "rows": [
+            _record(row, results[row.name], figures.get(row.name, {}), about)
+            | ({"state": "trial"} if is_trial(reproduction, conditions(reproduction, order)) else {})
+            for row in rows
+        ],
         **figures.get("", {}),
     }
 
