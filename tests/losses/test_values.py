@@ -85,6 +85,9 @@ def test_self_supervision_is_free_of_scale_and_survives_a_judgement_of_zero() ->
         compressed = {name: scale * b for name, (_, b) in both.items()}
         # 0.25 + 0.2 + 10 * 0.3, and half of 0.2 + 10 * 0.25
         assert float(distance(original, compressed, weights)) == pytest.approx(4.8, abs=1e-5)
+    a, b = torch.tensor(2.0, requires_grad=True), torch.tensor(2.5, requires_grad=True)
+    distance({"x": a}, {"x": b}).backward()
+    assert a.grad is None and b.grad == 0.5  # the original learns nothing
     assert float(distance({"x": torch.tensor(0.0)}, {"x": torch.tensor(0.0)})) == 0.0
     # Cross-entropies log 2 and log 4: 2 is a whole too much.
     found = SelfSupervised().value(logits(0.0, log(3)), logits(0.0, 0.0), LABEL)

@@ -18,6 +18,7 @@ from openwork.losses.self_supervised import SelfSupervised
 from openwork.losses.soft import Soft
 from openwork.recipes.recipe import Recipe
 from openwork.recipes.schedule import Distillation, Schedule
+from openwork.recipes.steps import Ladder
 from openwork.training.compress import compress
 from openwork.training.objective import Objective, heard
 from openwork.training.progress import Silent
@@ -110,11 +111,16 @@ class StopAt(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("losses", [MIXED, FEATURES], ids=["mixed", "features"])
-def test_a_run_resumes_to_the_same_weights_from_every_epoch(losses: tuple[Any, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("losses", "rates"), [(MIXED, ()), (FEATURES, ()), (FEATURES, (2,))], ids=["mixed", "features", "features in steps"]
+)
+def test_a_run_resumes_to_the_same_weights_from_every_epoch(
+    losses: tuple[Any, ...], rates: tuple[float, ...], tmp_path: Path
+) -> None:
     found = recipe(distillation=None, losses=losses)
+    found = found.model_copy(update={"steps": Ladder(rates=rates).steps() if rates else ()})
     whole = run(found)
-    for _ in range(4):
+    for _ in range(len(whole.history) - 1):
         with pytest.raises(KeyboardInterrupt):
             run(found, tmp_path, StopAt(7))
     again = run(found, tmp_path)
