@@ -29,6 +29,7 @@ from openwork.training.compress import compress
         ("patdnn-group4", "skip", 3),
         ("lenet5-binary", "error", 0),
         ("lenet5-ternary", "error", 0),
+        ("lenet5-joint", "error", 0),
     ],
 )
 def test_a_network_of_the_pattern_computes_what_pytorch_does(name: str, misfit: str, dense: int) -> None:
@@ -36,7 +37,7 @@ def test_a_network_of_the_pattern_computes_what_pytorch_does(name: str, misfit: 
     recipe = Recipe.load(name)
     rules = [rule.model_copy(update={"targets": ("all",), "ignore": (), "on_misfit": misfit}) for rule in recipe.rules]
     brief = Schedule(shape_epochs=1, retrain_epochs=1, batch_size=16, optimizer=OptimizerSettings(kind="sgd"))
-    recipe = recipe.model_copy(update={"rules": tuple(rules[-1:]), "schedule": brief})
+    recipe = recipe.model_copy(update={"rules": tuple(rules[-1:]), "schedule": brief, "steps": ()})
 
     model = tiny_net()
     result = compress(model, recipe, TinyData(), threads=1)

@@ -77,8 +77,9 @@ class Codes(Packed):
         scale, numbers = _found(kind, rows, bits)
         matrix = numbers.reshape(weight.shape).astype(np.float32)
         found = [cls._made(weight.shape, kind, bits, scale, None, matrix)]
-        sparse = {"relative", pattern} - {"", "csr"} if not matrix.all() else {pattern} - {"", "csr"}
-        for name in sorted(sparse):
+        # An index has at least a bit; so few weights must be left that this can pay.
+        few = np.count_nonzero(matrix) * (bits + 1) < matrix.size * bits
+        for name in sorted({pattern, "relative" if few else ""} - {"", "csr"}):
             try:
                 inner = base.pack(name, matrix, **(settings or {} if name == pattern else {}))
             except ShapeError:  # where channels have scales of their own, the numbers may lie in no pattern
@@ -223,6 +224,11 @@ def _found(kind: str, rows: F32, bits: int) -> tuple[F32, F64]:
 
 def _divisors(rows: F32, largest: F32) -> F64:
     """The largest number of which every weight of a row is a multiple, [groups, 1]; 0 where all are zero."""
+    least = np.min(np.abs(rows), axis=1, keepdims=True, where=rows != 0, initial=np.inf)
+    least = np.where(np.isfinite(least), least, 0).astype(np.float64)
+    multiples = rows / np.where(least > 0, least, 1)
+    if np.array_equal(multiples, np.round(multiples)):  # mostly so, and seen sooner
+        return least
     exponent, found = np.frexp(largest)[1], np.zeros(largest.shape, np.int64)
     for at in range(0, rows.shape[1], PART):
         # A level is no less than 2^-8 of the largest and has 24 binary digits: 2^-40 of it is all that can count.
