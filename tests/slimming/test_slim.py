@@ -327,6 +327,25 @@ def test_a_layer_without_a_bias_gets_one_where_no_batch_norm_follows() -> None:
     assert slimmed(model).model[2].bias is not None
 
 
+class Same(nn.Conv2d):
+    """Pads by itself, and calls the function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (side % 2 for side in x.shape[2:])
+        return F.conv2d(x, self.weight, self.bias, self.stride, (rows, columns), 1, self.groups)
+
+
+def test_layers_that_call_functions_are_layers_too() -> None:
+    model = lively(nn.Sequential(Same(3, 6, 3), nn.Sigmoid(), Same(6, 6, 3, groups=6), nn.Sigmoid(), Same(6, 4, 3)))
+    without(model[0], [0])
+    without(model[4], (), [2])
+    assert shapes(slimmed(model, X[:, :, :8, :8])) == [(4, 3, 3, 3), (4, 1, 3, 3), (4, 4, 3, 3)]
+    assert shapes(slimmed(model)) == [(5, 3, 3, 3), (5, 1, 3, 3), (4, 5, 3, 3)], "here there is a border"
+    fixed = Calls(lambda x, a, b: F.linear(a(x).sigmoid(), b.weight, None), nn.Linear(3, 6), nn.Linear(6, 2))
+    without(lively(fixed).layers[0], [0])
+    assert shapes(slimmed(fixed, torch.randn(4, 3)))[0] == (6, 3), "there is no place for its constant"
+
+
 def test_control_flow_over_shapes_is_followed() -> None:
     def function(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
         x = a(x)

@@ -27,6 +27,12 @@ from ._operators import BINARY_NAMES, ELEMENTWISE, ELEMENTWISE_NAMES, POOLING, P
 Make = Callable[[dict[fx.Node, Values]], Values]
 """What the channels of a value hold, from what those before it hold."""
 
+CALLED = {
+    name: ("weight", "bias", "stride", "padding") if name != "linear" else ("weight", "bias", "", "")
+    for name in ("conv1d", "conv2d", "conv3d", "linear")
+}
+"""Functions that do what layers do, and their arguments after the first."""
+
 INPUT = "it is an input of the model"
 OUTPUT = "it is an output of the model"
 
@@ -102,7 +108,8 @@ class Flow:
         elif self._calls[name] > 1 or any(self._owners[id(p)] > 1 for p in module.parameters()):
             self._stop(node, f"{name} is used in several places")
         elif isinstance(module, _ConvNd | nn.Linear):
-            self._layer(node, name, module, source)
+            padding = getattr(module, "padding", 0) if getattr(module, "padding_mode", "zeros") == "zeros" else 0
+            self._layer(node, name, module, source, padding)
         elif isinstance(module, _BatchNorm | nn.PReLU):
             self._scale(node, name, module, source)
         else:
@@ -115,6 +122,10 @@ class Flow:
             self._binary(node, name)
         elif name == "cat":
             self._cat(node)
+        elif name in CALLED and source is not None and (owner := self._owner(node)):
+            padding = fx.map_arg(_arguments(node, *CALLED[name], default=(None, None, 1, 0))[3], _held)
+            bias = _arguments(node, "weight", "bias", default=(None, None))[1] is not None
+            self._layer(node, owner, self._modules[owner], source, padding, bias)
         elif source is None or len(sources) != 1:
             self._stop(node, self._unknown(node))
         elif name in ELEMENTWISE_NAMES | BINARY_NAMES:
@@ -136,7 +147,18 @@ class Flow:
 
     # ---- kinds of operators ----
 
-    def _layer(self, node: fx.Node, name: str, module: Any, source: _Value) -> None:
+    def _owner(self, node: fx.Node) -> str:
+        """The layer whose own weight (and bias) a function of `forward()` uses, if it is used nowhere else."""
+        given = _arguments(node, "weight", "bias", default=(None, None))
+        targets = [str(g.target) for g in given if isinstance(g, fx.Node) and g.op == "get_attr" and len(g.users) == 1]
+        name = targets[0].removesuffix(".weight") if targets else ""
+        module = self._modules.get(name)
+        fits = isinstance(module, _ConvNd | nn.Linear) and not isinstance(module, _ConvTransposeNd)
+        own = targets == [f"{name}.{part}" for part, g in zip(("weight", "bias"), given, strict=True) if g is not None]
+        alone = fits and not self._calls[name] and all(self._owners[id(g.meta["value"])] == 2 for g in given if g)
+        return name if own and alone else ""
+
+    def _layer(self, node: fx.Node, name: str, module: Any, source: _Value, padding: Any, bias: bool = True) -> None:
         value, linear, grouped = node.meta["value"], isinstance(module, nn.Linear), getattr(module, "groups", 1) > 1
         axis = value.ndim - 1 if linear else 1
         if not linear and value.ndim != module.weight.ndim:
@@ -145,7 +167,7 @@ class Flow:
         if grouped and isinstance(module, _ConvTransposeNd):
             self._stop(node, f"{name} is a transposed convolution in groups")
             return
-        (read,), reads = self._sources(node), source.ids
+        read, reads = self._sources(node)[0], source.ids
         if along := source.axis != axis:
             why = f"{name} reads it along another axis"
             self.atoms.pin(source.ids, why)
@@ -159,8 +181,12 @@ class Flow:
             writes = np.repeat(groups[:, 0], module.out_channels // module.groups)
         users = list(node.users)
         after = self._module(users[0]) if len(users) == 1 else None
-        once = isinstance(after, _BatchNorm) and self._calls[str(users[0].target)] == 1
-        layer = Layer(name, module, None if along else read, reads, writes, after if once else None)  # type: ignore[arg-type]
+        norm = after if isinstance(after, _BatchNorm) and self._calls[str(users[0].target)] == 1 else None
+        padded = any(padding) if isinstance(padding, tuple | list) else padding not in (0, "valid")
+        uneven = isinstance(module, _ConvTransposeNd) or (
+            not linear and padded and any(size > 1 for size in module.kernel_size)
+        )
+        layer = Layer(name, module, None if along else read, reads, writes, uneven, norm, bias)
         self.layers.append(layer)
         self._put(node, _Value(axis, writes), lambda known: layer.makes(self.read_by(layer, known)))
 
@@ -396,6 +422,10 @@ def _arguments(node: fx.Node, *names: str, default: Sequence[Any]) -> tuple[Any,
     """Arguments after the first, by position or name."""
     given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
     return tuple(given.get(name, value) for name, value in zip(names, default, strict=True))
+
+
+def _held(node: fx.Node) -> Any:
+    return node.meta["value"]
 
 
 def _attribute(node: fx.Node) -> str:

@@ -30,8 +30,13 @@ class Layer:
     """Atoms of the channels it reads."""
     writes: Ids
     """Atoms of those it writes."""
+    uneven: bool = False
+    """Whether one value everywhere in an input channel can make several in the output: at a border of zeros, or where a
+    transposed convolution's taps do not meet."""
     norm: _BatchNorm | None = None
     """The batch norm that alone reads what it writes."""
+    bias: bool = True
+    """Whether a bias of the module is (or would be) added."""
 
     @property
     def groups(self) -> int:
@@ -44,18 +49,6 @@ class Layer:
         weight: Tensor = self.module.weight.detach()
         return weight.transpose(0, 1) if isinstance(self.module, _ConvTransposeNd) else weight
 
-    @property
-    def uneven(self) -> bool:
-        """Whether one value everywhere in an input channel can make several in the output: at a border of zeros, or
-        where a transposed convolution's taps do not meet."""
-        module = self.module
-        if isinstance(module, nn.Linear):
-            return False
-        if isinstance(module, _ConvTransposeNd):
-            return True
-        padded = module.padding != "valid" if isinstance(module.padding, str) else any(module.padding)
-        return module.padding_mode == "zeros" and padded and any(size > 1 for size in module.kernel_size)
-
     @cached_property
     def used(self) -> Flags:
         """`[out, in / groups]`: whether any weight is not zero. Kept up to date by the methods below."""
@@ -67,7 +60,8 @@ class Layer:
 
     def takes(self, values: Values) -> Flags:
         """Which inputs hold a value that an output's bias can stand for exactly."""
-        return np.asarray(~np.isnan(values) & ((values == 0) | (not self.uneven)))
+        takes_any = not self.uneven and (self.bias or self.norm is not None)
+        return np.asarray(~np.isnan(values) & ((values == 0) | takes_any))
 
     def makes(self, values: Values) -> Values:
         """What the outputs hold, if the inputs hold `values`."""

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -42,6 +43,34 @@ def traced(model: nn.Module, inputs: Sequence[Tensor]) -> fx.Graph:
             delattr(model, name)
 
 
+class _Known(fx.Proxy):
+    """A value whose numbers Python may use: sizes in slices and ranges, lengths of tuples."""
+
+    def _value(self) -> Any:
+        value = self.node.meta["value"]
+        if isinstance(value, Tensor):
+            raise TypeError("a number is taken out of a tensor")
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("shape", "ndim"):
+            return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+        return super().__getattr__(name)
+
+    def __len__(self) -> int:
+        held = self.node.meta["value"]
+        return len(held)
+
+    def __index__(self) -> int:
+        return operator.index(self._value())
+
+    def __int__(self) -> int:
+        return int(self._value())
+
+    def __float__(self) -> float:
+        return float(self._value())
+
+
 class _Tracer(fx.Tracer):
     """Runs every operator on tensors without data as it is recorded."""
 
@@ -50,6 +79,9 @@ class _Tracer(fx.Tracer):
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._inputs = iter([self._mode.from_tensor(x) for x in inputs])
         self._running = False
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Known(node, self)
 
     def create_node(
         self,
