@@ -7,7 +7,7 @@ from openwork import models
 from openwork.recipes.match import match
 from openwork.recipes.stages import stages
 from openwork.reproductions.base import Row
-from openwork.reproductions.lenet5 import EPOCHS, KEPT, TOTAL, WEIGHTS, LeNet5
+from openwork.reproductions.lenet5 import EPOCHS, KEPT, OUR_EPOCHS, TOTAL, WEIGHTS, LeNet5
 from openwork.training.result import count
 
 ROWS = LeNet5().rows()
@@ -44,7 +44,7 @@ def test_steps_lead_to_the_rate_in_about_as_many_epochs_as_one_go(row: Row) -> N
     kept = [sum(round((1 - m.constraint.sparsity) * m.weight.numel()) for m in match(s.recipe, model)) for s in found]  # type: ignore[union-attr]
     assert kept == sorted(kept, reverse=True) and TOTAL / kept[0] == pytest.approx(16.4, abs=0.1)
     assert kept[-1] == sum(KEPT[row.name.rpartition("-")[2]])
-    epochs = 2 * EPOCHS * (2 if row.name.startswith("ours") else 1)
+    epochs = 2 * (OUR_EPOCHS if row.name.startswith("ours") else EPOCHS)
     assert sum(s.recipe.schedule.shape_epochs + s.recipe.schedule.retrain_epochs for s in found) == pytest.approx(
         epochs, rel=0.1
     )

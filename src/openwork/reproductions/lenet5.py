@@ -54,8 +54,8 @@ STRUCTURED = {
 }
 """Rows (filters, outputs) and columns that stay of each layer seen as a matrix [out, in * kh * kw]; our choice."""
 
-EPOCHS = 30
-"""Of shaping, and of retraining."""
+EPOCHS, OUR_EPOCHS = 30, 48
+"""Of shaping, and of retraining; of rows that go beyond what is published, which still fit into half an hour."""
 
 SCHEDULE = Schedule(
     dense_epochs=12,
@@ -175,15 +175,15 @@ def _structured() -> list[Row]:
 
 
 def _ours() -> list[Row]:
-    """The way to the highest rate at 99.0 %: in steps, twice as many epochs, learning from the dense network, too; and
+    """The way to the highest rate at 99.0 %: in steps, in more epochs, learning from the dense network, too; and
     what other solvers come to in as many epochs as ADMM."""
     taught = (Labels(weight=0.5), Soft(weight=0.5, temperature=3.0))
     return [
         *(
             Row(
                 f"ours-{name}",
-                f"{name}, ADMM in steps, twice the epochs, distilled",
-                _progressive(name, 2 * EPOCHS, losses=taught),
+                f"{name}, ADMM in steps, more epochs, distilled",
+                _progressive(name, OUR_EPOCHS, losses=taught),
                 bar=GOOD,
             )
             for name in ("246x", "348x", "450x", "630x")
