@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openwork import plugins
 from openwork.constraints._padded import Padded
-from openwork.constraints.base import Constraint, Sparsity
+from openwork.constraints.base import Constraint, Sparsity, largest
 from openwork.errors import ModelError, ShapeError, UsageError
 from openwork.formats.packed import base
 
@@ -87,6 +87,16 @@ def test_projection_scales_and_keeps_entries_bit_for_bit(
         dropped = z[~mask]
         assert torch.equal(dropped, torch.zeros_like(dropped)) and not torch.signbit(dropped).any()
         assert torch.equal(constraint.project(w * 4), z * 4)
+
+
+@pytest.mark.parametrize("shape", [(50, 2), (50, 4), (50, 8), (50, 9), (1, 8), (3, 40)], ids=str)
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_the_largest_of_each_row_win_and_of_equal_ones_the_first(shape: tuple[int, int], levels: int) -> None:
+    scores = torch.randint(levels, shape, generator=generator()).double()
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    for count in range(1, shape[1] + 1):
+        wanted = torch.zeros(shape, dtype=torch.bool).scatter(1, order[:, :count], True)
+        assert torch.equal(largest(scores, count), wanted)
 
 
 @every_shape

@@ -220,10 +220,16 @@ class Sparsity(Rated):
         return int((occupied.count_nonzero(dim=1) - self.budget(occupied.shape[1])).clamp(min=0).sum())
 
 
+SHORT = 8
+"""Up to how many scores it is quickest to compare each with each."""
+
+
 def largest(scores: Tensor, count: int) -> Tensor:
     """Flags of the `count` largest in each row of `scores` [pieces, groups]; of equal scores the lowest indices win."""
     if count >= scores.shape[1]:
         return torch.ones_like(scores, dtype=torch.bool)
+    if scores.shape[1] <= SHORT < len(scores):
+        return _ranks(scores) < count
     # The threshold alone costs one selection instead of a sort; ties at the threshold are then resolved by index.
     # NumPy's selection is vectorised, torch's is not (three times slower on 25 million scores).
     place = scores.shape[1] - count
@@ -235,6 +241,23 @@ def largest(scores: Tensor, count: int) -> Tensor:
     fits = before < (count - keep.count_nonzero(dim=1))[piece]
     keep[piece[fits], tied[fits]] = True
     return keep
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """How many of a row [pieces, groups] come before each: the larger ones, and of equal ones those of lower index.
+
+    Counted pair by pair, in whole columns: of rows of four, a third of the time that a sort takes.
+    """
+    columns = scores.T.contiguous()
+    # As if the later one of each pair had won.
+    ranks = torch.arange(len(columns) - 1, -1, -1, dtype=torch.uint8, device=scores.device)
+    ranks = ranks[:, None].repeat(1, columns.shape[1])
+    for first in range(len(columns)):
+        for second in range(first + 1, len(columns)):
+            wins = (columns[first] >= columns[second]).view(torch.uint8)
+            ranks[second] += wins
+            ranks[first] -= wins
+    return ranks.T.contiguous()
 
 
 def energies(w: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ._rows import rows, weight
-from .base import Masked
+from .base import Masked, largest
 
 
 class NM(Masked):
@@ -51,9 +51,8 @@ class NM(Masked):
         w = w.detach()
         self.check(w.shape)
         self.require_finite(w)
-        groups = rows(w).abs().view(w.shape[0], -1, self.m)
-        kept = groups.argsort(dim=2, descending=True, stable=True)[..., : self.n]
-        return weight(torch.zeros_like(groups, dtype=torch.bool).scatter(2, kept, True), w.shape)
+        groups = rows(w).abs().view(-1, self.m)
+        return weight(largest(groups, self.n).view(w.shape[0], -1), w.shape)
 
     def violations(self, w: Tensor) -> int:
         """Non-zeros beyond n, summed over the groups."""
