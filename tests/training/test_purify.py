@@ -9,6 +9,7 @@ from openwork.errors import RecipeError
 from openwork.recipes.recipe import Recipe
 from openwork.slimming.slim import slim
 from openwork.training.compress import compress
+from openwork.training.progress import Silent
 from openwork.training.shaper import Shaper
 
 RECIPE = """
@@ -44,6 +45,24 @@ def test_what_was_emptied_stays_empty_through_retraining() -> None:
 def test_a_constraint_that_is_more_than_zeros_cannot_be_purified() -> None:
     with pytest.raises(RecipeError, match=r"layer 'conv2': Circulant.* cannot be purified; leave 'purify' out"):
         compress(tiny_net(), recipe("circulant, block: 4"), TinyData(), threads=1)
+
+
+def test_steps_that_only_zero_weights_are_purified_and_later_ones_hold_that() -> None:
+    steps = """
+steps:
+  - {}
+  - {rules: [{targets: [conv2, fc1], constraint: {kind: levels, bits: 4}}]}
+"""
+    messages: list[str] = []
+
+    class Told(Silent):
+        def message(self, text: str) -> None:
+            messages.append(text)
+
+    asked = Recipe.parse(RECIPE.replace("KIND", "column, sparsity: 0.5") + steps)
+    found = compress(tiny_net(), asked, TinyData(), threads=1, progress=Told())
+    assert sum("purified" in text for text in messages) == 1
+    assert not found.model.conv2.weight.transpose(0, 1).flatten(1).any(1).all()
 
 
 def test_zeros_of_ones_own_are_held_after_tighten() -> None:

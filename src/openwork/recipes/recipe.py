@@ -48,7 +48,8 @@ class Recipe(Config):
     """Lowest validation accuracy that a step may end with, in (0, 1): below it the run ends, and the result is the
     model of the step before."""
     purify: Purification | None = None
-    """What is emptied for good between shaping and retraining, beyond what the constraints ask for."""
+    """What is emptied for good between shaping and retraining, beyond what the constraints ask for; in steps whose
+    constraints are zeros in their places."""
     constraints: Annotated[Budget | None, Field(validate_default=True)] = None
     """What the whole network may cost; picks the sparsity of rules whose constraint has none."""
     name: str = "custom"

@@ -122,12 +122,13 @@ def _purifiable(recipe: Recipe, planned: Sequence[Stage], model: nn.Module, data
     """Say now what would else be found out after shaping."""
     if recipe.purify is None:
         return
-    for m in (m for stage in planned for m in match(stage.recipe, model)):
-        if m.constraint is not None and m.constraint.tied:
-            raise RecipeError(
-                f"layer {m.name!r}: {m.constraint} is more than zeros in their places, so it cannot be purified; leave "
-                "'purify' out of the recipe"
-            )
+    tied = [[m for m in match(s.recipe, model) if m.constraint is not None and m.constraint.tied] for s in planned]
+    if all(tied):
+        first = tied[0][0]
+        raise RecipeError(
+            f"layer {first.name!r}: {first.constraint} is more than zeros in their places, so it cannot be purified; "
+            "leave 'purify' out of the recipe, or prune in a step before"
+        )
     with evaluated(model):
         traced(model, (data.example_input.to(next(model.parameters()).device),))
 

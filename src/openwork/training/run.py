@@ -123,11 +123,11 @@ class Run:
         return after_shaping(self.recipe.schedule.all_losses, shaping[-1].get("losses", {}))
 
     def _purify(self) -> None:
-        """Empty what is nearly empty in constrained layers, for good."""
-        if self.recipe.purify is None:
-            return
+        """Empty what is nearly empty in constrained layers, for good; in steps that only zero weights."""
         work, shaper = self.trainer.model, self.shaper
         assert shaper is not None
+        if self.recipe.purify is None or any(m.constraint.tied for m in shaper.matches if m.constraint):
+            return
         example = self.data.example_input.to(next(work.parameters()).device)
         constrained = {m.name for m in shaper.matches if m.constraint is not None}
         emptied = purify_(work, (example,), self.recipe.purify, constrained)

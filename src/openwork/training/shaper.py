@@ -184,7 +184,7 @@ class Shaper:
     def tighten(self) -> None:
         """After `harden()`: hold the zeros that the weights have now, too, such as those of network purification.
 
-        For constraints that are zeros in their places; those that are `tied` stay as they were.
+        For constraints that are zeros in their places.
         """
         if self.phase != "retrain":
             raise UsageError("tighten() before harden(): constraints must hold first")
