@@ -172,6 +172,9 @@ def test_fields_that_are_none_are_refused() -> None:
         {"fields": 7},
         {"places": packed.places[:-1]},
         {"scale": np.ones((2, 1), np.float32)},
+        {"scale": np.full((1, 1), np.nan, np.float32)},
+        {"scale": np.full((1, 1), np.inf, np.float32)},
+        {"scale": np.full((1, 1), 3e38, np.float32)},
     ]
     for fields in wrong:
         with pytest.raises(ArtifactError, match="codes"):

@@ -162,6 +162,9 @@ class Codes(Packed):
         self._require_array("codes", np.uint8, -(-self._count() * self.bits // 8))
         inner = self.numbers()
         numbers = inner.unpack() if inner else self._decoded()
+        most = float(np.abs(numbers).max(initial=0)) if self.kind_of_numbers == "multiples" else 1.0
+        largest = float(np.abs(self.scale).max(initial=0)) * max(most, 1.0)
+        self._require(largest <= float(np.finfo(np.float32).max), "'scale' is NaN, infinite or too large")
         if values:
             self._require(int(numbers.max(initial=0)) <= self.scale.shape[1], "'codes' holds one beyond the codebook")
 
