@@ -181,6 +181,14 @@ def _circulant(row: Row, pixels: int, lanes: int, fields: Row, block: int, sampl
     return row["multiply_adds"], [(4 * row["taps"], weights), (0, weights * lanes / 16)]
 
 
+def _balanced(row: Row, pixels: int, lanes: int, fields: Row, window: int, samples: int) -> Count:
+    """A slot is 16 weights and 2 to 5 bits for each, loaded once for a tile of samples; then each loads its window."""
+    tiles, vectors = math.ceil(pixels / samples), row["taps"] * 16 / lanes
+    weights = vectors * (1 + (window.bit_length() - 1) / 32)
+    windows = vectors * pixels * max(1, window / lanes)
+    return row["taps"] * 16 * pixels, [(4 * lanes * weights, tiles * weights), (0, windows)]
+
+
 def _depthwise(row: Row, pixels: int, lanes: int, fields: Row) -> Count:
     """Rows of the input are loaded once and laid out in the first cache; for each column of the kernel a tile loads all
     rows that some rows of outputs read, and broadcasts the column's weights."""
@@ -198,6 +206,7 @@ _COUNTS = {
     "rows": _rows,
     "dense": _dense,
     "winograd": _winograd,
+    "balanced": _balanced,
     "circulant": _circulant,
     "depthwise": _depthwise,
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <string>
 #include <vector>
@@ -76,6 +77,26 @@ struct Circulant {
 
 // One output as it is defined.
 float circulant_output(const Circulant& c, int64_t output);
+
+// y[n, o] = clamp(bias[o] + sum over slots k of o's panel: value[k, o] * x[n, window / 2 * begin[k] + position[k, o]]): of a window of
+// consecutive inputs, which lies in registers, every output takes one of its own. Lanes run over the kUnit outputs of a panel.
+constexpr int kWindows[] = {4, 8, 32};
+constexpr int window_bits(int window) { return window == 4 ? 2 : window == 8 ? 3 : 5; }  // of a position
+constexpr int window_slots(int window) { return 32 / window_bits(window); }              // whose positions share a word
+
+struct Balanced {
+  const float* x;  // filled up, so that the last window may read behind the inputs
+  float* y;
+  int64_t x_stride, y_stride;  // floats between samples
+  const int32_t* start;        // [panels + 1], slots of panel p are start[p] .. start[p + 1]
+  const int32_t* line;         // [panels], where the panel's positions begin
+  const uint16_t* begin;       // [slots], in half windows
+  const int32_t* position;     // [lines][kUnit], slot after slot, the first in the lowest bits
+  const float* value;          // [slots][kUnit]
+  const float* bias;           // [outputs]
+  int64_t outputs;
+  float lo, hi;
+};
 
 // y[o, pixel] = clamp(bias[o] + residual[o, pixel] + sum over columns k: value[k, o] * x[offset[k] + pixel]) for one panel of
 // outputs that lie side by side in `value`; lanes run over outputs. For layers without zeros: no lane falls on padding.
@@ -216,13 +237,14 @@ using TapsKernel = void (*)(const Taps&, int64_t q, int block_begin, int block_e
 using DenseKernel = void (*)(const Dense&, int64_t x_tile, int64_t y_tile);
 using WinogradKernel = void (*)(const WinogradProduct&);
 using RowsKernel = void (*)(const Rows&, int64_t sample, int panel_begin, int panel_end);
+using BalancedKernel = void (*)(const Balanced&, int panel_begin, int panel_end);
 
 constexpr int kMaxFactor = 64;   // by which interleaving widens a row
 constexpr int kMaxVectors = 12;  // vectors of positions in a register block
 constexpr int kMaxQueries = 3;   // vectors of queries in a tile of attention
 constexpr int kMaxColumns = 14;  // pixels of a row in a register block of the dense kernel: maps of 7, 14, 28, 56, .. fit exactly
 constexpr int kMaxRows = 3;      // rows of pixels in it
-constexpr int kMaxSamples = 6;   // samples in a register block of the rows kernel
+constexpr int kMaxSamples = 6;   // samples in a register block of the rows and balanced kernels
 
 struct Kernels {
   const char* name;
@@ -239,6 +261,8 @@ struct Kernels {
   void (*winograd_store[2])(const WinogradPixels&);
   // rows[log2(width)][samples - 1] for widths 1 to 64
   RowsKernel rows[7][kMaxSamples];
+  // balanced[i][samples - 1] for kWindows[i]
+  BalancedKernel balanced[std::size(kWindows)][kMaxSamples];
   void (*circulant_values)(const Circulant&);  // x to values
   bool (*circulant)(const Circulant&, int64_t panel);  // whether all outputs are finite; otherwise they mean nothing
   ActivateKernel activate[kActs];

@@ -228,6 +228,7 @@ double fma_peak(int64_t iterations) {
 #include "binary_kernels.inl"
 #include "dense_kernels.inl"
 #include "winograd_kernels.inl"
+#include "balanced_kernels.inl"
 #include "circulant_kernels.inl"
 #include "image_kernels.inl"
 #include "pool_kernels.inl"
@@ -299,6 +300,7 @@ openwork::Kernels table(const char* name) {
   fill_rows<16>(k.rows[4]);
   fill_rows<32>(k.rows[5]);
   fill_rows<64>(k.rows[6]);
+  fill_balanced(k);
   k.circulant_values = circulant_values;
   k.circulant = circulant_f32;
   fill_activations(k.activate);

@@ -127,6 +127,22 @@ void rows(const Rows& r, int64_t sample, int panel_begin, int panel_end) {
     }
 }
 
+template <int WINDOW, int SAMPLES>
+void balanced(const Balanced& b, int panel_begin, int panel_end) {
+  constexpr int kSlots = window_slots(WINDOW), kBits = window_bits(WINDOW);
+  for (int n = 0; n < SAMPLES; n++)
+    for (int64_t o = int64_t{panel_begin} * kUnit; o < std::min<int64_t>(int64_t{panel_end} * kUnit, b.outputs); o++) {
+      const int64_t p = o / kUnit, lane = o % kUnit;
+      double sum = b.bias[o];
+      for (int32_t k = b.start[p]; k < b.start[p + 1]; k++) {
+        const int32_t slot = k - b.start[p], word = b.position[(b.line[p] + slot / kSlots) * kUnit + lane];
+        const int position = word >> slot % kSlots * kBits & (WINDOW - 1);
+        sum += static_cast<double>(b.value[int64_t{k} * kUnit + lane]) * b.x[n * b.x_stride + WINDOW / 2 * b.begin[k] + position];
+      }
+      b.y[n * b.y_stride + o] = clamp(sum, b.lo, b.hi);
+    }
+}
+
 void circulant_values(const Circulant&) {}  // frequencies are a short cut
 
 bool circulant(const Circulant& c, int64_t panel) {
@@ -337,6 +353,11 @@ void fill_rows(RowsKernel* row, std::integer_sequence<int, S...>) {
   ((row[S] = rows<WIDTH, S + 1>), ...);
 }
 
+template <int WINDOW, int... S>
+void fill_balanced(BalancedKernel* row, std::integer_sequence<int, S...>) {
+  ((row[S] = balanced<WINDOW, S + 1>), ...);
+}
+
 }  // namespace
 
 float circulant_output(const Circulant& c, int64_t output) {
@@ -376,6 +397,9 @@ const Kernels& reference_kernels() {
     fill_rows<16>(k.rows[4], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<32>(k.rows[5], std::make_integer_sequence<int, kMaxSamples>());
     fill_rows<64>(k.rows[6], std::make_integer_sequence<int, kMaxSamples>());
+    fill_balanced<kWindows[0]>(k.balanced[0], std::make_integer_sequence<int, kMaxSamples>());
+    fill_balanced<kWindows[1]>(k.balanced[1], std::make_integer_sequence<int, kMaxSamples>());
+    fill_balanced<kWindows[2]>(k.balanced[2], std::make_integer_sequence<int, kMaxSamples>());
     k.circulant_values = circulant_values;
     k.circulant = circulant;
     ActivateKernel* next = k.activate;

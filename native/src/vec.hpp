@@ -191,4 +191,30 @@ inline vec gathered(const float* x, const Index* index) {
 #endif
 }
 
+// x[at[l] mod WINDOW] into lane l: each lane takes one of WINDOW consecutive floats. Reads all of them.
+template <int WINDOW>
+inline vec picked(const float* x, ivec at) {
+  static_assert(WINDOW == 4 || WINDOW == 8 || WINDOW == 32);
+#if OW_LANES == 16 && defined(__AVX512F__)  // permutations look at no more bits than they need
+  if constexpr (WINDOW == 4)
+    return (vec)_mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(x)), (__m512i)at);
+  else if constexpr (WINDOW == 8)
+    return (vec)_mm512_permutexvar_ps((__m512i)at, _mm512_broadcast_f32x8(_mm256_loadu_ps(x)));
+  else
+    return (vec)_mm512_permutex2var_ps((__m512)load(x), (__m512i)at, (__m512)load(x + 16));
+#elif OW_LANES == 8 && defined(__AVX2__)
+  if constexpr (WINDOW == 4)
+    return (vec)_mm256_permutevar_ps(_mm256_broadcast_ps(reinterpret_cast<const __m128*>(x)), (__m256i)at);
+  else if constexpr (WINDOW == 8)
+    return (vec)_mm256_permutevar8x32_ps((__m256)load(x), (__m256i)at);
+  else
+    return (vec)_mm256_i32gather_ps(x, (__m256i)(at & (WINDOW - 1)), 4);
+#else
+  at &= WINDOW - 1;
+  vec v = {};
+  for (int l = 0; l < kLanes; l++) v[l] = x[at[l]];
+  return v;
+#endif
+}
+
 }  // namespace

@@ -120,6 +120,14 @@ def test_counting_of_products_of_frequencies():
     assert sum(found["loaded"].values()) == 64 * (2 * 65536 / 16 + 2 * 65536 / 16)
 
 
+def test_counting_of_slots():
+    # 100 slots of 16 weights with 5 bits each, for 4 samples in two tiles; every sample loads both halves of a window.
+    row = {"kernel": "balanced_f32_32x2_avx512", "taps": 100, "shape": "4x64", "op": "linear"}
+    found = counted(row, {"pixels": 4}, "avx512", {})
+    assert found["flops"] == 2 * 16 * 100 * 4
+    assert sum(found["loaded"].values()) == pytest.approx(64 * (2 * 100 * (1 + 5 / 32) + 100 * 4 * 2))
+
+
 def test_counting_of_depthwise_layers():
     row = {"kernel": "depthwise_f32_avx512", "taps": 6 * 9, "shape": "1x6x16x20", "op": "conv"}
     fields = {"size": [32, 40, 16, 20], "kernel": [3, 3], "stride": 2}

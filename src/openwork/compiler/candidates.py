@@ -44,10 +44,10 @@ class Choice:
     """How one layer is packed and run."""
 
     op: str
-    """The native step: taps (lanes over positions), dense, winograd (over outputs), rows, recurrent, circulant (few
-    samples)."""
+    """The native step: taps (lanes over positions), dense, winograd (over outputs), rows, recurrent, balanced,
+    circulant (few samples)."""
     rows: int
-    """Output rows in a block or a panel."""
+    """Output rows in a block or a panel; inputs in a window (balanced)."""
     tile: tuple[int, ...]
     """Vectors of positions (taps), rows and columns of pixels (dense) or samples in a register block; outputs across a
     tile and tiles in a block (winograd)."""
@@ -83,9 +83,10 @@ def kernels(draft: Draft, base: Step, threads: int, isa: str) -> list[Choice]:
     found = [next(tiles(draft, base, c, threads, isa)) for c in _packings(draft, base, isa)]
     work = {c: _work(draft, base, c) for c in found}
     # one dense candidate at least: what sparsity brings is told, and must not be less than nothing
-    plain, sparse = ([c for c in found if c.op not in SHORT_CUTS and c.dense is kind] for kind in (True, False))
-    short = [c for c in found if c.op in SHORT_CUTS]
-    rivals = [([] if dense else sparse, sparse), (plain, plain), (short, found)]
+    others = [c for c in found if c.op not in SHORT_CUTS and c.op != "balanced"]
+    plain, sparse = ([c for c in others if c.dense is kind] for kind in (True, False))
+    rest = [c for c in found if c not in others]
+    rivals = [([] if dense else sparse, sparse), (plain, plain), (rest, found)]
     return [c for kind, others in rivals for c in kind if work[c] <= PROMISING * min(work[o] for o in others)]
 
 
@@ -98,6 +99,7 @@ def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
     if draft.op in LANES_OVER_OUTPUTS:
         yield from (Choice(draft.op, width, (1,), dense) for width in WIDTHS for dense in (True, False))
         yield from (Choice(draft.op, width, (1,), False) for width in (NARROW if draft.op == "rows" else ()))
+        yield from (Choice("balanced", window, (1,), False) for window in (w.balanced if draft.op == "rows" else ()))
         if draft.op == "rows" and w.circulant:
             yield Choice("circulant", w.circulant, (1,), True)
         return
@@ -229,7 +231,7 @@ def cuts(base: Step, choice: Choice, threads: int) -> Iterator[Choice]:
     ways = [(1, threads), (1, 4 * threads), (threads, 1), (4 * threads, 1), (threads, threads), (1, 1)]
     if "slabs" in base.fields and choice.op != "winograd":  # of a slab
         ways = [(1, 1), (4, 1), (1, 4)]
-    elif choice.op in ("rows", "circulant"):
+    elif choice.op in ("rows", "balanced", "circulant"):
         ways = [(1, 1), (threads, 1), (4 * threads, 1), (16 * threads, 1)]
     elif choice.op == "recurrent":
         ways = [(1, 1), (threads, 1), (4 * threads, 1)]
@@ -248,6 +250,8 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
         return _winograd_work(w, base, choice)
     if choice.op == "circulant":
         return _circulant_work(w, choice)
+    if choice.op == "balanced":
+        return float(w.balanced[choice.rows].slots * (1.1 + 0.15 * base.fields["batch"]))
     taps = _taps(w, choice)
     if choice.op == "rows":
         # a narrow panel reads half a weight more for each column's number, and each sample's value of it by itself

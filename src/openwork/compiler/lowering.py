@@ -13,7 +13,7 @@ from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from ..formats.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
-from . import circulant
+from . import balanced, circulant
 from .graph import Graph, Node
 from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Slabs, Storage, View, plane_shape
 from .plan import plan
@@ -102,6 +102,11 @@ class Weights:
     def circulant(self) -> int:
         """Side of the matrix's circulant blocks, 0 if it has none."""
         return circulant.block_of(self.matrix)
+
+    @cached_property
+    def balanced(self) -> dict[int, balanced.Fit]:
+        """How the matrix can be packed so that rows take one input each of a window, by the window's length."""
+        return balanced.fits(self.matrix)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..formats.program import Array, Step, runs
-from . import circulant, recurrent, winograd
+from . import balanced, circulant, recurrent, winograd
 
 if TYPE_CHECKING:
     from .candidates import Choice
@@ -118,6 +118,10 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
         sizes = {"block": choice.rows, "features": w.matrix.shape[1]}
         found = circulant.pack(w.matrix, w.bias, choice.rows)
         return with_tile(Step("circulant", base.name, {**base.fields, **sizes}, {**base.arrays, **found}), choice)
+    if choice.op == "balanced":
+        sizes = {"window": choice.rows, "features": w.matrix.shape[1]}
+        found = balanced.pack(w.matrix, w.bias, w.balanced[choice.rows])
+        return with_tile(Step("balanced", base.name, {**base.fields, **sizes}, {**base.arrays, **found}), choice)
     packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense, w.levels)
     fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
     arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}
@@ -136,7 +140,7 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
 def with_tile(step: Step, choice: "Choice") -> Step:
     """The same packing with another tile and cut."""
     tile: dict[str, Any] = {"row_chunks": choice.row_chunks, "tile_chunks": choice.tile_chunks}
-    if step.op in ("rows", "recurrent", "circulant"):
+    if step.op in ("rows", "recurrent", "balanced", "circulant"):
         tile = {"samples": choice.tile[0], "row_chunks": choice.row_chunks}
     elif step.op == "dense":
         tile["tile"] = list(choice.tile)

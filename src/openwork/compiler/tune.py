@@ -16,7 +16,7 @@ import numpy as np
 from ..engine import _native
 from ..engine.native import add_step, build
 from ..formats.program import ProgramSpec, Step
-from . import winograd
+from . import balanced, winograd
 from .candidates import (
     LANES_OVER_OUTPUTS,
     SHORT_CUTS,
@@ -334,6 +334,8 @@ def _why(choice: Choice, times: dict[Choice, float]) -> str:
 
 
 def _order(choice: Choice) -> str:
+    if choice.op == "balanced":
+        return f"; balanced: each row takes one of {choice.rows} inputs at a time"
     return "; rows that share taps lie side by side" if choice.reordered else ""
 
 
@@ -354,8 +356,11 @@ def _signature(draft: Draft, base: Step) -> Any:
     fused = many and bool(base.fields["residual"])
     square = many and winograd.applies(base.fields, w.groups)
     levels = tuple(round(50 * np.count_nonzero(level.keep) / level.keep.size) for level in w.levels)
-    ring = w.circulant if draft.op == "rows" else 0
-    return draft.op, levels, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act, square, ring
+    few: Any = ()
+    if draft.op == "rows":
+        fits = () if w.levels else w.balanced.values()
+        few = w.circulant, tuple((f.window, round(50 * balanced.PANEL * f.slots / w.matrix.size)) for f in fits)
+    return draft.op, levels, w.matrix.shape, w.groups, geometry, density, phases, fused, draft.node.act, square, few
 
 
 def _taps_of(step: Step) -> int:
@@ -363,6 +368,8 @@ def _taps_of(step: Step) -> int:
         return int(np.dot(step.arrays["panels"], np.diff(step.arrays["start"])))
     if step.op == "circulant":
         return len(step.arrays["value"])
+    if step.op == "balanced":
+        return len(step.arrays["begin"])
     rows = int(step.fields["mb" if step.op == "taps" else "width"])
     if step.op == "winograd":
         return len(step.arrays["value"]) // ((int(step.fields["tile"]) + 2) ** 2 * rows) * winograd.KERNEL**2

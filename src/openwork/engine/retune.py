@@ -36,7 +36,8 @@ def retune(spec: ProgramSpec, program: Any) -> dict[int, Retuned]:
     return found
 
 
-_TILES = {"taps": "vectors", "dense": "tile", "rows": "samples", "circulant": "samples", "winograd": "block"}
+_TILES = {"taps": "vectors", "dense": "tile", "winograd": "block"}
+_TILES |= dict.fromkeys(("rows", "balanced", "circulant"), "samples")
 """The field that says how large a kernel's tile is."""
 
 
@@ -79,7 +80,7 @@ class _Search:
         name, now = _TILES[self.first.op], self.first.fields[_TILES[self.first.op]]
         if self.first.op == "dense":
             return  # its tile follows from the map's size and the registers
-        if self.first.op in ("rows", "circulant"):
+        if _TILES[self.first.op] == "samples":
             sizes = set(range(1, min(self.first.fields["batch"], _native.MAX_SAMPLES) + 1))
         elif self.first.op == "winograd":
             sizes = {14, 28, 56, 112}

@@ -7,7 +7,7 @@ from .elementwise import binary, pointwise, scale
 from .images import bilinear, clear, copy, interleave, mean, place, pool, read  # noqa: F401, for tests
 from .levels import leveled, of_level  # noqa: F401, for tests
 from .slabs import cut, slab_copy, slab_mean, slab_pool
-from .sums import circulant, convolved, dense, multiplied, rows, taps, winograd  # noqa: F401, for tests
+from .sums import balanced, circulant, convolved, dense, multiplied, rows, slotted, taps, winograd  # noqa: F401, for tests
 from .tokens import attention, constant, embedding, layer_norm, unit, word_mean
 
 
@@ -20,6 +20,9 @@ def every_case() -> dict[str, Case]:
         "winograd_2": winograd(tile=2, width=32, outputs=70, row_chunks=3)[0],
         "rows": rows(),
         "rows_narrow": rows(width=4, counts=(7, 0, 35, 16, 1)),
+        "balanced": balanced(),
+        "balanced_4": balanced(window=4, placed=True, outputs=33, counts=(40, 0, 17)),
+        "balanced_act": balanced(window=8, placed=True, features=5).changed(act=["silu"]),
         "circulant": circulant(),
         "circulant_act": circulant(block=16, features=33, outputs=300).changed(act=["silu"]),
         "max_pool": pool(),

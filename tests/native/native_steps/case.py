@@ -54,7 +54,7 @@ class Case:
         return Case(self.family, {**self.arguments, **arguments}, self.arena, self.buffers)
 
 
-ARRAYS = {"start", "index", "value", "bias", "scale_y", "scale_x", "weight", "table", "added", "slope"}
+ARRAYS = {"start", "begin", "index", "value", "bias", "scale_y", "scale_x", "weight", "table", "added", "slope"}
 ARRAYS |= {"level_end", "level_bias", "level_scale"}
 ARRAYS |= {"panels", "place", "rest", "h_start", "c_start", "row", "row_share", "column", "column_share"}
 POSITIONS = {

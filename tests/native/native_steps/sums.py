@@ -1,5 +1,6 @@
 """Random steps that add up planes or features times weights."""
 
+import itertools
 import math
 
 import numpy as np
@@ -179,6 +180,72 @@ def rows(
         "hi": clamp[1],
     }
     return Case("rows", arguments, f32(y + batch * y_stride, rng))
+
+
+def balanced(
+    seed: int = 0,
+    window: int = 32,
+    features: int = 40,
+    outputs: int = 40,
+    counts: tuple[int, ...] = (7, 0, 25),
+    samples: int = 2,
+    batch: int = 3,
+    row_chunks: int = 1,
+    placed: bool = False,
+    clamp: tuple[float, float] = (-math.inf, math.inf),
+) -> Case:
+    """Panels of 16 outputs with `counts` slots each, one for every 16 of the outputs."""
+    rng = np.random.default_rng(seed)
+    slots, each = sum(counts), 32 // SLOT_BITS[window]
+    x_stride, y_stride = features + 3, outputs + 5
+    y = 11 + batch * x_stride
+    lines = sum(-(-count // each) for count in counts)
+    arguments = {
+        "window": window,
+        "features": features,
+        "samples": samples,
+        "row_chunks": row_chunks,
+        "batch": batch,
+        "x": 11,
+        "x_stride": x_stride,
+        "y": y,
+        "y_stride": y_stride,
+        "start": i32(0, *np.cumsum(counts)),
+        "begin": rng.integers(0, -(-features // (window // 2)), slots).astype(np.uint16),
+        "index": rng.integers(-(2**31), 2**31, 16 * lines).astype(np.int32),
+        "value": f32(16 * slots, rng),
+        "bias": f32(outputs, rng),
+        **({"place": rng.permutation(outputs).astype(np.int32)} if placed else {}),
+        "lo": clamp[0],
+        "hi": clamp[1],
+    }
+    return Case("balanced", arguments, f32(y + batch * y_stride, rng))
+
+
+SLOT_BITS = {4: 2, 8: 3, 32: 5}
+"""Bits of a position in a window."""
+
+
+def slotted(case: Case) -> np.ndarray:
+    """The arena after a case of `balanced`, by the matrix that its slots stand for, in float64."""
+    a = case.arguments
+    bits, outputs, begins = SLOT_BITS[a["window"]], len(a["bias"]), a["begin"].astype(int)
+    matrix = np.zeros((outputs, a["features"] + 2 * a["window"]))
+    words, line = a["index"].view(np.uint32).reshape(-1, 16), 0
+    for panel, (first, last) in enumerate(itertools.pairwise(a["start"].tolist())):
+        rows = np.arange(16 * panel, min(16 * panel + 16, outputs))
+        for slot in range(first, last):
+            at, shift = divmod(slot - first, 32 // bits)
+            position = words[line + at] >> np.uint32(shift * bits) & np.uint32(a["window"] - 1)
+            column = begins[slot] * (a["window"] // 2) + position.astype(int)
+            matrix[rows, column[: len(rows)]] += a["value"][16 * slot :][: len(rows)]
+        line += -(-(last - first) // (32 // bits))
+    arena = case.arena.astype(np.float64)
+    for n in range(a["batch"]):
+        sums = matrix[:, : a["features"]] @ arena[a["x"] + n * a["x_stride"] :][: a["features"]]
+        places = a.get("place", np.arange(outputs))
+        arena[a["y"] + n * a["y_stride"] + places] = np.clip(sums + a["bias"], a["lo"], a["hi"])
+    return arena
 
 
 def circulant(
