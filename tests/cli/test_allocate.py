@@ -88,7 +88,7 @@ def test_people_get_a_table(tmp_path: Path, capfd: pytest.CaptureFixture[str], m
     lines = capfd.readouterr().out.splitlines()
     heads, conv, fc = (next(line for line in lines if word in line) for word in ("break-even", "conv ", "fc "))
     assert heads.split()[:2] == ["layer", "zeros"]
-    assert "60.0 %" in conv and "100 us -> 38.9 us" in conv
+    assert "60 %" in conv and "100 us -> 38.9 us" in conv
     assert "dense" in fc and "dense: not faster at any sparsity up to 0.9" in fc
     assert any("of dense, at most 84 us); the whole network measured: " in line for line in lines)
 

@@ -25,6 +25,9 @@ from .tables import LayerTable, Picks
 ROUNDS = 3
 """How often the whole network is measured, at most; the sum over layers is corrected in between."""
 
+CLOSE = 0.95
+"""A network that takes at least this share of the time it may take needs no correction."""
+
 
 def allocate(
     model: nn.Module,
@@ -42,8 +45,8 @@ def allocate(
     Every layer of a rule without sparsity is cut alone at each of `constraints.ratios`: what the network then loses and
     the layer costs is its table, and `constraints.method` picks from the tables. Losses and costs of layers are summed,
     which is an approximation of both: layers depend on each other. Latency is therefore measured on the whole network
-    in the end, three times at most, and the budget of the layers tightened in between. Where a layer is at no sparsity
-    faster than dense it stays dense, and others have its share.
+    in the end, three times at most, and the budget of the layers corrected in between by what they save there. Where a
+    layer is at no sparsity faster than dense it stays dense, and others have its share.
 
     Arguments:
         model: a trained model; it is left as it is.
@@ -148,31 +151,34 @@ class _Allocator:
     # ---- picking ----
 
     def _verified(self, problem: Problem, ruled: list[Match]) -> tuple[Picks, float | None]:
-        """Picks under which the measured network keeps its latency, and that latency."""
-        picks = problem.solved(problem.limits)
+        """Picks under which the measured network keeps its latency and uses it up, and that latency."""
         if not self.budget.latency:
-            return picks, None
-        limit, bound, found = problem.limits["latency"], problem.limits["latency"], []
-        for turn in range(ROUNDS):
+            return problem.solved(problem.limits), None
+        limit, floor = problem.limits["latency"], problem.least("latency")
+        bound, tried = max(limit, floor), dict[Picks, float]()
+        while len(tried) < ROUNDS:
+            picks = problem.solved({**problem.limits, "latency": bound})
+            if picks in tried:
+                break
             measured = self.measured.clock.network(self._members(problem.layers, picks, ruled))
-            found.append((measured, picks))
+            tried[picks] = measured
             self.note(f"the whole network takes {shown('latency', measured)} of at most {shown('latency', limit)}")
-            if measured <= limit:
-                return picks, measured
-            if turn + 1 < ROUNDS:
-                floor = problem.least("latency")
-                if bound <= floor:
-                    raise problem.impossible("latency", measured)
-                bound = max(floor, bound * limit / measured)
-                picks = problem.solved({**problem.limits, "latency": bound})
-        measured, picks = min(found)
+            if CLOSE * limit <= measured <= limit:
+                break
+            if measured > limit and bound <= floor:
+                raise problem.impossible("latency", measured)
+            bound = max(floor, problem.corrected(picks, measured))
+        if kept := [picks for picks, measured in tried.items() if measured <= limit]:
+            best = min(kept, key=lambda picks: tables.loss(problem.layers, picks))
+            return best, tried[best]
+        best = min(tried, key=lambda picks: tried[picks])
         warnings.warn(
-            f"constraints.latency: the network takes {shown('latency', measured)}, {shown('latency', limit)} was asked "
-            f"for; layers together are slower than alone: lower the budget to {limit / measured:.0%} of what it is",
+            f"constraints.latency: the network takes {shown('latency', tried[best])}, {shown('latency', limit)} was "
+            "asked for: layers save less together than alone; ask for less, or for other layers",
             OpenworkNotice,
             stacklevel=2,
         )
-        return picks, measured
+        return best, tried[best]
 
     def _members(self, layers: list[LayerTable], picks: Picks, ruled: list[Match]) -> dict[str, Tensor]:
         """Weights of the layers that are cut, as magnitude pruning cuts them."""

@@ -31,6 +31,13 @@ class Problem:
         """The least that the whole network can cost."""
         return tables.least(self.layers, name) + self.rest[name]
 
+    def corrected(self, picks: Picks, measured: float) -> float:
+        """The limit of the sum over layers at which the network would keep its own, if what it saves were to what
+        they save as it is with `picks`, under which it was measured."""
+        dense, limit = self.dense["latency"], self.limits["latency"]
+        saved, summed = dense - measured, dense - self.rest["latency"] - tables.total(self.layers, picks, "latency")
+        return min(dense, dense - summed * (dense - limit) / saved) if saved > 0 else 0.0
+
     def solved(self, limits: Mapping[str, float]) -> Picks:
         """The picks of the budget's method; RecipeError if there can be none."""
         for name, limit in limits.items():

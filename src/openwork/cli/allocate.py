@@ -1,7 +1,7 @@
 """`openwork allocate`: what a budget leaves of each layer, before anything is trained."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group
@@ -56,24 +56,29 @@ def command(
 
 
 def _closing(picked: "Allocation", output: Path | None) -> Group:
-    costs = ("bytes", "macs", *(["latency"] if "latency" in picked.spent else []))
+    timed = "latency" in picked.spent
     rows = [
         (
             layer.name,
-            tables.percent(layer.sparsity, 1) if layer.sparsity else "dense",
-            *(_cost(layer, name) for name in costs),
+            tables.percent(layer.sparsity, 0) if layer.sparsity else "dense",
+            *(_cost(layer, name) for name in picked.spent),
             "" if layer.loss is None else f"{layer.loss:.3g}",
-            "" if layer.break_even is None else f"{1 / (1 - layer.break_even):.3g}x",
+            *([_ratio(layer.break_even)] if timed else []),
             layer.why,
         )
         for layer in picked.layers
     ]
-    columns = ("layer", "zeros", *costs, "loss alone", "break-even", "why")
-    closing = [(name, text) for name, text in _spent(picked)]
+    columns = ("layer", "zeros", *picked.spent, "loss alone", *(["break-even"] if timed else []), "why")
+    closing = _spent(picked)
     if output is not None:
         closing.append(("recipe", str(output)))
     right = tuple(range(1, len(columns) - 1))
     return Group(tables.table(columns, rows, right=right), tables.facts(closing))
+
+
+def _ratio(sparsity: float | None) -> str:
+    """Weights over those that are left."""
+    return "" if sparsity is None else f"{1 / (1 - sparsity):.3g}x"
 
 
 def _cost(layer: "Layer", name: str) -> str:
@@ -85,7 +90,7 @@ def _cost(layer: "Layer", name: str) -> str:
     return before if before == after else f"{before} -> {after}"
 
 
-def _spent(picked: "Allocation") -> list[tuple[str, Any]]:
+def _spent(picked: "Allocation") -> list[tuple[str, str]]:
     from ..recipes.budget import shown
 
     rows = []
