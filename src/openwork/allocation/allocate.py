@@ -19,7 +19,7 @@ from .allocation import Allocation, Layer, Spent
 from .clock import Clock
 from .figures import Figures, digest
 from .measure import Measurements, at, member_of
-from .problem import Problem
+from .problem import Problem, secant
 from .tables import LayerTable, Picks
 
 ROUNDS = 3
@@ -124,9 +124,7 @@ class _Allocator:
         rest = {n: whole - sum(self.measured.dense(m)[n] for m in ruled) for n, whole in dense.items()}
         problem = Problem(self.budget, chosen, dense, rest)
         picks, latency = self._verified(problem, ruled)
-        spent = {
-            n: Spent(dense[n], problem.limits[n], tables.total(chosen, picks, n) + rest[n]) for n in self.budget.limited
-        }
+        spent = {n: Spent(dense[n], problem.limits[n], problem.spent(n, picks)) for n in self.budget.limited}
         if latency is not None:
             spent["latency"] = replace(spent["latency"], measured=latency)
         rows = {
@@ -154,8 +152,9 @@ class _Allocator:
         """Picks under which the measured network keeps its latency and uses it up, and that latency."""
         if not self.budget.latency:
             return problem.solved(problem.limits), None
-        limit, floor = problem.limits["latency"], problem.least("latency")
+        limit, floor, dense = problem.limits["latency"], problem.least("latency"), problem.dense["latency"]
         bound, tried = max(limit, floor), dict[Picks, float]()
+        over, under = (dense, dense), None
         while len(tried) < ROUNDS:
             picks = problem.solved({**problem.limits, "latency": bound})
             if picks in tried:
@@ -167,7 +166,12 @@ class _Allocator:
                 break
             if measured > limit and bound <= floor:
                 raise problem.impossible("latency", measured)
-            bound = max(floor, problem.corrected(picks, measured))
+            found = problem.spent("latency", picks), measured
+            if measured > limit:
+                bound, over = secant(found, under or (dense, dense), limit), found
+            else:
+                bound, under = secant(found, over, limit), found
+            bound = max(floor, bound)
         if kept := [picks for picks, measured in tried.items() if measured <= limit]:
             best = min(kept, key=lambda picks: tables.loss(problem.layers, picks))
             return best, tried[best]

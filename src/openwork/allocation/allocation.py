@@ -49,6 +49,13 @@ class Spent:
     measured: float | None = None
     """Latency of the whole network with these layers cut by magnitude, compiled and timed; None: not measured."""
 
+    def reached(self, name: str) -> str:
+        """In words, of the cost called `name`."""
+        found = self.predicted if self.measured is None else self.measured
+        summed = "" if self.measured is None else f"; {shown(name, self.predicted)} as a sum over layers"
+        share = f"{found / self.dense:.1%} of {shown(name, self.dense)} dense"
+        return f"{shown(name, found)} of at most {shown(name, self.limit)} ({share}{summed})"
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -73,11 +80,7 @@ class Allocation:
         }
 
     def __str__(self) -> str:
-        figures = []
-        for name, one in self.spent.items():
-            found = f"{shown(name, one.predicted)} of at most {shown(name, one.limit)} ({shown(name, one.dense)} dense)"
-            measured = "" if one.measured is None else f", measured {shown(name, one.measured)}"
-            figures.append(f"{name} {found}{measured}")
+        figures = [f"{name} {one.reached(name)}" for name, one in self.spent.items()]
         dense = sum(layer.sparsity == 0 for layer in self.layers)
         return f"{'; '.join(figures)}; {dense} of {len(self.layers)} layers stay dense"
 

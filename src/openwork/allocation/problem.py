@@ -31,12 +31,9 @@ class Problem:
         """The least that the whole network can cost."""
         return tables.least(self.layers, name) + self.rest[name]
 
-    def corrected(self, picks: Picks, measured: float) -> float:
-        """The limit of the sum over layers at which the network would keep its own, if what it saves were to what
-        they save as it is with `picks`, under which it was measured."""
-        dense, limit = self.dense["latency"], self.limits["latency"]
-        saved, summed = dense - measured, dense - self.rest["latency"] - tables.total(self.layers, picks, "latency")
-        return min(dense, dense - summed * (dense - limit) / saved) if saved > 0 else 0.0
+    def spent(self, name: str, picks: Picks) -> float:
+        """What the whole network costs with these picks, as a sum over layers and the rest."""
+        return tables.total(self.layers, picks, name) + self.rest[name]
 
     def solved(self, limits: Mapping[str, float]) -> Picks:
         """The picks of the budget's method; RecipeError if there can be none."""
@@ -52,7 +49,7 @@ class Problem:
         picks: Picks = plugins.module("allocation.methods", self.budget.method).pick(self.layers, left)
         if not tables.met(self.layers, picks, left):
             missed = next(n for n in left if tables.total(self.layers, picks, n) > left[n])
-            raise self.impossible(missed, tables.total(self.layers, picks, missed) + self.rest[missed])
+            raise self.impossible(missed, self.spent(missed, picks))
         return picks
 
     def impossible(self, name: str, nearest: float) -> RecipeError:
@@ -64,3 +61,11 @@ class Problem:
             f"network takes {shown(name, nearest)} of {shown(name, self.dense[name])}; the nearest possible is "
             f"{share:g}%; choose that, raise max_sparsity, or let rules hit more layers"
         )
+
+
+def secant(one: tuple[float, float], other: tuple[float, float], limit: float) -> float:
+    """The sum over layers at which a network would take `limit`, on the line through two networks that were measured,
+    each with its (sum, time); 0 if the line does not rise with the sum."""
+    (a, ours), (b, theirs) = one, other
+    rise = (theirs - ours) * (b - a)
+    return a + (limit - ours) * (b - a) / (theirs - ours) if rise > 0 else 0.0

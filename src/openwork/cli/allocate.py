@@ -69,7 +69,7 @@ def _closing(picked: "Allocation", output: Path | None) -> Group:
         for layer in picked.layers
     ]
     columns = ("layer", "zeros", *picked.spent, "loss alone", *(["break-even"] if timed else []), "why")
-    closing = _spent(picked)
+    closing = [(name, one.reached(name)) for name, one in picked.spent.items()]
     if output is not None:
         closing.append(("recipe", str(output)))
     right = tuple(range(1, len(columns) - 1))
@@ -88,16 +88,3 @@ def _cost(layer: "Layer", name: str) -> str:
         return ""
     before, after = (shown(name, side[name]) for side in (layer.dense, layer.costs))
     return before if before == after else f"{before} -> {after}"
-
-
-def _spent(picked: "Allocation") -> list[tuple[str, str]]:
-    from ..recipes.budget import shown
-
-    rows = []
-    for name, one in picked.spent.items():
-        text = f"{shown(name, one.predicted)} ({tables.percent(one.predicted / one.dense, 1)} of dense"
-        text += f", at most {shown(name, one.limit)})"
-        if one.measured is not None:
-            text += f"; the whole network measured: {shown(name, one.measured)}"
-        rows.append((name, text))
-    return rows
