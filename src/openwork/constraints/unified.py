@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from .base import Constraint
+from .base import Constraint, largest
 from .block import Side
 
 
@@ -115,5 +115,5 @@ class Unified(Constraint):
 
 
 def _least(scores: Tensor, count: int) -> Tensor:
-    """Indices of the `count` smallest of `scores`; of equal ones the lowest."""
-    return scores.argsort(stable=True)[:count]
+    """Flags of the `count` smallest of `scores`; of equal ones those of the lowest index."""
+    return largest(-scores[None], count)[0] if count else torch.zeros_like(scores, dtype=torch.bool)
