@@ -45,7 +45,7 @@ demo: $(VENV)/.built
 
 .PHONY: test
 test: lint
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: slow
 slow: $(VENV)/.dev
