@@ -78,7 +78,7 @@ class Codes(Packed):
         matrix = numbers.reshape(weight.shape).astype(np.float32)
         found = [cls._made(weight.shape, kind, bits, scale, None, matrix)]
         # An index has at least a bit; so few weights must be left that this can pay.
-        few = np.count_nonzero(matrix) * (bits + 1) < matrix.size * bits
+        few = np.count_nonzero(matrix) * (bits + 1) < matrix.size * found[0].bits
         for name in sorted({pattern, "relative" if few else ""} - {"", "csr"}):
             try:
                 inner = base.pack(name, matrix, **(settings or {} if name == pattern else {}))
