@@ -64,6 +64,19 @@ def test_rows_are_trained_once_measured_together_and_shown(home: Path) -> None:
     assert "is finished" in again.err and again.document["rows"][0]["accuracy"] == found["4x1-75"]["accuracy"]
 
 
+def test_single_weights_are_held_against_whole_rows_and_columns(home: Path) -> None:
+    mine = ("--model", "small.py:small", "--data", "mine.py:patterns", *QUICK, "--json")
+    done = run("reproduce", "structure", "--rows", "single-4x,whole-4x", *mine, cwd=home)
+    assert done.code == 0, done.err
+    single, whole = done.document["rows"]
+    for bits in ("32", "8", "4", "2"):
+        assert 0 < whole["storage"][bits] < single["storage"][bits] < int(bits) * single["weights"]
+    assert all(row["us"] > 0 for row in (single, whole)) and done.document["dense"]["times_dense"] == 1
+    page = (home / "runs/reproduce/structure/page.md").read_text()
+    assert "## Where they tie" in page and "a trial, no figure to quote" in page
+    assert (home / "runs/reproduce/structure/latency.svg").read_text().startswith("<svg")
+
+
 def test_every_row_is_listed_with_its_state(home: Path) -> None:
     done = run("reproduce", "--list", "--json", cwd=home)
     assert done.code == 0, done.err
@@ -120,7 +133,7 @@ def test_rows_of_papers_have_the_rate_that_they_are_held_against(home: Path) -> 
         (("pattern",), "unknown reproduction 'pattern'; did you mean patterns?"),
         (("patterns", "--rows", "5x1-75"), "unknown row '5x1-75'; did you mean"),
         (("lenet5", "--publish", "pages", "--epochs-scale", 0.1), "a trial is not published; run it without"),
-        ((), "name a comparison (cifar10_solvers, lenet5, patterns), or ask for --list"),
+        ((), "name a comparison (cifar10_solvers, lenet5, patterns, structure), or ask for --list"),
     ],
 )
 def test_mistakes_are_one_line(home: Path, arguments: tuple[str, ...], words: str) -> None:

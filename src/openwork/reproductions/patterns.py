@@ -4,20 +4,18 @@ The papers compare accuracy with other papers and speed with other engines; here
 the same for all patterns, so what differs is the pattern.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from ..compiler.compile import compile as compiled
-from ..engine.timing import measure as in_turn
 from ..recipes.recipe import Recipe, Rule
 from ..recipes.schedule import OptimizerSettings, Rate, Schedule
 from ..report import charts
 from ..solvers.admm import ADMM
 from ..training.result import Result
+from . import _latency
 from .base import Reproduction, Row
 
 STAGES = "re:layer.*conv"
@@ -28,9 +26,6 @@ WIDER = ("re:layer3\\.1.*conv", "re:layer3\\.2\\.conv1")
 
 ENTRIES = 4 / 9
 """Share of a 3x3 kernel that its pattern keeps."""
-
-ROUNDS = 20
-"""Rounds in which every network is timed once."""
 
 Rules = tuple[tuple[str | tuple[str, ...], dict[str, Any]], ...]
 
@@ -139,22 +134,8 @@ class Patterns(Reproduction):
         """Latency of all networks in turn in one run, of the dense one too; share of the multiply-add peak."""
         example = next(iter(results.values()))
         engines = {name: compiled(r.model.eval(), inputs, threads=threads) for name, r in results.items()}
-        torch.manual_seed(0)
-        engines[""] = compiled(_filled(example.model), inputs, threads=threads, name="dense")
-        array = inputs.numpy()
-        runs = [lambda engine=engine: engine(array) for engine in engines.values()]
-        seconds = dict(zip(engines, in_turn(runs, ROUNDS, 3), strict=True))
-        figures: dict[str, dict[str, Any]] = {}
-        for name, engine in engines.items():
-            explained = engine.explain(20)
-            layers = [row for row in explained.rows if row["multiply_adds"] and row["microseconds"]]
-            spent = sum(row["microseconds"] for row in layers)
-            done = sum(2e-3 * row["multiply_adds"] for row in layers)
-            figures[name] = {
-                "us": round(1e6 * float(np.median(seconds[name])), 2),
-                "times_dense": round(float(np.median(seconds[name] / seconds[""])), 4),
-                "share_of_peak": round(done / spent / explained.totals["peak_gflops"], 4) if spent else None,
-            }
+        engines[""] = _latency.dense(example.model, inputs, threads)
+        figures = _latency.side_by_side(engines, inputs)
         return {**figures, "": {"dense": figures[""]}}
 
     def page(self, document: Mapping[str, Any]) -> dict[str, str]:
@@ -205,16 +186,6 @@ def _introduction(document: Mapping[str, Any]) -> str:
         f"{document['model']} on {document['data']}, from the zoo's own weights; every row ADMM with {epochs} epochs "
         f"(shape + retrain), seed {row['seed']}; the last epoch counts, and the test split is used once. Latency at "
         f"batch 1 on {document['threads']} threads of {machine}, {day}: all networks in turn in one run, medians of "
-        f"{ROUNDS} rounds. The dense network takes {dense['us']:.1f} us and has {row['dense_accuracy']:.2%}; its "
-        f"weights are {4 * row['weights']:,} bytes."
+        f"{_latency.ROUNDS} rounds. The dense network takes {dense['us']:.1f} us and has {row['dense_accuracy']:.2%}; "
+        f"its weights are {4 * row['weights']:,} bytes."
     )
-
-
-def _filled(model: torch.nn.Module) -> torch.nn.Module:
-    """The same network without zeros: latency does not depend on what the weights are."""
-    dense = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        for p in dense.parameters():
-            if p.dim() > 1:
-                p.copy_(torch.randn_like(p) / p[0].numel() ** 0.5)
-    return dense
