@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..compiler.compile import compile as compiled
-from ..formats.packed import base as packed
+from ..formats.packed.relative import Relative
 from ..recipes.match import weights
 from ..recipes.recipe import Recipe, Rule
 from ..recipes.schedule import OptimizerSettings, Rate, Schedule
@@ -103,13 +103,14 @@ def _recipe(kind: str, times: int) -> Recipe:
 def storage(kind: str, weight: NDArray[np.float32], bits: int) -> int:
     """Bits that a weight takes with `bits` a number: of single ones with relative indices, in the width that is best
     for the layer, or without any if that is less; of whole rows and columns with a bit map of each."""
-    dense = weight.size * bits
+    dense = int(weight.size) * bits
     if kind == "single":
-        relative = packed.pack("relative", weight)
-        return min(dense, int(np.count_nonzero(weight)) * bits + relative.entries * relative.bits)  # type: ignore[attr-defined]
+        relative = Relative.pack(weight)
+        return min(dense, int(np.count_nonzero(weight)) * bits + relative.entries * relative.bits)
     matrix = weight.reshape(len(weight), -1) != 0
     rows, columns = int(matrix.any(1).sum()), int(matrix.any(0).sum())
-    return min(dense, rows * columns * bits + sum(matrix.shape))
+    maps = len(matrix) + len(matrix[0])
+    return min(dense, rows * columns * bits + maps)
 
 
 def tie(rates: Sequence[float], costs: Sequence[float], cost: float) -> float | None:
