@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "activation.hpp"
+#include "samples.hpp"
 #include "step.hpp"
 #include "tap_lists.hpp"
 
@@ -18,33 +19,18 @@ class BalancedStep final : public Step {
   BalancedStep(const Fields& f, const Limits& limits)
       : window_(f.small("window")),
         features_(f.integer("features")),
-        batch_(f.integer("batch")),
-        x_(f.integer("x")),
-        x_stride_(f.integer("x_stride")),
-        y_(f.integer("y")),
-        y_stride_(f.integer("y_stride")),
+        samples_(f),
         value_(f.aligned_floats("value")),
         bias_(f.floats("bias")),
         bounds_(f),
         act_(f) {
-    require(!f.has_array("slope"), "rows have no slope for each output");
     require(std::ranges::find(kWindows, window_) != std::end(kWindows), "inputs in a window must be 4, 8 or 32");
-    require_size(features_, 1, "features must be at least 1");
-    require_size(batch_, 1, "batch must be at least 1");
-    require_size(x_, 0, "the input lies outside the arena");
-    require_size(y_, 0, "the output lies outside the arena");
-    require_size(x_stride_, 0, "the input's stride is out of range");
-    require_size(y_stride_, 0, "the output's stride is out of range");
-    require(x_ + (batch_ - 1) * x_stride_ + features_ <= limits.arena, "the input lies outside the arena");
-    require(!bias_.empty(), "outputs must be at least 1");
-    require(y_ + (batch_ - 1) * y_stride_ + outputs() <= limits.arena, "the output lies outside the arena");
-    samples_ = f.small("samples");
-    require(samples_ >= 1 && samples_ <= kMaxSamples, "samples in a block must be 1 to 6");
-    samples_ = static_cast<int>(std::min<int64_t>(samples_, batch_));
+    samples_.require_reads(features_, limits);
+    samples_.require_writes(outputs(), limits);
     read_slots(f);
     if (f.has_array("place")) read_places(f.integers("place"));
     x_room_ = (features_ / half() * half() + window_ + kUnit) / kUnit * kUnit;  // a window begins at the last feature, at most
-    each_ = samples_ * (x_room_ + (place_.empty() ? 0 : panels() * kUnit));
+    each_ = samples_.at_once * (x_room_ + (place_.empty() ? 0 : panels() * kUnit));
     require(each_ < kMaxSize / limits.threads, "a balanced step needs too much memory");
     threads_ = limits.threads;
     cut_ = even_cuts(start_, static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, panels())), 1);
@@ -59,27 +45,27 @@ class BalancedStep final : public Step {
     const int begin = cut_[static_cast<size_t>(chunk)], end = cut_[static_cast<size_t>(chunk) + 1];
     const int64_t first = int64_t{begin} * kUnit, count = std::min<int64_t>(int64_t{end} * kUnit, outputs()) - first;
     const auto& family = kernels.balanced[std::ranges::find(kWindows, window_) - std::begin(kWindows)];
-    for (int64_t n = 0; n < batch_; n += samples_) {
-      const int64_t samples = std::min<int64_t>(samples_, batch_ - n);
+    for (int64_t n = 0; n < samples_.batch; n += samples_.at_once) {
+      const int64_t samples = std::min<int64_t>(samples_.at_once, samples_.batch - n);
       for (int64_t s = 0; s < samples; s++) {
         float* const own = x + s * x_room_;
-        std::fill(std::copy_n(context.arena + x_ + (n + s) * x_stride_, features_, own), own + x_room_, 0.0f);
+        std::fill(std::copy_n(context.arena + samples_.x + (n + s) * samples_.x_stride, features_, own), own + x_room_, 0.0f);
       }
-      float* const out = context.arena + y_ + n * y_stride_;
-      float* const y = place_.empty() ? out : x + samples_ * x_room_;
-      const int64_t stride = place_.empty() ? y_stride_ : panels() * kUnit;
+      float* const out = context.arena + samples_.y + n * samples_.y_stride;
+      float* const y = place_.empty() ? out : x + samples_.at_once * x_room_;
+      const int64_t stride = place_.empty() ? samples_.y_stride : panels() * kUnit;
       family[samples - 1]({x, y, x_room_, stride, start_.data(), line_.data(), begin_.data(), positions(), value_.data(), bias_.data(), outputs(), bounds_.lo, bounds_.hi}, begin, end);
       for (int64_t s = 0; s < samples; s++) {
         float* const found = y + s * stride + first;
         if (act_) act_.apply(kernels, found, found, count, 0);
         if (!place_.empty())
-          for (int64_t o = 0; o < count; o++) out[s * y_stride_ + place_[static_cast<size_t>(first + o)]] = found[o];
+          for (int64_t o = 0; o < count; o++) out[s * samples_.y_stride + place_[static_cast<size_t>(first + o)]] = found[o];
       }
     }
   }
 
   std::string kernel(const Kernels& kernels) const override {
-    return "balanced_f32_" + std::to_string(window_) + "x" + std::to_string(samples_) + "_" + kernels.name + act_.suffix();
+    return "balanced_f32_" + std::to_string(window_) + "x" + std::to_string(samples_.at_once) + "_" + kernels.name + act_.suffix();
   }
 
  private:
@@ -122,8 +108,9 @@ class BalancedStep final : public Step {
   int64_t outputs() const { return static_cast<int64_t>(bias_.size()); }
   int64_t panels() const { return (outputs() + kUnit - 1) / kUnit; }
 
-  int window_, samples_ = 1, threads_ = 1;
-  int64_t features_, batch_, x_, x_stride_, y_, y_stride_;
+  int window_, threads_ = 1;
+  int64_t features_;
+  Samples samples_;
   std::vector<int32_t> start_, line_, place_;
   std::vector<uint16_t> begin_;
   std::vector<Line> position_;

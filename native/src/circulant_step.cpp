@@ -10,6 +10,7 @@
 #include <numbers>
 
 #include "activation.hpp"
+#include "samples.hpp"
 #include "step.hpp"
 
 namespace openwork {
@@ -34,33 +35,18 @@ class CirculantStep final : public Step {
   CirculantStep(const Fields& f, const Limits& limits)
       : block_(f.small("block")),
         features_(f.integer("features")),
-        batch_(f.integer("batch")),
-        x_(f.integer("x")),
-        x_stride_(f.integer("x_stride")),
-        y_(f.integer("y")),
-        y_stride_(f.integer("y_stride")),
+        samples_(f),
         first_(f.floats("value")),
         bias_(f.floats("bias")),
         bounds_(f),
         act_(f) {
-    require(!f.has_array("slope"), "rows have no slope for each output");
     require(block_ >= kMinCirculant && block_ <= kMaxCirculant && std::has_single_bit(static_cast<unsigned>(block_)), "the side of a circulant block must be a power of two, 4 to 128");
-    require_size(features_, 1, "features must be at least 1");
-    require_size(batch_, 1, "batch must be at least 1");
-    require_size(x_, 0, "the input lies outside the arena");
-    require_size(y_, 0, "the output lies outside the arena");
-    require_size(x_stride_, 0, "the input's stride is out of range");
-    require_size(y_stride_, 0, "the output's stride is out of range");
-    require(x_ + (batch_ - 1) * x_stride_ + features_ <= limits.arena, "the input lies outside the arena");
-    require(!bias_.empty(), "outputs must be at least 1");
-    require(y_ + (batch_ - 1) * y_stride_ + outputs() <= limits.arena, "the output lies outside the arena");
+    samples_.require_reads(features_, limits);
+    samples_.require_writes(outputs(), limits);
     require(static_cast<int64_t>(first_.size()) == (outputs() + block_ - 1) / block_ * inputs() * block_, "circulant blocks need one value for each output of a block");
-    samples_ = f.small("samples");
-    require(samples_ >= 1 && samples_ <= kMaxSamples, "samples in a block must be 1 to 6");
-    samples_ = static_cast<int>(std::min<int64_t>(samples_, batch_));
     stride_ = (inputs() + kUnit - 1) / kUnit * kUnit;
     padded_ = features_ % block_ ? inputs() * block_ : 0;
-    each_ = samples_ * block_ * stride_ + (padded_ + kUnit - 1) / kUnit * kUnit;
+    each_ = samples_.at_once * block_ * stride_ + (padded_ + kUnit - 1) / kUnit * kUnit;
     require(each_ < kMaxSize / limits.threads && panels() * kUnit * inputs() * block_ < kMaxSize, "a circulant step needs too much memory");
     parts_ = std::clamp<int64_t>(f.small("row_chunks"), 1, panels());
     threads_ = limits.threads;
@@ -74,12 +60,12 @@ class CirculantStep final : public Step {
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
     float* const own = context.scratch + each_ * context.thread;
     const int64_t begin = panels() * chunk / parts_, end = panels() * (chunk + 1) / parts_;
-    for (int64_t n = 0; n < batch_; n += samples_) {
-      const int64_t last = std::min(n + samples_, batch_);
+    for (int64_t n = 0; n < samples_.batch; n += samples_.at_once) {
+      const int64_t last = std::min(n + samples_.at_once, samples_.batch);
       for (int64_t s = n; s < last; s++) {
         Circulant c = sample(context, s, own + (s - n) * block_ * stride_);
         if (padded_) {
-          float* const whole = own + samples_ * block_ * stride_;
+          float* const whole = own + samples_.at_once * block_ * stride_;
           std::fill(std::copy_n(c.x, features_, whole), whole + padded_, 0.0f);
           c.x = whole;
         }
@@ -96,7 +82,7 @@ class CirculantStep final : public Step {
   }
 
   std::string kernel(const Kernels& kernels) const override {
-    return "circulant_f32_" + std::to_string(block_) + "x" + std::to_string(samples_) + "_" + kernels.name + act_.suffix();
+    return "circulant_f32_" + std::to_string(block_) + "x" + std::to_string(samples_.at_once) + "_" + kernels.name + act_.suffix();
   }
 
  private:
@@ -126,7 +112,7 @@ class CirculantStep final : public Step {
   }
 
   Circulant sample(const Context& context, int64_t n, float* values) const {
-    return {block_, inputs(), outputs(), context.arena + x_ + n * x_stride_, context.arena + y_ + n * y_stride_, values, stride_,
+    return {block_, inputs(), outputs(), context.arena + samples_.x + n * samples_.x_stride, context.arena + samples_.y + n * samples_.y_stride, values, stride_,
             spectrum_, first_.data(), bias_.data(), place_.data(), turns().data(), features_, bounds_.lo, bounds_.hi};
   }
 
@@ -140,8 +126,9 @@ class CirculantStep final : public Step {
   int64_t inputs() const { return (features_ + block_ - 1) / block_; }
   int64_t panels() const { return (outputs() + kUnit * block_ - 1) / (kUnit * block_); }
 
-  int block_, samples_ = 1, threads_ = 1;
-  int64_t features_, batch_, x_, x_stride_, y_, y_stride_;
+  int block_, threads_ = 1;
+  int64_t features_;
+  Samples samples_;
   Held<float> first_, bias_;
   Bounds bounds_;
   Activation act_;

@@ -5,6 +5,7 @@
 
 #include "activation.hpp"
 #include "levels.hpp"
+#include "samples.hpp"
 #include "step.hpp"
 #include "tap_lists.hpp"
 
@@ -15,24 +16,12 @@ class RowsStep final : public Step {
  public:
   RowsStep(const Fields& f, const Limits& limits)
       : width_(f.small("width")),
-        samples_(f.small("samples")),
-        batch_(f.integer("batch")),
-        x_(f.integer("x")),
-        x_stride_(f.integer("x_stride")),
-        y_(f.integer("y")),
-        y_stride_(f.integer("y_stride")),
+        samples_(f),
         value_(f.aligned_floats("value")),
         bias_(f.floats("bias")),
         bounds_(f),
         act_(f) {
-    require(!f.has_array("slope"), "rows have no slope for each output");
     require(width_ >= 1 && width_ <= 64 && std::has_single_bit(static_cast<unsigned>(width_)), "outputs in a panel must be a power of two, 1 to 64");
-    require(samples_ >= 1 && samples_ <= kMaxSamples, "samples in a block must be 1 to 6");
-    require_size(batch_, 1, "batch must be at least 1");
-    require_size(x_, 0, "the input lies outside the arena");
-    require_size(y_, 0, "the output lies outside the arena");
-    require_size(x_stride_, 0, "the input's stride is out of range");
-    require_size(y_stride_, 0, "the output's stride is out of range");
     TapLists lists(f, width_, static_cast<int64_t>(bias_.size()));
     start_ = std::move(lists.start);
     first_ = std::move(lists.first);
@@ -42,8 +31,8 @@ class RowsStep final : public Step {
     require(value_.size() == static_cast<size_t>(start_.back()) * static_cast<size_t>(width_), "columns need one value for each output of the panel");
     require(static_cast<int64_t>(bias_.size()) == panels * width_, "panels need one bias for each output");
     levels_ = Levels(f, start_, bias_.size());
-    require(y_ + (batch_ - 1) * y_stride_ + panels * width_ <= limits.arena, "the output lies outside the arena");
-    require_inside(index_, 1, limits.arena - x_ - (batch_ - 1) * x_stride_, "a column reads outside the arena");
+    samples_.require_writes(panels * width_, limits);
+    require_inside(index_, 1, limits.arena - samples_.x - (samples_.batch - 1) * samples_.x_stride, "a column reads outside the arena");
     // Where panels are narrow the list is a large part of what is read.
     if (width_ < kUnit && std::ranges::all_of(index_, [](int32_t i) { return i <= UINT16_MAX; })) {
       short_.assign(index_.begin(), index_.end());
@@ -57,7 +46,7 @@ class RowsStep final : public Step {
   int chunks() const override { return static_cast<int>(cut_.size()) - 1; }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
-    Rows rows = {context.arena + x_, context.arena + y_, x_stride_, y_stride_, start_.data(), start_.data() + 1, first_.data(),
+    Rows rows = {context.arena + samples_.x, context.arena + samples_.y, samples_.x_stride, samples_.y_stride, start_.data(), start_.data() + 1, first_.data(),
                  listed_ ? index_.data() : nullptr, short_.empty() ? nullptr : short_.data(), value_.data(), bias_.data(), bounds_.lo, bounds_.hi, nullptr};
     if (context.level && levels_.count() > 1) {
       rows.end = levels_.end(context.level);
@@ -67,14 +56,14 @@ class RowsStep final : public Step {
     const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(width_))];
     const int begin = cut_[static_cast<size_t>(chunk)], end = cut_[static_cast<size_t>(chunk) + 1];
     // With many samples the weights of a few outputs are used again and again while they are in the cache.
-    const int each = batch_ > samples_ ? unit() : std::max(1, end - begin);
+    const int each = samples_.batch > samples_.at_once ? unit() : std::max(1, end - begin);
     for (int p = begin; p < end; p += each) {
       const int next = std::min(p + each, end);
-      for (int64_t n = 0; n < batch_;) {
-        const int64_t samples = std::min<int64_t>(samples_, batch_ - n);
+      for (int64_t n = 0; n < samples_.batch;) {
+        const int64_t samples = std::min<int64_t>(samples_.at_once, samples_.batch - n);
         family[samples - 1](rows, n, p, next);
         for (int64_t s = n; act_ && s < n + samples; s++) {
-          float* y = rows.y + s * y_stride_ + int64_t{p} * width_;
+          float* y = rows.y + s * samples_.y_stride + int64_t{p} * width_;
           act_.apply(kernels, y, y, int64_t{next - p} * width_, 0);
         }
         n += samples;
@@ -83,7 +72,7 @@ class RowsStep final : public Step {
   }
 
   std::string kernel(const Kernels& kernels) const override {
-    return "rows_f32_" + std::to_string(width_) + "x" + std::to_string(std::min<int64_t>(samples_, batch_)) + "_" +
+    return "rows_f32_" + std::to_string(width_) + "x" + std::to_string(samples_.at_once) + "_" +
            kernels.name + act_.suffix();
   }
 
@@ -91,8 +80,8 @@ class RowsStep final : public Step {
   // Panels that fill a unit of outputs: what threads share no cache line of.
   int unit() const { return std::max(1, kUnit / width_); }
 
-  int width_, samples_;
-  int64_t batch_, x_, x_stride_, y_, y_stride_;
+  int width_;
+  Samples samples_;
   std::vector<int32_t> start_, first_, index_;
   std::vector<uint16_t> short_;
   Held<float> value_, bias_;
