@@ -15,6 +15,7 @@ from openwork.compiler.lower import lower
 from openwork.compiler.optimize import optimize
 from openwork.compiler.tune import tune
 from openwork.constraints.circulant import Circulant
+from openwork.errors import CompileError
 from openwork.formats.artifact import Artifact
 
 
@@ -122,6 +123,19 @@ def test_other_layers_are_left_alone(model: nn.Module) -> None:
     assert in_frequencies(graph_of(model, torch.randn(1, channels, 6, 6))) is None
 
 
+def test_zeros_alone_are_nothing_to_transform() -> None:
+    layer = conv(16, 16, 8)
+    torch.nn.init.zeros_(layer.weight)
+    assert in_frequencies(graph_of(layer, torch.randn(1, 16, 6, 6))) is None
+
+
+def test_the_last_part_keeps_the_name_that_reports_go_by() -> None:
+    torch.manual_seed(0)
+    graph = in_frequencies(graph_of(nn.Sequential(conv(16, 16, 8)), torch.randn(1, 16, 6, 6)))
+    assert graph is not None
+    assert [n.source for n in graph if n.op == "conv"] == ["0.into", "0.products", "0"]
+
+
 def test_one_number_that_differs_is_seen() -> None:
     torch.manual_seed(0)
     layer = conv(16, 16, 8)
@@ -144,6 +158,20 @@ def test_the_clock_decides(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(row["op"] == "conv" for row in engine.explain(1).rows) == convolutions
         assert all(a <= b for a, b in pairwise(seen)) and seen[-1] == 1
         torch.testing.assert_close(engine(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_transform_that_fails_costs_nothing_but_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model, x, engine_of = conv(16, 16, 8).eval(), torch.randn(1, 16, 8, 8), compiling._engine
+
+    def failing(graph, *rest, **more):  # type: ignore[no-untyped-def]
+        if any(node.name.endswith(".into") for node in graph):
+            raise CompileError("outputs differ")
+        return engine_of(graph, *rest, **more)
+
+    monkeypatch.setattr(compiling, "_engine", failing)
+    engine = openwork.compile(model, x, threads=1)
+    assert sum(row["op"] == "conv" for row in engine.explain(1).rows) == 1
 
 
 def test_without_a_clock_layers_stay_as_they_are() -> None:

@@ -135,11 +135,12 @@ def compile_graph(
     other = None if levels or settings.tune == "off" else in_frequencies(graph)
     if other is None:
         return _engine(graph, model, inputs, settings, facts, progress, any_length, levels)
-    engines = [
-        _engine(way, model, inputs, settings, facts, _half(progress, second), any_length)
-        for second, way in enumerate((graph, other))
-    ]
-    return _faster(*engines)
+    engine = _engine(graph, model, inputs, settings, facts, _half(progress, 0), any_length)
+    try:
+        transformed = _engine(other, model, inputs, settings, facts, _half(progress, 1), any_length)
+    except OpenworkError:  # the layers as they are will do
+        return engine
+    return _faster(engine, transformed)
 
 
 def _engine(

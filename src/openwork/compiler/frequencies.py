@@ -39,8 +39,10 @@ def in_frequencies(graph: Graph) -> Graph | None:
 
 
 def _suits(graph: Graph, node: Node) -> bool:
-    """A convolution over all channels of an image larger than a pixel; of one pixel the circulant step is the means."""
-    return node.op == "conv" and node["groups"] == 1 and node.shape[2:] != (1, 1)
+    """A convolution over all channels of an image larger than a pixel; of one pixel the circulant step is the means.
+    Zeros alone are circulant, too, and nothing to transform."""
+    whole = node.op == "conv" and node["groups"] == 1 and node.shape[2:] != (1, 1)
+    return whole and bool(graph.constant(node, "weight").any())
 
 
 def _parts(graph: Graph, node: Node) -> tuple[F64, F64] | None:
@@ -85,7 +87,9 @@ def _three(graph: Graph, node: Node, scale: F64, first: F64, constants: dict[str
         keys = {"weight": f"{name}.weight.frequencies", "bias": f"{name}.bias.frequencies"}
         constants[keys["weight"]] = matrix.astype(np.float32).reshape(*matrix.shape, *(1,) * (4 - matrix.ndim))
         constants[keys["bias"]] = np.zeros(len(matrix), np.float32)
-        return Node(name, "conv", (x,), shape, attrs, keys, node.source)
+        # Reports go by the path in the user's model: the last part, which has everything that is fused, keeps it.
+        source = node.source and node.source + name.removeprefix(node.name)
+        return Node(name, "conv", (x,), shape, attrs, keys, source)
 
     x = node.inputs[0]
     batch, _, *size = graph[x].shape
