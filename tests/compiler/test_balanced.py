@@ -9,6 +9,8 @@ from torch import nn
 
 import openwork
 from openwork.compiler import balanced
+from openwork.compiler.candidates import Choice
+from openwork.compiler.tune import _ahead, _Search
 from openwork.constraints.base import Constraint
 from openwork.constraints.block import Block
 from openwork.constraints.darb import DARB
@@ -266,3 +268,12 @@ def test_an_engine_is_fitted_to_the_machine_again(tmp_path) -> None:
     assert kernels_of(engine)[0].startswith("balanced")
     with torch.no_grad():
         torch.testing.assert_close(engine(x), single(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0.95, "rows"), (0.91, "rows"), (0.89, "balanced"), (0.3, "balanced")])
+def test_slots_that_are_filled_up_must_be_worth_their_memory(seconds: float, taken: str) -> None:
+    search = _Search([0], {Choice("rows", 4, (1,)): 1.0, Choice("balanced", 32, (1,)): seconds})
+    assert search.best().op == taken
+    assert ("balanced" in {c.op for c in _ahead(search.alone)}) is (taken == "balanced")
+    only = _Search([0], {Choice("balanced", 32, (1,)): seconds})
+    assert only.best().op == "balanced"

@@ -41,6 +41,9 @@ Effort = Literal["off", "fast", "thorough"]
 CLOSE = 1.25
 """Kernels that are within this factor of the fastest alone are timed in the network too."""
 
+FILLED = 0.9
+"""Share of the other kernels' time alone that a balanced one must do with: it takes more memory."""
+
 TIMED_STEPS = 8
 """Time steps of a sequence that a candidate is timed on alone."""
 
@@ -84,7 +87,7 @@ class _Search:
 
     def best(self) -> Choice:
         """The fastest so far: in the network, where it was timed there."""
-        times = self.together or self.alone
+        times = self.together or _worthwhile(self.alone)
         return min(times, key=times.__getitem__)
 
     def dense(self) -> Choice:
@@ -306,12 +309,19 @@ def _ahead(times: dict[Choice, float]) -> list[Choice]:
     Beside Winograd's convolution also the fastest other one: its weights are fewer, and in a network all weights come
     from farther away than they do alone.
     """
+    times = _worthwhile(times)
     best: dict[Any, Choice] = {}
     for choice in sorted(times, key=times.__getitem__):
         best.setdefault(choice.packing, choice)
     least = min(times.values())
     plain = next((c for c in best.values() if c.op != "winograd"), None)
     return [c for c in best.values() if times[c] <= CLOSE * least or c == plain]
+
+
+def _worthwhile(times: dict[Choice, float]) -> dict[Choice, float]:
+    """Without balanced kernels that bring next to nothing: slots that are filled up make their weights larger."""
+    others = {c: t for c, t in times.items() if c.op != "balanced"}
+    return others if others and min(times.values()) > FILLED * min(others.values()) else times
 
 
 def _why(choice: Choice, times: dict[Choice, float]) -> str:
