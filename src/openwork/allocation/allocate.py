@@ -202,7 +202,7 @@ class _Allocator:
         even = tables.break_even(layer) if timed else None
         why = "" if is_open else "its rule has the sparsity"
         if is_open and option.sparsity == 0:
-            problem = self.measured.timed(m, None) if timed else ""
+            problem = self.measured.timed(m) if timed else ""
             if isinstance(problem, str) and problem:
                 why = f"dense: it cannot be timed alone ({problem})"
             elif timed and even is None:

@@ -44,14 +44,14 @@ class Measurements:
             zeros = 1 - int(member.count_nonzero()) / member.numel()
             option = Option(getattr(m.constraint, "sparsity", zeros), 0.0, self._costs(m, member, m.constraint))
             return LayerTable(m.name, (option,))
-        options = [Option(0.0, 0.0, self.dense(m), self._harm(m, None)[1])]
+        options = [Option(0.0, 0.0, self.dense(m), self._harm(m)[1])]
         for sparsity in self._sparsities(rule):
             constraint = at(m.constraint, sparsity)
             try:
                 member = member_of(m.weight, constraint)
             except ShapeError:  # some patterns have no budget for every sparsity
                 continue
-            loss, accuracy = self._harm(m, constraint)
+            loss, accuracy = self._harm(m, constraint, member)
             if math.isfinite(loss):
                 options.append(Option(sparsity, loss, self._costs(m, member, constraint), accuracy))
         return tables.smoothed(LayerTable(m.name, tuple(options)))
@@ -65,12 +65,12 @@ class Measurements:
             "bytes": float(stored(member, constraint)[1]),
             "macs": float(int(member.count_nonzero()) * self._positions[m.name]),
         }
-        return found | ({"latency": self._latency(m, constraint)} if self.budget.latency else {})
+        return found | ({"latency": self._latency(m, constraint, member)} if self.budget.latency else {})
 
     def dense(self, m: Match) -> dict[str, float]:
         """Costs of the dense layer. Time: 0 where it cannot be measured, which counts the layer among the rest."""
         found = self.counted(m)
-        return found | ({"latency": self._latency(m, None)} if self.budget.latency else {})
+        return found | ({"latency": self._latency(m)} if self.budget.latency else {})
 
     def counted(self, m: Match) -> dict[str, float]:
         """Costs of the dense layer that need no clock."""
@@ -86,39 +86,44 @@ class Measurements:
             found["latency"] = self.clock.network({})
         return {name: found[name] for name in self.budget.limited}
 
-    def _harm(self, m: Match, constraint: Constraint | None) -> tuple[float, float | None]:
+    # Below, `member` is the layer's projection onto `constraint`; without both the layer is dense.
+
+    def _harm(
+        self, m: Match, constraint: Constraint | None = None, member: Tensor | None = None
+    ) -> tuple[float, float | None]:
         """What the network loses if this layer alone is so, beyond what it loses dense, and its accuracy."""
         if self.budget.scan == "weights":
-            return 0.0 if constraint is None else distance(m.weight, member_of(m.weight, constraint)), None
-        loss, accuracy = self._scanned(m, constraint)
-        return max(0.0, loss - self._scanned(m, None)[0]) if constraint is not None else 0.0, accuracy
+            return 0.0 if member is None else distance(m.weight, member), None
+        loss, accuracy = self._scanned(m, constraint, member)
+        return max(0.0, loss - self._scanned(m)[0]) if member is not None else 0.0, accuracy
 
-    def _scanned(self, m: Match, constraint: Constraint | None) -> tuple[float, float]:
+    def _scanned(
+        self, m: Match, constraint: Constraint | None = None, member: Tensor | None = None
+    ) -> tuple[float, float]:
         assert self.data is not None
         which = "dense" if constraint is None else f"{m.name} in {constraint}"
         key = f"loss of {self.budget.examples} of {self.data.name}, weights {self.digest[:16]}: {which}"
 
         def measure() -> tuple[float, float]:
-            if constraint is None:
+            if member is None:
                 return self._scan.measure()
-            with replaced(m.weight, member_of(m.weight, constraint)):
+            with replaced(m.weight, member):
                 return self._scan.measure()
 
         loss, accuracy = self.figures.get(key, measure)
         return float(loss), float(accuracy)
 
-    def _latency(self, m: Match, constraint: Constraint | None) -> float:
+    def _latency(self, m: Match, constraint: Constraint | None = None, member: Tensor | None = None) -> float:
         """Microseconds; 0 if the layer cannot be timed dense, and as dense if it cannot be so sparse."""
-        found = self.timed(m, constraint)
+        found = self.timed(m, constraint, member)
         if isinstance(found, str):
-            return 0.0 if constraint is None else self._latency(m, None)
+            return 0.0 if constraint is None else self._latency(m)
         return float(found)
 
-    def timed(self, m: Match, constraint: Constraint | None) -> float | str:
+    def timed(self, m: Match, constraint: Constraint | None = None, member: Tensor | None = None) -> float | str:
         """Microseconds, or why there are none. Equal layers under equal constraints share the figure."""
 
         def measure() -> float | str:
-            member = None if constraint is None else member_of(m.weight, constraint)
             try:
                 return self.clock.layer(m.name, member)
             except OpenworkError as error:
