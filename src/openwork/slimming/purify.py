@@ -124,16 +124,9 @@ def _empty_units(flow: Flow, layer: Layer, settings: Purification) -> None:
             small.view(-1)[size.argmax()] = False
         pinned = _pinned(flow, layer.writes, OUTPUT) if unit == "filter" else _pinned(flow, layer.reads, INPUT)
         small[torch.from_numpy(pinned).to(small.device)] = False
-        flags = small.to(weight.device)
-        if unit == "column":
-            weight.masked_fill_(flags.reshape(1, *weight.shape[1:]), 0.0)
-            energy.masked_fill_(small[None], 0.0)
-        elif unit == "channel":
-            weight[:, flags] = 0.0
-            energy[:, small] = 0.0
-        else:
-            weight[flags] = 0.0
-            energy[small] = 0.0
+        gone = small[:, None, None] if unit == "filter" else small.reshape(1, len(small), -1)
+        energy.masked_fill_(gone, 0.0)
+        weight.masked_fill_(gone.expand_as(energy).reshape(weight.shape), 0.0)
     layer.__dict__.pop("used", None)  # counted anew when asked for
 
 
