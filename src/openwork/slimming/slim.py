@@ -22,7 +22,7 @@ from ._channels import Flow
 from ._held import constraints_of, require_held
 from ._layer import Flags, Layer
 from .narrow import narrow
-from .trace import evaluated, given, traced
+from .trace import evaluated, given, require_finite, traced
 from .unused import Settled, settle
 
 TOLERANCE = 1e-5
@@ -134,7 +134,7 @@ def slim(
     inputs = given(example_inputs)
     if multiple < 1:
         raise UsageError(f"multiple={multiple} must be at least 1, such as 8 or 16")
-    _require_finite(model)
+    require_finite(model)
     constraints = {} if recipe is None else constraints_of(model, _loaded(recipe))
     small = copy.deepcopy(model)
     with evaluated(small), torch.no_grad():
@@ -169,12 +169,6 @@ def _joined(earlier: Row | None, row: Row) -> Row:
 def _shape(model: nn.Module, row: Row) -> tuple[int, ...]:
     """Of the weight that a row is about."""
     return row.before if row.note else tuple(cast(Tensor, model.get_submodule(row.name).weight).shape)
-
-
-def _require_finite(model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ModelError(f"{name!r} holds NaN or infinite values; start from finite weights")
 
 
 def _pin(flow: Flow, keep: Sequence[str]) -> None:

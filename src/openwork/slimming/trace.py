@@ -140,6 +140,13 @@ def given(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return inputs
 
 
+def require_finite(model: nn.Module) -> None:
+    """Raise ModelError, which names the tensor, if a value of the model's state is NaN or infinite."""
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ModelError(f"{name!r} holds NaN or infinite values; start from finite weights")
+
+
 @contextlib.contextmanager
 def evaluated(model: nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards every module is in the mode that it was in."""

@@ -11,11 +11,11 @@ from torch import nn
 from ..allocation.allocate import allocate
 from ..allocation.allocation import FILE as ALLOCATION
 from ..data.base import Data
-from ..errors import DataError, ModelError, RecipeError, RunError
+from ..errors import DataError, RecipeError, RunError
 from ..recipes.match import match
 from ..recipes.recipe import Recipe
 from ..recipes.stages import Stage, stages
-from ..slimming.trace import evaluated, traced
+from ..slimming.trace import evaluated, require_finite, traced
 from .checkpoint import model_tensors
 from .fit import threads_and_randomness
 from .folder import RunFolder
@@ -75,7 +75,8 @@ def compress(
     strip(model)
     planned = stages(recipe, model)
     check_layers(recipe.schedule.losses, model)
-    _trainable(model)
+    model_tensors(model)  # raises for a state that checkpoints cannot hold
+    require_finite(model)
     _comparable(recipe, data)
     _purifiable(recipe, planned, model, data)
     _trained(recipe)
@@ -110,12 +111,6 @@ def _within_budget(run: Run, threads: int | None) -> Run:
         folder.keep(found.recipe)
     message(str(found))
     return replace(run, recipe=found.recipe, stages=stages(found.recipe, run.model))
-
-
-def _trainable(model: nn.Module) -> None:
-    for name, tensor in model_tensors(model).items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ModelError(f"{name!r} holds NaN or infinite values; start from finite weights")
 
 
 def _purifiable(recipe: Recipe, planned: Sequence[Stage], model: nn.Module, data: Data) -> None:
