@@ -4,11 +4,11 @@ python benchmarks/balanced.py [--shapes 1024x1024,4096x1024] [--rounds 15] [--ba
 """
 
 import argparse
-import time
 from dataclasses import replace
 
 import numpy as np
 import torch
+from _step import StepClock
 from torch import nn
 
 import openwork
@@ -28,9 +28,6 @@ from openwork.engine import _native
 from openwork.engine.native import build
 from openwork.engine.timing import measure, ratio_interval
 
-CALLS = 20
-"""Runs of a layer's step in a call: one alone takes microseconds."""
-
 PATTERNS: dict[str, Constraint | None] = {
     "dense": None,
     "2:4": NM(n=2, m=4),
@@ -43,29 +40,18 @@ PATTERNS: dict[str, Constraint | None] = {
 }
 
 
-class Side:
-    """A packing of a layer, its step alone, again and again: its weights lie in the nearest cache that holds them."""
+class Side(StepClock):
+    """A packing of a layer: its step alone."""
 
     def __init__(self, lowered: Lowered, at: int, choice: Choice, isa: str) -> None:
         weights = lowered.drafts[at].weights
         assert weights is not None
         steps = list(lowered.program.steps)
         steps[at] = layer_step(steps[at], weights, choice)
-        self.program, self.at = build(replace(lowered.program, steps=tuple(steps)), 1, isa), at
+        spec = replace(lowered.program, steps=tuple(steps))
+        super().__init__(build(spec, 1, isa), spec, at)
         self.kernel = self.program.kernel_name(at)
         self.bytes = sum(array.nbytes for array in steps[at].arrays.values())
-        self.buffers = [np.zeros(e.shape, np.float32) for e in lowered.program.externals]
-
-    def block(self, calls: int) -> float:
-        """Median seconds of a run of the step."""
-        begin = time.perf_counter()
-        found = []
-        while len(found) < calls or time.perf_counter() - begin < 0.02:
-            found.append(np.median(self.program.time_step(self.at, CALLS, self.buffers)))
-        return float(np.median(found))
-
-    def __call__(self) -> None:
-        raise AssertionError("times itself")
 
 
 def layer(pattern: Constraint | None, outputs: int, inputs: int) -> nn.Linear:

@@ -5,11 +5,11 @@ python benchmarks/circulant.py [--sizes 1024,512] [--convolutions 256x14,64x56] 
 """
 
 import argparse
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from _step import StepClock
 from torch import nn
 
 import openwork
@@ -19,12 +19,9 @@ from openwork.constraints.block import Block
 from openwork.constraints.circulant import Circulant
 from openwork.engine.timing import measure, ratio_interval
 
-CALLS = 20
-"""Runs of a layer's step in a call: one alone takes a microsecond."""
 
-
-class Side:
-    """The tuned step of a layer, alone, again and again: its weights lie in the nearest cache that holds them."""
+class Side(StepClock):
+    """The tuned step of a layer, alone."""
 
     def __init__(self, name: str, size: int, constraint: Constraint | None) -> None:
         torch.manual_seed(0)
@@ -33,21 +30,9 @@ class Side:
             layer.weight.data = constraint.project(layer.weight.data)
         engine = openwork.compile(layer, torch.randn(1, size), threads=1)
         kernels = [row["kernel"] for row in engine.explain(repeats=1).rows]
-        self.name, self.program = name, engine._native
-        self.at = next(at for at, kernel in enumerate(kernels) if kernel.startswith(("rows", "circulant")))
-        self.kernel = kernels[self.at]
-        self.buffers = [np.zeros(e.shape, np.float32) for e in engine._spec.externals]
-
-    def block(self, calls: int) -> float:
-        """Median seconds of a run of the step."""
-        begin = time.perf_counter()
-        found = []
-        while len(found) < calls or time.perf_counter() - begin < 0.02:
-            found.append(np.median(self.program.time_step(self.at, CALLS, self.buffers)))
-        return float(np.median(found))
-
-    def __call__(self) -> None:
-        raise AssertionError("times itself")
+        at = next(at for at, kernel in enumerate(kernels) if kernel.startswith(("rows", "circulant")))
+        super().__init__(engine._native, engine._spec, at)
+        self.name, self.kernel = name, kernels[at]
 
 
 class Image:
