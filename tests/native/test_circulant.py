@@ -51,12 +51,7 @@ def test_the_reference_is_the_definition(block):
 @given(**{name: options[name] for name in ("seed", "block", "features", "outputs", "batch", "row_chunks")})
 def test_reads_and_writes_its_own_floats_only(isa, **sizes):
     case = steps.circulant(**sizes)
-    arena = np.full_like(case.arena, np.nan)
-    a, written = case.arguments, np.zeros(len(arena), bool)
-    for n in range(sizes["batch"]):
-        at = a["x"] + n * a["x_stride"]
-        arena[at : at + sizes["features"]] = case.arena[at : at + sizes["features"]]
-        written[a["y"] + n * a["y_stride"] :][: sizes["outputs"]] = True
+    arena, written = steps.features_alone(case)
     found = case.run(isa, arena=arena)
     assert np.isfinite(found[written]).all()
     np.testing.assert_array_equal(found[~written], arena[~written])

@@ -97,9 +97,7 @@ ROWS = [
     ("not an array of float32", {"value": i32([0] * 144)}),
     ("not an array of int32", {"index": np.zeros(9, np.int8)}),
 ]
-BALANCED = [
-    *(("inputs in a window must be 4, 8 or 32", {"window": window}) for window in (-4, 0, 2, 16, 64, HUGE, -(2**31))),
-    ("window is missing", {"window": ...}),
+VECTORS = [
     ("samples in a block", {"samples": 0}),
     ("samples in a block", {"samples": 7}),
     ("features", {"features": 0}),
@@ -115,14 +113,20 @@ BALANCED = [
     ("input's stride", {"x_stride": -1}),
     ("output's stride", {"y_stride": 2**61}),
     ("outside the arena", {"y_stride": 2**30 - 1, "x_stride": 2**30 - 1, "batch": 2**30 - 1}),
+    ("outputs must be at least 1", {"bias": NO_FLOATS}),
+    ("output lies outside", {"bias": np.zeros(1500, np.float32)}),
+    ("no slope", {"slope": ONE_FLOAT}),
+]
+BALANCED = [
+    *VECTORS,
+    *(("inputs in a window must be 4, 8 or 32", {"window": window}) for window in (-4, 0, 2, 16, 64, HUGE, -(2**31))),
+    ("window is missing", {"window": ...}),
     ("begin with 0", {"start": i32(1, 7, 7, 32)}),
     ("begin with 0", {"start": i32()}),
     ("must not decrease", {"start": i32(0, 9, 7, 32)}),
     ("end with the number", {"start": i32(0, 7, 7, HUGE)}),
     ("every sixteen outputs", {"start": i32(0, 7, 32)}),
     ("every sixteen outputs", {"bias": np.zeros(32, np.float32)}),
-    ("outputs must be at least 1", {"bias": NO_FLOATS}),
-    ("output lies outside", {"bias": np.zeros(1500, np.float32)}),
     ("one value for each", {"value": np.zeros(16 * 32 - 1, np.float32)}),
     *(("window begins outside", {"begin": i32([0] * 31, begin)}) for begin in (-1, 3, 2**16, HUGE, -(2**31))),
     ("window begins outside", {"features": 32, "begin": i32([0] * 31, 2)}),
@@ -133,32 +137,14 @@ BALANCED = [
     ("one position for each", {"window": 4, "features": 40}),
     ("one number for each output", {"place": i32([0] * 39)}),
     *(("every output once", {"place": i32(range(39), place)}) for place in (0, -1, 40, HUGE, -(2**31))),
-    ("no slope", {"slope": ONE_FLOAT}),
 ]
 CIRCULANT = [
+    *VECTORS,
     *(("power of two, 4 to 128", {"block": block}) for block in (-8, 0, 2, 6, 256, HUGE, -(2**31))),
     ("block is missing", {"block": ...}),
-    ("samples in a block", {"samples": 0}),
-    ("samples in a block", {"samples": 7}),
-    ("features", {"features": 0}),
-    ("features", {"features": 2**62}),
-    ("input lies outside", {"features": 2**30 - 1}),
-    ("batch", {"batch": 0}),
-    ("batch", {"batch": 2**62}),
-    ("input lies outside", {"x": -1}),
-    ("outside the arena", {"x": 2**62}),
-    ("input lies outside", {"x": 2**30 - 1}),
-    ("output lies outside", {"y": -1}),
-    ("output lies outside", {"y": 2**30 - 1}),
-    ("input's stride", {"x_stride": -1}),
-    ("output's stride", {"y_stride": 2**61}),
-    ("outside the arena", {"y_stride": 2**30 - 1, "x_stride": 2**30 - 1, "batch": 2**30 - 1}),
     ("one value for each output", {"value": ONE_FLOAT}),
     ("one value for each output", {"features": 41}),
     ("one value for each output", {"block": 16}),
-    ("outputs must be at least 1", {"bias": NO_FLOATS}),
-    ("output lies outside", {"bias": np.zeros(1500, np.float32)}),
-    ("no slope", {"slope": ONE_FLOAT}),
 ]
 LYING = ([[0, 1, 0]], [[0, 1, -3]], [[0, 1, 2**25]], [[0, 1, 2**23]] * 3, [[2**31, 0, 1]], [[0, -(2**31), 3]])
 DENSE = [

@@ -7,7 +7,7 @@ from .elementwise import binary, pointwise, scale
 from .images import bilinear, clear, copy, interleave, mean, place, pool, read  # noqa: F401, for tests
 from .levels import leveled, of_level  # noqa: F401, for tests
 from .slabs import cut, slab_copy, slab_mean, slab_pool
-from .sums import balanced, circulant, convolved, dense, multiplied, rows, slotted, taps, winograd  # noqa: F401, for tests
+from .sums import balanced, circulant, convolved, dense, features_alone, multiplied, rows, slotted, taps, winograd  # noqa: F401, for tests
 from .tokens import attention, constant, embedding, layer_norm, unit, word_mean
 
 

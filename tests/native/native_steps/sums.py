@@ -148,6 +148,38 @@ def convolved(case: Case, weight: np.ndarray) -> np.ndarray:
     return arena
 
 
+def _vectors(features: int, outputs: int, batch: int) -> tuple[dict[str, int], int]:
+    """Where a step finds its vectors of features and puts those of outputs, with gaps between them, and the floats of
+    an arena that holds all."""
+    x_stride, y_stride = features + 3, outputs + 5
+    y = 11 + batch * x_stride
+    return {"batch": batch, "x": 11, "x_stride": x_stride, "y": y, "y_stride": y_stride}, y + batch * y_stride
+
+
+def features_alone(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """An arena for a case of `balanced` or `circulant` with the features alone, all else NaN, and where the outputs
+    go."""
+    a, arena = case.arguments, np.full_like(case.arena, np.nan)
+    written = np.zeros(len(arena), bool)
+    for n in range(a["batch"]):
+        x = slice(a["x"] + n * a["x_stride"], a["x"] + n * a["x_stride"] + a["features"])
+        arena[x] = case.arena[x]
+        written[a["y"] + n * a["y_stride"] :][: len(a["bias"])] = True
+    return arena, written
+
+
+def _product(case: Case, matrix: np.ndarray) -> np.ndarray:
+    """The arena after a case whose weights are `matrix` [outputs, features], in float64."""
+    a, arena = case.arguments, case.arena.astype(np.float64)
+    places = a.get("place", np.arange(len(matrix)))
+    for n in range(a["batch"]):
+        x = arena[a["x"] + n * a["x_stride"] :][: matrix.shape[1]]
+        with np.errstate(invalid="ignore"):  # infinity times zero
+            sums = (matrix * x).sum(1) + a["bias"]
+        arena[a["y"] + n * a["y_stride"] + places] = np.clip(sums, a["lo"], a["hi"])
+    return arena
+
+
 def rows(
     seed: int = 0,
     width: int = 16,
@@ -161,17 +193,12 @@ def rows(
     """Panels of `width` outputs with `counts` of the `features` columns each."""
     rng = np.random.default_rng(seed)
     outputs = width * len(counts)
-    x_stride, y_stride = features + 3, outputs + 5
-    y = 11 + batch * x_stride
+    places, room = _vectors(features, outputs, batch)
     arguments = {
         "width": width,
         "row_chunks": row_chunks,
         "samples": samples,
-        "batch": batch,
-        "x": 11,
-        "x_stride": x_stride,
-        "y": y,
-        "y_stride": y_stride,
+        **places,
         "start": i32(0, *np.cumsum(counts)),
         "index": i32(rng.integers(0, features, sum(counts))),
         "value": f32(sum(counts) * width, rng),
@@ -179,7 +206,7 @@ def rows(
         "lo": clamp[0],
         "hi": clamp[1],
     }
-    return Case("rows", arguments, f32(y + batch * y_stride, rng))
+    return Case("rows", arguments, f32(room, rng))
 
 
 def balanced(
@@ -197,19 +224,14 @@ def balanced(
     """Panels of 16 outputs with `counts` slots each, one for every 16 of the outputs."""
     rng = np.random.default_rng(seed)
     slots, each = sum(counts), 32 // SLOT_BITS[window]
-    x_stride, y_stride = features + 3, outputs + 5
-    y = 11 + batch * x_stride
+    places, room = _vectors(features, outputs, batch)
     lines = sum(-(-count // each) for count in counts)
     arguments = {
         "window": window,
         "features": features,
         "samples": samples,
         "row_chunks": row_chunks,
-        "batch": batch,
-        "x": 11,
-        "x_stride": x_stride,
-        "y": y,
-        "y_stride": y_stride,
+        **places,
         "start": i32(0, *np.cumsum(counts)),
         "begin": rng.integers(0, -(-features // (window // 2)), slots).astype(np.uint16),
         "index": rng.integers(-(2**31), 2**31, 16 * lines).astype(np.int32),
@@ -219,7 +241,7 @@ def balanced(
         "lo": clamp[0],
         "hi": clamp[1],
     }
-    return Case("balanced", arguments, f32(y + batch * y_stride, rng))
+    return Case("balanced", arguments, f32(room, rng))
 
 
 SLOT_BITS = {4: 2, 8: 3, 32: 5}
@@ -240,12 +262,7 @@ def slotted(case: Case) -> np.ndarray:
             column = begins[slot] * (a["window"] // 2) + position.astype(int)
             matrix[rows, column[: len(rows)]] += a["value"][16 * slot :][: len(rows)]
         line += -(-(last - first) // (32 // bits))
-    arena = case.arena.astype(np.float64)
-    for n in range(a["batch"]):
-        sums = matrix[:, : a["features"]] @ arena[a["x"] + n * a["x_stride"] :][: a["features"]]
-        places = a.get("place", np.arange(outputs))
-        arena[a["y"] + n * a["y_stride"] + places] = np.clip(sums + a["bias"], a["lo"], a["hi"])
-    return arena
+    return _product(case, matrix[:, : a["features"]])
 
 
 def circulant(
@@ -260,24 +277,19 @@ def circulant(
 ) -> Case:
     """A block-circulant matrix [outputs, features] on rows of features."""
     rng = np.random.default_rng(seed)
-    x_stride, y_stride = features + 3, outputs + 5
-    y = 11 + batch * x_stride
+    places, room = _vectors(features, outputs, batch)
     arguments = {
         "block": block,
         "features": features,
         "samples": samples,
         "row_chunks": row_chunks,
-        "batch": batch,
-        "x": 11,
-        "x_stride": x_stride,
-        "y": y,
-        "y_stride": y_stride,
+        **places,
         "value": f32(-(-outputs // block) * -(-features // block) * block, rng),
         "bias": f32(outputs, rng),
         "lo": clamp[0],
         "hi": clamp[1],
     }
-    return Case("circulant", arguments, f32(y + batch * y_stride, rng))
+    return Case("circulant", arguments, f32(room, rng))
 
 
 def multiplied(case: Case) -> np.ndarray:
@@ -286,11 +298,4 @@ def multiplied(case: Case) -> np.ndarray:
     block, features, outputs = a["block"], a["features"], len(a["bias"])
     row, column = np.arange(outputs)[:, None], np.arange(features)
     first = a["value"].astype(np.float64).reshape(-1, -(-features // block), block)
-    matrix = first[row // block, column // block, (row - column) % block]
-    arena = case.arena.astype(np.float64)
-    for n in range(a["batch"]):
-        x = arena[a["x"] + n * a["x_stride"] :][:features]
-        with np.errstate(invalid="ignore"):  # infinity times zero
-            sums = np.clip((matrix * x).sum(1) + a["bias"], a["lo"], a["hi"])
-        arena[a["y"] + n * a["y_stride"] :][:outputs] = sums
-    return arena
+    return _product(case, first[row // block, column // block, (row - column) % block])
