@@ -29,10 +29,9 @@ class Side(StepClock):
         if constraint is not None:
             layer.weight.data = constraint.project(layer.weight.data)
         engine = openwork.compile(layer, torch.randn(1, size), threads=1)
-        kernels = [row["kernel"] for row in engine.explain(repeats=1).rows]
-        at = next(at for at, kernel in enumerate(kernels) if kernel.startswith(("rows", "circulant")))
+        at, row = next((at, row) for at, row in enumerate(engine.explain(repeats=1).rows) if row["op"] == "linear")
         super().__init__(engine._native, engine._spec, at)
-        self.name, self.kernel = name, kernels[at]
+        self.name, self.kernel = name, row["kernel"]
 
 
 class Image:
