@@ -1,1 +1,1 @@
-"""Networks that change their shape and not what they compute; one file is one way."""
+"""Networks that change their shape and not what they compute; one file is one concern."""

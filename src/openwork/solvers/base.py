@@ -2,8 +2,8 @@
 
 A solver sees two lists of equal length: weights and the constraint that each must come to obey. A weight under several
 constraints appears several times, so every constraint has its own auxiliary variables. Solvers know constraints only
-through `project` (and `relaxed`, for those that tighten step by step, and `mask` and `group_norms`, for those that
-shrink what is to go).
+through `project` (and `relaxed`, for those that tighten step by step, and `mask`, `group_norms` and `tied`, for those
+that shrink what is to go).
 """
 
 from abc import abstractmethod
