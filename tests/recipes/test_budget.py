@@ -99,3 +99,6 @@ def test_amounts_are_shown_with_a_fitting_unit() -> None:
     assert [shown("bytes", b) for b in (12, 4_100_000)] == ["12 B", "4.1 MB"]
     assert [shown("macs", m) for m in (0, 1500)] == ["0", "1.5 k"]
     assert [shown("latency", t) for t in (0.5, 340, 1250)] == ["0.5 us", "340 us", "1.25 ms"]
+    assert [shown("bytes", b) for b in (999_499, 999_700, 1000, 2.5e12)] == ["999 kB", "1 MB", "1 kB", "2500 GB"]
+    assert [shown("macs", m) for m in (999, 999.7, 999_700_000)] == ["999", "1 k", "1 G"]
+    assert [shown("latency", t) for t in (999.7, 999_700, 2.5e6)] == ["1 ms", "1 s", "2.5 s"]

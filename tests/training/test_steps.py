@@ -21,6 +21,7 @@ from openwork.errors import DataError
 from openwork.recipes.recipe import Recipe, Rule
 from openwork.recipes.schedule import Rate, Schedule
 from openwork.solvers.admm import ADMM
+from openwork.solvers.slr import SLR
 from openwork.training.attempts import attempts
 from openwork.training.checkpoint import Checkpoint
 from openwork.training.compress import compress
@@ -212,6 +213,72 @@ def test_bits_are_taken_away_step_by_step_from_what_was_left_by_pruning(watch: W
         assert len(weight.detach().abs().unique()) == 2, "zero, and one magnitude"
         assert layer.bytes is not None and layer.bytes <= -(-weight.numel() // 16) + -(-weight.numel() // 8) + 4
         assert str(layer.constraint).startswith("Unstructured(sparsity=0.5) and Levels(bits=1, ")
+
+
+LEVELS = '{"kind": "levels", "bits": %d, "scheme": "nonzero"}'
+BLOCKS = '{"kind": "block", "shape": [4, 1], "sparsity": %s}'
+FILTERS = '{"kind": "filter", "sparsity": %s}'
+
+
+def both(first: str, bits: int) -> str:
+    return f'{{"kind": "and", "of": [{first}, {LEVELS % bits}]}}'
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "left"),
+    [
+        (both(BLOCKS % 0.5, 4), LEVELS % 2, "Block(sparsity=0.5, shape=(4, 1)) and Levels(bits=2"),
+        (both(BLOCKS % 0.5, 4), both(BLOCKS % 0.75, 2), "Block(sparsity=0.75, shape=(4, 1)) and Levels(bits=2"),
+        (both(BLOCKS % 0.5, 4), both(FILTERS % 0.25, 2), "Block(sparsity=0.5, shape=(4, 1)) and Filter(sparsity=0.25)"),
+        (both(f"{FILTERS % 0.25}, {BLOCKS % 0.5}", 4), LEVELS % 2, "Filter(sparsity=0.25) and Block(sparsity=0.5, "),
+        (LEVELS % 4, LEVELS % 2, "Levels(bits=2"),
+    ],
+    ids=["levels alone", "more of the same pattern", "another pattern", "two patterns", "no pattern"],
+)
+def test_new_levels_take_the_place_of_levels_and_leave_the_pattern_to_be_obeyed(
+    before: str, now: str, left: str, tmp_path: Path
+) -> None:
+    rule = "{{rules: [{{targets: all, constraint: {}, on_misfit: pad}}]}}"
+    found = recipe(f"[{rule.format(before)}, {rule.format(now)}]").model_copy(
+        update={"schedule": Schedule(shape_epochs=1, retrain_epochs=1, batch_size=48)}
+    )
+    result = compress(tiny_net(), found, TinyData(), tmp_path, threads=1)
+    for layer in result.layers:
+        assert layer.constraint is not None and layer.constraint.replace(", padded", "").startswith(left)
+        assert layer.constraint.count("Levels") == 1 and layer.violations == 0
+        assert layer.format == "codes" and layer.bytes is not None
+    if "Block" in left:
+        fc1 = next(layer for layer in result.layers if layer.name == "fc1")  # 18 rows, padded to 20
+        assert "padded" in str(fc1.constraint) and fc1.sparsity > 0.4
+    assert json.loads((tmp_path / "result.json").read_text())["layers"][0]["constraint"] == result.layers[0].constraint
+
+
+def test_what_new_levels_leave_of_a_pattern_is_counted() -> None:
+    """The pattern is looked at where only levels were asked for last."""
+    layer = nn.Linear(8, 8)
+    rule = Rule(targets="all", constraint=json.loads(both(BLOCKS % 0.5, 4)))
+    first = Shaper(layer, Recipe(rules=(rule,)))
+    first.harden()
+    second = Shaper(layer, Recipe(rules=(Rule(targets="all", constraint=json.loads(LEVELS % 2)),)), held=first.hold)
+    second.harden()
+    (match,) = second.obeyed()
+    assert match.constraint is not None and match.constraint.violations(layer.weight) == 0
+    assert match.constraint.violations(torch.ones(8, 8)) > 0, "all blocks are there"
+    wider = Shaper(
+        layer, Recipe(rules=(Rule(targets="all", constraint=json.loads(both(BLOCKS % 0.25, 1))),)), held=first.hold
+    )
+    wider.harden()
+    assert str(wider.obeyed()[0].constraint).startswith("Block(sparsity=0.5, shape=(4, 1)) and Block")
+
+
+def test_the_step_of_the_solver_is_not_the_step_of_the_recipe(tmp_path: Path) -> None:
+    """Both are numbers in a line of metrics.jsonl."""
+    for name, steps, expected in (("one", "[{}]", [None]), ("two", "[{sparsity: 0.5}, {}]", [1, 2])):
+        found = recipe(steps, solver=SLR(rho=0.5, step=0.01))
+        compress(tiny_net(), found, TinyData(), tmp_path / name, threads=1)
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert list(dict.fromkeys(line.get("step") for line in lines)) == expected
+        assert all(("step_size" in line) == (line["phase"] == "shape") for line in lines)
 
 
 def test_level_zero_prunes_nothing() -> None:

@@ -23,7 +23,7 @@ _UNITS: dict[str, dict[str, float]] = {
 }
 _BARE = {"bytes": "B", "macs": "", "latency": ""}
 """Units of plain numbers; of times there is none."""
-_SHOWN = {"bytes": ("B", "kB", "MB", "GB"), "macs": ("", "k", "M", "G"), "latency": ("us", "ms")}
+_SHOWN = {"bytes": ("B", "kB", "MB", "GB"), "macs": ("", "k", "M", "G"), "latency": ("us", "ms", "s")}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|[A-Za-z]*)")
 
 
@@ -99,9 +99,11 @@ def shown(name: str, amount: float) -> str:
     >>> shown("bytes", 4100000), shown("latency", 1250.0)
     ('4.1 MB', '1.25 ms')
     """
-    units = _SHOWN[name]
-    unit = max((u for u in units if _UNITS[name][u] <= abs(amount)), key=_UNITS[name].__getitem__, default=units[0])
-    return f"{amount / _UNITS[name][unit]:.3g} {unit}".strip()
+    for unit in _SHOWN[name]:
+        value = amount / _UNITS[name][unit]
+        if abs(value) < 999.5:  # else three digits would make it 1e+03
+            return f"{value:.3g} {unit}".strip()
+    return f"{value:.0f} {unit}"
 
 
 def _parsed(name: str, text: str) -> tuple[float, str]:

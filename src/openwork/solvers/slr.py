@@ -47,7 +47,7 @@ class SLR(Solver):
     """How fast alpha_k comes near 1, in (0, 1)."""
 
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({"rho": 1.0}, {"rho": 0.5, "step": 0.1, "m": 50, "r": 0.3})
-    METRICS: ClassVar[tuple[str, ...]] = ("rho", "step", "acceptance", "primal_residual", "dual_residual")
+    METRICS: ClassVar[tuple[str, ...]] = ("rho", "step_size", "acceptance", "primal_residual", "dual_residual")
     REMEDY: ClassVar[tuple[str, ...]] = ("rho",)
 
     def alpha(self, k: int) -> float:
@@ -120,6 +120,10 @@ class SLR(Solver):
         numbers["acceptance"] = numbers["accepted"] / numbers["tried"]
         numbers["primal_residual"] = norm(gaps)
         return State(tensors={"z": z, "u": u, "before": before}, numbers=numbers)
+
+    def metrics(self, state: State) -> dict[str, float]:
+        # Under another name: the line of an epoch has the `step` of the recipe.
+        return {**super().metrics(state), "step_size": state.numbers["step"]}
 
     def step_size(self, k: int, before: float, residual: float, step: float) -> float:
         """The next step size: s ||W - Z|| shrinks by alpha_k. `before`: the residual when multipliers moved last."""

@@ -1,6 +1,6 @@
 """What a weight keeps through the steps of an optimizer: its zeros, its ties, and values that are frozen."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -47,7 +47,7 @@ class Hold:
     def cut(self, cuts: Mapping[str, tuple[Constraint, Tensor, Tensor]]) -> Self:
         """The same, after projections: by name the set, the member of it and the member's mask."""
         sets = {
-            name: (*(s for s in self.sets.get(name, ()) if not alike(s, constraint)), constraint)
+            name: (*(left for s in self.sets.get(name, ()) for left in _left(s, constraint)), constraint)
             for name, (constraint, _, _) in cuts.items()
         }
         members = {name: member for name, (constraint, member, _) in cuts.items() if constraint.tied}
@@ -108,6 +108,41 @@ class Hold:
         scores = weight.abs().float().masked_fill(before, torch.inf).flatten()
         chosen = largest(scores[None], count).view(weight.shape) if count else before
         return weight * chosen
+
+
+def _left(before: Constraint, now: Constraint) -> tuple[Constraint, ...]:
+    """What a weight goes on to obey of a set when another one comes: all of it, unless they are alike. Levels give way
+    to levels, and the pattern beside them only to one of the same kind that is no wider."""
+    if not alike(before, now):
+        return (before,)
+    pattern = _without_levels(before) if before.quantized else None
+    if pattern is None or all(any(_narrower(new, old) for new in _parts(now)) for old in _parts(pattern)):
+        return ()
+    return (pattern,)
+
+
+def _without_levels(constraint: Constraint) -> Constraint | None:
+    """All of a set that is no levels; a border stays as it is, for levels have no granule."""
+    if isinstance(constraint, Padded):
+        inner = _without_levels(constraint.inner)
+        return inner and Padded(inner=inner)
+    if isinstance(constraint, And):
+        parts = tuple(part for of in constraint.of if (part := _without_levels(of)) is not None)
+        return And(of=parts) if len(parts) > 1 else next(iter(parts), None)
+    return None if constraint.quantized else constraint
+
+
+def _parts(constraint: Constraint) -> Iterator[Constraint]:
+    inner = bare(constraint)
+    if isinstance(inner, And):
+        for part in inner.of:
+            yield from _parts(part)
+    else:
+        yield inner
+
+
+def _narrower(a: Constraint, b: Constraint) -> bool:
+    return alike(a, b) and getattr(a, "sparsity", 0.0) >= getattr(b, "sparsity", 0.0)
 
 
 def like(weight: Tensor, saved: Tensor) -> Tensor:
