@@ -258,6 +258,9 @@ def test_what_is_held_stays_a_member_and_the_member_stays_as_it_is(
     held_weight = constraint.hold(member + 0.1 * step, member)
     assert constraint.violations(held_weight) == 0
     assert torch.allclose(constraint.hold(member, member), member, atol=1e-6)
+    hold = constraint.holder(member)
+    assert torch.equal(hold(member), constraint.hold(member, member))
+    assert torch.equal(hold(member + 0.1 * step), held_weight), "one call leaves nothing behind for the next"
     assert not held_weight[~constraint.mask(start)].any()
     assert not torch.allclose(held_weight, member), "what may move must move"
 

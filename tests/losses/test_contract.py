@@ -64,6 +64,15 @@ def test_those_that_need_no_teacher_do_without(loss: Loss) -> None:
 
 
 @every
+def test_value_and_parts_are_the_same_together_as_alone(loss: Loss) -> None:
+    student, teacher = outputs(0), outputs(1)
+    value, parts = loss.value_and_parts(student, teacher, LABELS)
+    assert torch.equal(value, loss.value(student, teacher, LABELS))
+    alone = loss.parts(student, teacher)
+    assert parts.keys() == alone.keys() and all(torch.equal(parts[name], alone[name]) for name in alone)
+
+
+@every
 def test_settings_survive_a_dump(loss: Loss) -> None:
     assert Loss.parse(loss.model_dump(mode="json")) == loss
 

@@ -130,6 +130,18 @@ def test_directions_of_both_steps() -> None:
     assert regularized(after.weights) > regularized(w)
 
 
+def test_losses_are_evaluated_once_at_each_point() -> None:
+    points: list[Tensor] = []
+
+    def losses(v: Tensor) -> Tensor:
+        points.append(v.detach().clone())
+        return torch.stack([v.square().sum(), (v - 1).square().sum()])
+
+    found = minmax(losses, drawn(0, 3), steps=5)
+    assert len(points) == 6 and torch.equal(points[-1], found.point)
+    assert not any(t.requires_grad for t in found)
+
+
 def test_the_start_and_outer_gradients_stay_as_they_are() -> None:
     start, weight = torch.ones(2), torch.ones(2, requires_grad=True)
     with torch.no_grad():

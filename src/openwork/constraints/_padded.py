@@ -1,7 +1,8 @@
 """A constraint on a weight that its granule does not divide: pad with zeros, constrain, crop."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -49,7 +50,10 @@ class Padded(Constraint):
         return tuple(self.model_copy(update={"inner": inner}) for inner in self.inner.parts())
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        return self._crop(self.inner.hold(self.padded(w), self.padded(member)), w.shape)
+        return self.holder(member)(w)
+
+    def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
+        return partial(self._held, self.inner.holder(self.padded(member)))
 
     @property
     def tied(self) -> bool:
@@ -89,6 +93,9 @@ class Padded(Constraint):
             columns = math.lcm(channels, columns // math.gcd(columns, w.shape[2:].numel()))
         border = (0, -w.shape[1] % columns, 0, -w.shape[0] % rows)
         return functional.pad(w, (0, 0) * (w.ndim - 2) + border)
+
+    def _held(self, hold: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
+        return self._crop(hold(self.padded(w)), w.shape)
 
     @staticmethod
     def _crop(padded: Tensor, shape: torch.Size) -> Tensor:

@@ -1,7 +1,8 @@
 """Several constraints at once: a weight must lie in all of the sets."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -131,9 +132,10 @@ class And(Constraint):
         return self._pattern().mask(w) if self._levels() else super().mask(w)
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        for part in self.of:
-            w = part.hold(w, member)
-        return w
+        return self.holder(member)(w)
+
+    def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
+        return partial(_in_turn, [part.holder(member) for part in self.of])
 
     def violations(self, w: Tensor) -> int:
         return sum(part.violations(w) for part in self.of)
@@ -159,3 +161,9 @@ class And(Constraint):
         """Settings of the pattern's format, or those of codes around it."""
         levels = self._levels()
         return {**levels[-1].layout(), "pattern": self._stored().storage, "settings": settings} if levels else settings
+
+
+def _in_turn(holders: Sequence[Callable[[Tensor], Tensor]], w: Tensor) -> Tensor:
+    for hold in holders:
+        w = hold(w)
+    return w

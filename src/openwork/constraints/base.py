@@ -6,7 +6,8 @@ search.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -82,6 +83,10 @@ class Constraint(Plugin):
         """`w`, moved as little as possible to a weight with the structure of `member`: the same zeros, and of sets
         that are `TIED` the same groups, signs and ties. What retraining applies after every step of the optimizer."""
         return w.detach().masked_fill(member == 0, 0.0)
+
+    def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
+        """`hold` for one member again and again: what depends on the member alone is found once."""
+        return partial(self.hold, member=member)
 
     @abstractmethod
     def project(self, w: Tensor) -> Tensor:

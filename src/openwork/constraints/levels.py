@@ -1,6 +1,9 @@
 """Quantization levels: the weights of a layer take few values, so that each is stored as a code of a few bits."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -105,14 +108,24 @@ class Levels(Constraint):
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         """The codes of `member`; the interval is the least-squares one for `w` along them, and at least a thousandth of
         what it was, the values of a codebook are the means of the weights that have them."""
-        rows, own = self._rows(w), self._rows(member)
+        return self.holder(member)(w)
+
+    def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
+        own = self._rows(member)
         if self.scheme == "codebook":
-            return _means(rows, own).reshape(w.shape).to(w.dtype)
+            return partial(self._on_means, _Clusters.of(own))
         interval = self._of_member(own)
         codes = own / interval.where(interval > 0, 1.0).to(own.dtype)
-        along, square = ((a.double() * codes).sum(1, keepdim=True) for a in (rows, codes))
-        fit = (along / square.clamp(min=1e-300)).maximum(interval / 1000)
-        return codes.mul_(self._representable(fit, w.dtype).to(rows.dtype)).reshape(w.shape).to(w.dtype)
+        square = (codes.double() * codes).sum(1, keepdim=True).clamp(min=1e-300)
+        return partial(self._on_codes, codes, square, interval / 1000)
+
+    def _on_codes(self, codes: Tensor, square: Tensor, least: Tensor, w: Tensor) -> Tensor:
+        rows = self._rows(w)
+        fit = ((rows.double() * codes).sum(1, keepdim=True) / square).maximum(least)
+        return (codes * self._representable(fit, w.dtype).to(codes.dtype)).reshape(w.shape).to(w.dtype)
+
+    def _on_means(self, clusters: "_Clusters", w: Tensor) -> Tensor:
+        return clusters.means(self._rows(w)).reshape(w.shape).to(w.dtype)
 
     def violations(self, w: Tensor) -> int:
         """Different magnitudes of a layer or channel (of a codebook: values) beyond those that levels can have, however
@@ -228,12 +241,27 @@ class Levels(Constraint):
         return torch.where(few[:, None], rows, found).add_(0.0)
 
 
-def _means(rows: Tensor, own: Tensor) -> Tensor:
-    """Rows in which weights that have one value in `own` share their mean; where that is 0 they are 0."""
-    values, order = own.sort(dim=1)
-    new = torch.ones_like(values, dtype=torch.bool)
-    new[:, 1:] = values[:, 1:] != values[:, :-1]
-    cluster = torch.empty_like(order).scatter_(1, order, new.flatten().cumsum(0).view_as(order) - 1).flatten()
-    count = torch.bincount(cluster).double()
-    total = torch.bincount(cluster, weights=rows.flatten().double())
-    return (total / count)[cluster].view_as(rows).masked_fill_(own == 0, 0.0)
+@dataclass(frozen=True)
+class _Clusters:
+    """Weights that have one value in their row of a member."""
+
+    cluster: Tensor
+    """Of each weight, rows one after the other."""
+    count: Tensor
+    """Weights of each cluster, float64."""
+    zero: Tensor
+    """Where the value is 0, [rows, columns]."""
+
+    @classmethod
+    def of(cls, own: Tensor) -> Self:
+        """Those of the rows of a member."""
+        values, order = own.sort(dim=1)
+        new = torch.ones_like(values, dtype=torch.bool)
+        new[:, 1:] = values[:, 1:] != values[:, :-1]
+        cluster = torch.empty_like(order).scatter_(1, order, new.flatten().cumsum(0).view_as(order) - 1).flatten()
+        return cls(cluster, torch.bincount(cluster).double(), own == 0)
+
+    def means(self, rows: Tensor) -> Tensor:
+        """Rows in which weights of a cluster share their mean; where their value is 0 they are 0."""
+        total = torch.bincount(self.cluster, weights=rows.flatten().double())
+        return (total / self.count)[self.cluster].view_as(rows).masked_fill_(self.zero, 0.0)

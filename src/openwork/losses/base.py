@@ -60,6 +60,12 @@ class Loss(Plugin):
         """Figures of a batch that are worth a curve of their own, by name: scalars."""
         return {}
 
+    def value_and_parts(
+        self, student: Outputs, teacher: Outputs | None, labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`value` and `parts`; overridden where one is made of the other, so that a training step works it out once."""
+        return self.value(student, teacher, labels), self.parts(student, teacher)
+
     def after(self, means: Mapping[str, float]) -> Self:
         """The loss for retraining; `means` are those of `parts` over the last epoch of shaping."""
         return self

@@ -58,12 +58,17 @@ class Feature(Loss):
         return self.layers
 
     def value(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> Tensor:
-        parts = list(self.parts(student, teacher).values())
-        shares = self.shares or (1.0,) * len(parts)
+        return self.value_and_parts(student, teacher, labels)[0]
+
+    def value_and_parts(
+        self, student: Outputs, teacher: Outputs | None, labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        found = self.parts(student, teacher)
+        parts, shares = list(found.values()), self.shares or (1.0,) * len(found)
         total = parts[0] * shares[0]
         for part, share in zip(parts[1:], shares[1:], strict=True):
             total = total + part * share
-        return total
+        return total, found
 
     def parts(self, student: Outputs, teacher: Outputs | None) -> dict[str, Tensor]:
         assert teacher is not None

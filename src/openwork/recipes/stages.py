@@ -82,7 +82,8 @@ def _sparsities(
     found: dict[str, tuple[str, float]] = {}
     for field, budgets in (("keep", step.keep), ("sparsity", step.sparsity)):
         for target, value in budgets.items():
-            hits = [name for name in held if name in targeted(target, layers, f"{place}.{field}")]
+            meant = targeted(target, layers, f"{place}.{field}")
+            hits = [name for name in held if name in meant]
             if not hits:
                 raise RecipeError(f"{place}.{field}: no rule prunes {target!r}; add a rule for it, or drop it here")
             for name in hits:

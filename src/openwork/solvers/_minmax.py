@@ -73,12 +73,12 @@ def minmax(
     weights = torch.full_like(values, 1 / len(values))
     for step in range(steps):
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad((weights * losses(v.requires_grad_())).sum(), v)
+            (slope,) = torch.autograd.grad((weights * values).sum(), v)
         v = ball(v.detach() - descent * slope, radius, norm, low, high)
         # At the new v: alternating steps settle where simultaneous ones may circle.
         values = _evaluated(losses, v, step + 1)
-        weights = reweigh(weights, values, ascent, gamma)
-    return Saddle(v, weights, values)
+        weights = reweigh(weights, values.detach(), ascent, gamma)
+    return Saddle(v.detach(), weights, values.detach())
 
 
 def reweigh(weights: Tensor, losses: Tensor, ascent: float = 0.1, gamma: float = 0.0) -> Tensor:
@@ -158,8 +158,9 @@ def ball(
 
 
 def _evaluated(losses: Callable[[Tensor], Tensor], v: Tensor, step: int) -> Tensor:
-    with torch.no_grad():
-        values = losses(v)
+    """The losses at `v`, which remember the way there for the next descent."""
+    with torch.enable_grad():
+        values = losses(v.requires_grad_())
     _require(values.ndim == 1 and len(values) > 0, f"losses gave a tensor of shape {list(values.shape)}; give [K]")
     if not bool(values.isfinite().all()):
         raise UsageError(f"loss {values.tolist()} after {step} steps; lower descent, or bound v with radius")

@@ -103,7 +103,7 @@ def _within_budget(run: Run, threads: int | None) -> Run:
     folder, message = run.folder, run.progress.message
     if run.recipe.constraints is None:
         return run
-    if folder and folder.checkpoint() is not None and not (folder.path / ALLOCATION).exists():
+    if folder and folder.begun and not (folder.path / ALLOCATION).exists():
         raise RunError(f"{folder.path} has lost its {ALLOCATION}; choose another folder or delete it")
     where = folder.path if folder else None
     found = allocate(run.model, run.recipe, run.data, folder=where, threads=threads, note=message)

@@ -90,8 +90,12 @@ class RunFolder:
 
     def checkpoint(self) -> Checkpoint | None:
         """The last checkpoint, None before the first."""
-        path = self.path / "checkpoint.safetensors"
-        return Checkpoint.load(path) if path.exists() else None
+        return Checkpoint.load(self.path / "checkpoint.safetensors") if self.begun else None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint."""
+        return (self.path / "checkpoint.safetensors").exists()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint; the metrics follow it, so that they never tell more than can be resumed."""

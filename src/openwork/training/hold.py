@@ -1,7 +1,8 @@
 """What a weight keeps through the steps of an optimizer: its zeros, its ties, and values that are frozen."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -73,10 +74,14 @@ class Hold:
             torch._foreach_mul_(masked, list(self.masks.values()))
             # -3 * 0 is -0.0; adding 0 makes every zero the plain one, whose bytes compress and compare well.
             torch._foreach_add_(masked, 0.0)
-        for name, member in self.members.items():
-            self.weights[name].copy_(self.sets[name][-1].hold(self.weights[name], member))
+        for name, hold in self._holders.items():
+            self.weights[name].copy_(hold(self.weights[name]))
         for name, values in self.frozen.items():
             self.weights[name].copy_(torch.where(values != 0, values, self.weights[name]))
+
+    @cached_property
+    def _holders(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        return {name: self.sets[name][-1].holder(member) for name, member in self.members.items()}
 
     def obeyed(self, name: str) -> Constraint | None:
         """Everything that a weight was projected onto, as one set."""

@@ -56,11 +56,10 @@ class Objective:
         total: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for name, loss in named(self.losses).items():
-            value = loss.value(student, teacher, labels)
+            value, made_of = loss.value_and_parts(student, teacher, labels)
             total = value * loss.factor if total is None else total + value * loss.factor
             parts[name] = value.detach()
-            with torch.no_grad():
-                parts |= {f"{name}.{part}": found for part, found in loss.parts(student, teacher).items()}
+            parts |= {f"{name}.{part}": found.detach() for part, found in made_of.items()}
         assert total is not None, "no losses"
         return total, parts
 

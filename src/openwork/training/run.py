@@ -46,20 +46,23 @@ class Run:
     started: float = field(default_factory=time.perf_counter)
     steps: list[StepResult] = field(default_factory=list)
     note: str = ""
+    trainer: Trainer = field(init=False)
+    """There as soon as training begins."""
 
     def __post_init__(self) -> None:
-        work = copy.deepcopy(self.model)
-        if self.recipe.schedule.channels_last:
-            work = work.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.trainer = Trainer(work, self.data, self.recipe.schedule)
         self.attempts = attempts([stage.recipe.schedule for stage in self.stages], self.recipe.candidates)
         self.short = Shortlist(self.recipe.candidates)
         self.shaper: Shaper | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.part: tuple[str, int] | None = None
+        self.at_hand: Candidate | None = None
 
     def complete(self) -> Result:
         """Train what is left to train, measure, write."""
+        work = copy.deepcopy(self.model)
+        if self.recipe.schedule.channels_last:
+            work = work.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trainer = Trainer(work, self.data, self.recipe.schedule)
         saved = self.folder.checkpoint() if self.folder else None
         done = saved.epochs_done if saved else 0
         # Checkpoints are written after epochs, so the attempt to go on with is the one of the last epoch.
@@ -228,11 +231,10 @@ class Run:
             return
         accuracy, sparsity = self.trainer.validation_accuracy(), self.shaper.sparsity()
         weights = {name: t.detach().clone() for name, t in model_tensors(self.trainer.model).items()}
-        self.short.tried.append(
-            Candidate(
-                attempt.step, attempt.parent, accuracy, self.hardened, sparsity, weights, self.shaper.state_dict()
-            )
+        self.at_hand = Candidate(
+            attempt.step, attempt.parent, accuracy, self.hardened, sparsity, weights, self.shaper.state_dict()
         )
+        self.short.tried.append(self.at_hand)
         said = "" if accuracy is None else f"validation accuracy {accuracy:.2%} at "
         self.progress.message(f"{self._where(attempt)}: {said}{sparsity:.2%} sparsity")
         if attempt.last:
@@ -256,8 +258,8 @@ class Run:
         return f"step {attempt.step + 1} of {steps}{of}"
 
     def _finish(self) -> Result:
-        if self.short.kept:
-            self._take_back(self.short.newest())
+        if self.short.kept and (chosen := self.short.newest()) is not self.at_hand:
+            self._take_back(chosen)
         assert self.dense_accuracy is not None and self.shaper is not None
         trainer, shaper = self.trainer, self.shaper
         epochs = self.attempts[-1].end
