@@ -27,6 +27,15 @@ def dense(model: nn.Module, inputs: Tensor, threads: int) -> Engine:
     return compiled(filled, inputs, threads=threads, name="dense")
 
 
+def beside_dense(
+    networks: Mapping[str, nn.Module], model: nn.Module, inputs: Tensor, threads: int
+) -> dict[str, dict[str, Any]]:
+    """Figures of all networks in turn in one run; of `model` without zeros, as "dense" under the name ""."""
+    engines = {name: compiled(network.eval(), inputs, threads=threads) for name, network in networks.items()}
+    figures = side_by_side({**engines, "": dense(model, inputs, threads)}, inputs)
+    return {**figures, "": {"dense": figures[""]}}
+
+
 def side_by_side(engines: Mapping[str, Engine], inputs: Tensor) -> dict[str, dict[str, Any]]:
     """Median microseconds of each, times what the engine called "" takes, and share of the multiply-add peak."""
     array = inputs.numpy()

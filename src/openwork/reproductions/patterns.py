@@ -9,17 +9,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..compiler.compile import compile as compiled
 from ..recipes.recipe import Recipe, Rule
-from ..recipes.schedule import OptimizerSettings, Rate, Schedule
+from ..recipes.schedule import Rate
 from ..report import charts
 from ..solvers.admm import ADMM
 from ..training.result import Result
-from . import _latency
+from . import _latency, _pages
 from .base import Reproduction, Row
-
-STAGES = "re:layer.*conv"
-"""The convolutions of ResNet-20's stages; the stem and the classifier, 0.4 % of the weights, stay dense."""
+from .cifar10_solvers import SCHEDULE, STAGES
 
 WIDER = ("re:layer3\\.1.*conv", "re:layer3\\.2\\.conv1")
 """41 % of the weights: where a pattern knows powers of two only, these take the next one, which makes 90 % of 7/8."""
@@ -114,55 +111,54 @@ class Patterns(Reproduction):
             name=name,
             rules=tuple(Rule(targets=targets, constraint=constraint) for targets, constraint in rules),
             solver=ADMM(rho=0.01, growth=2.0),
-            schedule=Schedule(
-                # Short, so that all rows fit into three hours of two cores: what counts is that all get the same.
-                shape_epochs=1,
-                updates_per_epoch=4,
-                retrain_epochs=2,
-                batch_size=128,
-                shape_rate=Rate(peak=0.01, decay="cosine", final=0.1),
-                retrain_rate=Rate(peak=0.05, decay="cosine", warmup_epochs=0.25),
-                optimizer=OptimizerSettings(kind="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4),
-                precision="bfloat16",
-                norm_batches=100,
-                channels_last=True,
-                seed=0,
+            schedule=SCHEDULE.model_copy(
+                update={
+                    # Short, so that all rows fit into three hours of two cores: what counts is that all get the same.
+                    "shape_epochs": 1,
+                    "updates_per_epoch": 4,
+                    "retrain_epochs": 2,
+                    "retrain_rate": Rate(peak=0.05, decay="cosine", warmup_epochs=0.25),
+                    "norm_batches": 100,
+                }
             ),
         )
 
     def measure(self, results: Mapping[str, Result], inputs: torch.Tensor, threads: int) -> dict[str, dict[str, Any]]:
         """Latency of all networks in turn in one run, of the dense one too; share of the multiply-add peak."""
-        example = next(iter(results.values()))
-        engines = {name: compiled(r.model.eval(), inputs, threads=threads) for name, r in results.items()}
-        engines[""] = _latency.dense(example.model, inputs, threads)
-        figures = _latency.side_by_side(engines, inputs)
-        return {**figures, "": {"dense": figures[""]}}
+        networks = {name: result.model for name, result in results.items()}
+        return _latency.beside_dense(networks, next(iter(networks.values())), inputs, threads)
 
     def page(self, document: Mapping[str, Any]) -> dict[str, str]:
         """A table and the frontier as a picture."""
-        rows, scale = document["rows"], document["epochs_scale"]
+        head = ("pattern", "accuracy", "zeros", "bytes", "latency", "times dense", "share of peak")
         lines = [
+            (
+                row["title"],
+                f"{row['accuracy']:.2%}",
+                f"{row['sparsity']:.1%}",
+                f"{row['bytes']:,}",
+                f"{row['us']:.1f} us",
+                f"{row['times_dense']:.2f}",
+                "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}",
+            )
+            for row in document["rows"]
+        ]
+        parts = [
             f"# {document['title']}",
             "",
             f"    {document['command']}",
             "",
             _introduction(document),
-            *(["", f"Epochs were scaled by {scale:g}: a trial, no figure to quote."] if scale != 1 else []),
+            *_pages.trial(document),
             "",
             "Share of peak counts the multiply-adds that are done, zeros that a kernel did not skip among them.",
             "",
             "![Accuracy against speed](frontier.svg)",
             "",
-            "| pattern | accuracy | zeros | bytes | latency | times dense | share of peak |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
+            *_pages.table(head, lines),
+            "",
         ]
-        for row in rows:
-            share = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}"
-            lines.append(
-                f"| {row['title']} | {row['accuracy']:.2%} | {row['sparsity']:.1%} | {row['bytes']:,} "
-                f"| {row['us']:.1f} us | {row['times_dense']:.2f} | {share} |"
-            )
-        return {"page.md": "\n".join(lines) + "\n", "frontier.svg": charts.standalone(self._frontier(document))}
+        return {"page.md": "\n".join(parts), "frontier.svg": charts.standalone(self._frontier(document))}
 
     @staticmethod
     def _frontier(document: Mapping[str, Any]) -> str:

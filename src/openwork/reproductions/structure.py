@@ -14,18 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..compiler.compile import compile as compiled
 from ..formats.packed.relative import Relative
 from ..recipes.match import weights
 from ..recipes.recipe import Recipe, Rule
-from ..recipes.schedule import OptimizerSettings, Rate, Schedule
+from ..recipes.schedule import Rate
 from ..report import charts
 from ..slimming.slim import slim
 from ..solvers.admm import ADMM
 from ..training.result import Result
 from . import _latency, _pages
 from .base import Reproduction, Row, rate
-from .cifar10_solvers import STAGES, stage_sparsity
+from .cifar10_solvers import SCHEDULE, STAGES, stage_sparsity
 
 RATES = (2, 4, 8, 16)
 """Weights of the whole dense network for each one that is kept."""
@@ -50,17 +49,16 @@ class Structure(Reproduction):
 
     def measure(self, results: Mapping[str, Result], inputs: Tensor, threads: int) -> dict[str, dict[str, Any]]:
         """Latency of all networks in turn in one run; bits that their weights take."""
-        engines = {"": _latency.dense(next(iter(results.values())).model, inputs, threads)}
+        networks = {
+            name: slim(result.model.eval(), inputs).model if name.startswith("whole") else result.model
+            for name, result in results.items()
+        }
+        figures = _latency.beside_dense(networks, next(iter(results.values())).model, inputs, threads)
         for name, result in results.items():
-            model = result.model.eval()
-            small = slim(model, inputs).model if name.startswith("whole") else model
-            engines[name] = compiled(small, inputs, threads=threads)
-        figures = _latency.side_by_side(engines, inputs)
-        for name, result in results.items():
-            matrices = [found.weight.detach().numpy() for found in weights(result.model).values()]
-            ways = {bits: [storage(name.partition("-")[0], m, bits) for m in matrices] for bits in BITS}
-            figures[name]["storage"] = {str(bits): sum(each) for bits, each in ways.items()}
-        return {**figures, "": {"dense": figures[""]}}
+            kind = name.partition("-")[0]
+            layers = [_stored(kind, found.weight.detach().numpy()) for found in weights(result.model).values()]
+            figures[name]["storage"] = {str(bits): sum(layer(bits) for layer in layers) for bits in BITS}
+        return figures
 
     def page(self, document: Mapping[str, Any]) -> dict[str, str]:
         """Tables, and a picture each of storage and latency against accuracy."""
@@ -84,18 +82,14 @@ def _recipe(kind: str, times: int) -> Recipe:
             ),
         ),
         solver=ADMM(rho=0.01, growth=1.5),
-        schedule=Schedule(
-            shape_epochs=2,
-            updates_per_epoch=3,
-            retrain_epochs=4,
-            batch_size=128,
-            shape_rate=Rate(peak=0.01, decay="cosine", final=0.1),
-            retrain_rate=Rate(peak=0.05, decay="cosine", warmup_epochs=0.5),
-            optimizer=OptimizerSettings(kind="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4),
-            precision="bfloat16",
-            norm_batches=100,
-            channels_last=True,
-            seed=0,
+        schedule=SCHEDULE.model_copy(
+            update={
+                "shape_epochs": 2,
+                "updates_per_epoch": 3,
+                "retrain_epochs": 4,
+                "retrain_rate": Rate(peak=0.05, decay="cosine", warmup_epochs=0.5),
+                "norm_batches": 100,
+            }
         ),
     )
 
@@ -103,14 +97,18 @@ def _recipe(kind: str, times: int) -> Recipe:
 def storage(kind: str, weight: NDArray[np.float32], bits: int) -> int:
     """Bits that a weight takes with `bits` a number: of single ones with relative indices, in the width that is best
     for the layer, or without any if that is less; of whole rows and columns with a bit map of each."""
-    dense = int(weight.size) * bits
+    return _stored(kind, weight)(bits)
+
+
+def _stored(kind: str, weight: NDArray[np.float32]) -> Callable[[int], int]:
+    """`storage` for any number of bits."""
     if kind == "single":
         relative = Relative.pack(weight)
-        return min(dense, int(np.count_nonzero(weight)) * bits + relative.entries * relative.bits)
-    matrix = weight.reshape(len(weight), -1) != 0
-    rows, columns = int(matrix.any(1).sum()), int(matrix.any(0).sum())
-    maps = len(matrix) + len(matrix[0])
-    return min(dense, rows * columns * bits + maps)
+        numbers, places = int(np.count_nonzero(weight)), relative.entries * relative.bits
+    else:
+        matrix = weight.reshape(len(weight), -1) != 0
+        numbers, places = int(matrix.any(1).sum()) * int(matrix.any(0).sum()), len(matrix) + len(matrix[0])
+    return lambda bits: min(int(weight.size) * bits, numbers * bits + places)
 
 
 def tie(rates: Sequence[float], costs: Sequence[float], cost: float) -> float | None:
