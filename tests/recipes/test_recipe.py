@@ -85,6 +85,7 @@ def test_built_in_recipes_load_and_survive_a_dump(name: str, tmp_path: Path) -> 
     path = tmp_path / "copy.yaml"
     path.write_text(recipe.dump())
     assert Recipe.load(path) == recipe
+    assert Recipe.load(recipe) is recipe
 
 
 def test_every_constraint_and_solver_survives_a_dump_inside_a_recipe() -> None:

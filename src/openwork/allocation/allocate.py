@@ -72,7 +72,7 @@ def allocate(
     >>> found.spent["macs"].predicted <= 0.25 * found.spent["macs"].dense
     True
     """
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    recipe = Recipe.load(recipe)
     if recipe.constraints is None:
         raise UsageError("the recipe has no budget; give it one, such as constraints: {latency: 60%}")
     inputs = data.example_input if example_inputs is None and data is not None else example_inputs

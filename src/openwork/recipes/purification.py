@@ -6,8 +6,7 @@ from pydantic import Field, model_validator
 
 from ..config import Config
 from ..errors import RecipeError
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from .schedule import Proportion
 
 
 class Purification(Config):
@@ -24,11 +23,11 @@ class Purification(Config):
 
     ERROR = RecipeError
 
-    share: Share | None = None
+    share: Proportion | None = None
     """Most of its layer's energy (sum of squares) that a unit may hold, in [0, 1]."""
     threshold: Annotated[float, Field(ge=0)] | None = None
     """Largest L2 norm that a unit may have."""
-    emptiness: Share = 0.5
+    emptiness: Proportion = 0.5
     """Largest share of a unit's columns that may differ from zero, in [0, 1]; 1 leaves it to size alone. For columns,
     which have no parts, it does not count."""
     units: Annotated[tuple[Literal["filter", "channel", "column"], ...], Field(min_length=1)] = ("channel", "filter")

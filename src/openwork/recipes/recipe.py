@@ -71,13 +71,15 @@ class Recipe(Config):
         return budget
 
     @classmethod
-    def load(cls, source: str | Path) -> Self:
-        """A built-in recipe by its name, or the recipe in a YAML file.
+    def load(cls, source: Self | str | Path) -> Self:
+        """A built-in recipe by its name, or the recipe in a YAML file; a recipe is returned as it is.
 
         Raises RecipeError if there is neither, with the known names, or if the content is wrong, with the field's name.
         """
-        known = builtin_names()
-        path = _BUILTIN / f"{source}.yaml" if str(source) in known else Path(source)
+        if isinstance(source, cls):
+            return source
+        known, asked = builtin_names(), str(source)
+        path = _BUILTIN / f"{asked}.yaml" if asked in known else Path(asked)
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -85,9 +87,7 @@ class Recipe(Config):
                 raise RecipeError(
                     f"cannot read recipe {path}: {getattr(error, 'strerror', None) or 'not a text file'}"
                 ) from None
-            raise RecipeError(
-                f"{plugins.unknown('recipe', str(source), known)}; or give the path of a YAML file"
-            ) from None
+            raise RecipeError(f"{plugins.unknown('recipe', asked, known)}; or give the path of a YAML file") from None
         return cls.parse(text, name=path.stem, source=str(path))
 
     @classmethod

@@ -14,7 +14,8 @@ from ..losses.soft import Soft
 
 Epochs = Annotated[int, Field(ge=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Proportion = Annotated[float, Field(ge=0, le=1)]
+"""Unlike the `Share` of constraints, all or nothing, too."""
 
 
 class Rate(Config):
@@ -30,9 +31,9 @@ class Rate(Config):
     """Learning rate after warm-up."""
     decay: Literal["constant", "cosine", "step"] = "constant"
     """cosine: half a wave from `peak` to `final * peak`; step: times `factor` at each of `milestones`."""
-    final: Share = 0.0
+    final: Proportion = 0.0
     """Where cosine decay ends, as a share of `peak`."""
-    milestones: tuple[Share, ...] = (0.5, 0.75)
+    milestones: tuple[Proportion, ...] = (0.5, 0.75)
     """Where step decay acts, as shares of the phase."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """What step decay multiplies the rate by."""

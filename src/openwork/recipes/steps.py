@@ -11,7 +11,7 @@ from ..constraints.base import Share
 from ..errors import RecipeError
 from ..solvers.base import Solver
 from .rule import Rule
-from .schedule import Epochs, Rate
+from .schedule import Epochs, Proportion, Rate
 
 Count = Annotated[int, Field(ge=1)]
 Target = Annotated[str, Field(min_length=1)]
@@ -53,7 +53,7 @@ class Step(Config):
     d**s, with the s that gives this rate."""
     share: Annotated[float | None, Field(gt=0, le=1)] = None
     """The s itself: how much of the way to the rules is behind after this step, on a logarithmic scale."""
-    freeze: Annotated[float, Field(ge=0, le=1)] = 0.0
+    freeze: Proportion = 0.0
     """Share of the weights left in each layer, the largest, that do not move from the cut on: neither in this step's
     retraining nor in later steps, unless one of these prunes them."""
     solver: Annotated[SerializeAsAny[Solver] | None, BeforeValidator(_solver)] = None
@@ -105,7 +105,7 @@ class Ladder(Config):
     """Rates of the steps before the last are its multiples, up to `to`."""
     to: Annotated[float | None, Field(gt=1)] = None
     """The last multiple of `increment` at most."""
-    freeze: Annotated[float, Field(ge=0, le=1)] = 0.0
+    freeze: Proportion = 0.0
     """Of each step."""
 
     @model_validator(mode="after")

@@ -135,7 +135,7 @@ def slim(
     if multiple < 1:
         raise UsageError(f"multiple={multiple} must be at least 1, such as 8 or 16")
     require_finite(model)
-    constraints = {} if recipe is None else constraints_of(model, _loaded(recipe))
+    constraints = {} if recipe is None else constraints_of(model, Recipe.load(recipe))
     small = copy.deepcopy(model)
     with evaluated(small), torch.no_grad():
         expected = _outputs(small, inputs)
@@ -156,10 +156,6 @@ def slim(
     before, after = ({name: found.weight for name, found in weights(m).items()} for m in (model, small))
     require_held(constraints, before, after)
     return Slimmed(small, tuple(replace(row, after=_shape(small, row)) for row in rows.values()), difference)
-
-
-def _loaded(recipe: Recipe | str | Path) -> Recipe:
-    return recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
 
 
 def _joined(earlier: Row | None, row: Row) -> Row:

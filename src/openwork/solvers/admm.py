@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..constraints.base import Constraint
 from ._known import pull
-from .base import CurrentLoss, Solver, State, norm
+from .base import CurrentLoss, Solver, State, differences, norm
 
 
 class ADMM(Solver):
@@ -69,7 +69,7 @@ class ADMM(Solver):
     @torch.no_grad()
     def init(self, weights: Sequence[Tensor], constraints: Sequence[Constraint]) -> State:
         z = tuple(c.project(w) for w, c in zip(weights, constraints, strict=True))
-        primal = norm([w - target for w, target in zip(weights, z, strict=True)])
+        primal = norm(differences(weights, z))
         return State(
             tensors={"z": z, "u": tuple(torch.zeros_like(w, requires_grad=False) for w in weights)},
             numbers={"rho": self.rho, "primal_residual": primal},
@@ -89,8 +89,8 @@ class ADMM(Solver):
     ) -> State:
         before, u, rho = state.tensors["z"], state.tensors["u"], state.numbers["rho"]
         z = tuple(c.project(w + dual) for w, dual, c in zip(weights, u, constraints, strict=True))
-        gaps = [w - target for w, target in zip(weights, z, strict=True)]
-        primal, dual_residual = norm(gaps), rho * norm([a - b for a, b in zip(z, before, strict=True)])
+        gaps = differences(weights, z)
+        primal, dual_residual = norm(gaps), rho * norm(differences(z, before))
         next_rho = self._next(rho, primal, dual_residual)
         scale = rho / next_rho if self.rescale_dual or self.policy == "balanced" else 1.0
         return State(

@@ -80,3 +80,8 @@ class Solver(Plugin):
 def norm(tensors: Sequence[Tensor]) -> float:
     """The L2 norm of the concatenation of `tensors`."""
     return float(torch.stack(torch._foreach_norm(list(tensors))).norm()) if tensors else 0.0
+
+
+def differences(weights: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
+    """W_i - Z_i, of which no gradient is taken."""
+    return [w.detach() - z for w, z in zip(weights, targets, strict=True)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..constraints.base import Constraint
 from ._known import pull
-from .base import CurrentLoss, Solver, State, norm
+from .base import CurrentLoss, Solver, State, differences, norm
 
 
 class SLR(Solver):
@@ -57,7 +57,7 @@ class SLR(Solver):
     @torch.no_grad()
     def init(self, weights: Sequence[Tensor], constraints: Sequence[Constraint]) -> State:
         z = tuple(c.project(w) for w, c in zip(weights, constraints, strict=True))
-        residual = norm(_gaps(weights, z))
+        residual = norm(differences(weights, z))
         return State(
             tensors={
                 "z": z,
@@ -92,9 +92,9 @@ class SLR(Solver):
         numbers = dict(state.numbers)
         k = int(numbers["k"])
         value = loss() if loss is not None else None
-        gaps = _gaps(weights, z)
+        gaps = differences(weights, z)
 
-        now, then = self._lagrangian(u, gaps), self._lagrangian(u, _gaps(before, z))
+        now, then = self._lagrangian(u, gaps), self._lagrangian(u, differences(before, z))
         if value is not None and "loss" in numbers:
             now, then = now + value, then + numbers["loss"]
         first = k == 1 or now < then
@@ -105,11 +105,11 @@ class SLR(Solver):
                 numbers["loss"] = value
 
         target = tuple(c.project(w + dual) for w, dual, c in zip(weights, u, constraints, strict=True))
-        nearer = _gaps(weights, target)
+        nearer = differences(weights, target)
         second = self._lagrangian(u, nearer) < self._lagrangian(u, gaps)
         if second:
             u = self._moved(u, nearer, k, numbers)
-            numbers["dual_residual"] = self.rho * norm(_gaps(target, z))
+            numbers["dual_residual"] = self.rho * norm(differences(target, z))
             z, gaps = target, nearer
         else:
             numbers["dual_residual"] = 0.0
@@ -144,10 +144,6 @@ class SLR(Solver):
             return 0.0
         linear = sum(float(product.sum()) for product in torch._foreach_mul(list(u), gaps))
         return self.rho * (linear + 0.5 * norm(gaps) ** 2)
-
-
-def _gaps(weights: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
-    return [w.detach() - z for w, z in zip(weights, targets, strict=True)]
 
 
 def _copies(weights: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -71,7 +71,7 @@ def compress(
     >>> model = plugins.module("models", "lenet5").build()
     >>> result = ow.compress(model, "demo", data, run_dir="runs/demo")      # doctest: +SKIP
     """
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    recipe = Recipe.load(recipe)
     strip(model)
     planned = stages(recipe, model)
     check_layers(recipe.schedule.losses, model)

@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from .. import __version__
+from ..allocation.allocation import FILE as ALLOCATION
+from ..allocation.figures import FILE as FIGURES
 from ..allocation.figures import digest
 from ..data.base import Data
 from ..errors import RunError
@@ -25,8 +27,8 @@ from .checkpoint import Checkpoint, load_tensors, model_tensors, save_tensors
 from .result import Result
 
 _FILES = (
-    "allocation.json",
-    "allocation-figures.json",
+    ALLOCATION,
+    FIGURES,
     "checkpoint.safetensors",
     "environment.json",
     "metrics.jsonl",

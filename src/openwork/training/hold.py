@@ -150,10 +150,10 @@ def _narrower(a: Constraint, b: Constraint) -> bool:
     return alike(a, b) and getattr(a, "sparsity", 0.0) >= getattr(b, "sparsity", 0.0)
 
 
-def like(weight: Tensor, saved: Tensor) -> Tensor:
-    """A copy of `saved` of the type and in the memory layout of `weight`: a product over lists of such tensors is one
-    call, and sums run in the order in which they ran before an interruption."""
-    return torch.empty_like(weight, requires_grad=False).copy_(saved)
+def like(weight: Tensor, saved: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A copy of `saved` of the type (or of `dtype`) and in the memory layout of `weight`: a product over lists of such
+    tensors is one call, and sums run in the order in which they ran before an interruption."""
+    return torch.empty_like(weight, dtype=dtype, requires_grad=False).copy_(saved)
 
 
 def _plain(constraint: Constraint) -> dict[str, Any]:

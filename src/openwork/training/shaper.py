@@ -17,7 +17,7 @@ from ..errors import RunError, TrainingError, UsageError
 from ..recipes.match import Match, fitted, match
 from ..recipes.recipe import Recipe
 from ..solvers.base import CurrentLoss, State
-from .hold import Hold
+from .hold import Hold, like
 
 _ATTACHED = "_openwork_shaper"
 
@@ -269,7 +269,8 @@ class Shaper:
         weights = self._pairs[0]
         names = dict.fromkeys(key.rpartition(".")[0] for key in state["solver"])
         tensors = {
-            name: tuple(_in_layout(w, state["solver"][f"{name}.{i}"]) for i, w in enumerate(weights)) for name in names
+            name: tuple(like(w, t := state["solver"][f"{name}.{i}"], t.dtype) for i, w in enumerate(weights))
+            for name in names
         }
         self._state = State(tensors=tensors, numbers=dict(state["numbers"]))
         self.phase, self._steps = state["phase"], state["steps"]
@@ -301,12 +302,6 @@ class Shaper:
         together = [torch.stack([next(rest) for _ in c.parts()]).all(dim=0) for _, c in self._constrained]
         self.hold = self._before.within(dict(zip(self._names, together, strict=True)))
         self.hold.apply()
-
-
-def _in_layout(weight: Tensor, saved: Tensor) -> Tensor:
-    """A copy in the memory layout of `weight`, so that sums run in the order in which they ran before an
-    interruption."""
-    return torch.empty_like(weight, dtype=saved.dtype, requires_grad=False).copy_(saved)
 
 
 def _numbered(tensors: Mapping[str, Tensor], prefix: str) -> Iterator[Tensor]:
