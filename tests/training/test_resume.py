@@ -20,6 +20,7 @@ from openwork import files
 from openwork.errors import RunError, TrainingError
 from openwork.training.checkpoint import Checkpoint, load_tensors
 from openwork.training.compress import compress
+from openwork.training.folder import RunFolder
 from openwork.training.progress import Silent
 from openwork.training.result import Result
 
@@ -252,6 +253,15 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert after.epochs_done == before.epochs_done == 2 and same_weights(after.model, before.model)
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
     assert same_weights(run(tmp_path).model.state_dict(), whole.model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "metrics.jsonl", "model-level2.safetensors"])
+def test_what_a_killed_run_left_half_written_is_cleared(name: str, tmp_path: Path) -> None:
+    half, mine = tmp_path / f".{name}.x1y2", tmp_path / ".notes"
+    half.write_bytes(b"half")
+    mine.write_bytes(b"mine")
+    with RunFolder(tmp_path).locked():
+        assert not half.exists() and mine.exists()
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:

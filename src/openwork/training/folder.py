@@ -33,6 +33,7 @@ _FILES = (
     "environment.json",
     "metrics.jsonl",
     "model.safetensors",
+    "model-level*.safetensors",
     "recipe.yaml",
     "result.json",
 )
