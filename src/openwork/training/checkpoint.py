@@ -127,11 +127,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for key, saved in tensors.items():
         index, _, name = key.partition("/")
         parameter = parameters[int(index)]
-        # Same layout as before the interruption: elementwise loops may round differently over other strides.
+        # Same layout as before the interruption: elementwise loops may round differently over other strides. Counters
+        # of steps lie on the CPU, but for kernels that read them.
         like = (
             torch.empty_like(parameter, requires_grad=False)
             if saved.shape == parameter.shape
-            else torch.empty_like(saved)
+            else torch.empty_like(saved, device=parameter.device if optimizer.defaults.get("fused") else "cpu")
         )
         optimizer.state[parameter][name] = like.copy_(saved)
 

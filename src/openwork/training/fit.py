@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -212,16 +213,24 @@ class Trainer:
 
 def make_optimizer(model: nn.Module, schedule: Schedule, phase: str) -> torch.optim.Optimizer:
     """A fresh optimizer for `phase`."""
-    settings, rate = schedule.optimizer, schedule.rate(phase).peak
+    settings, parameters = schedule.optimizer, list(model.parameters())
+    shared: dict[str, Any] = {
+        "lr": schedule.rate(phase).peak,
+        "weight_decay": settings.weight_decay,
+        "fused": all(map(_fusible, parameters)),
+    }
     if settings.kind == "adam":
-        return torch.optim.AdamW(model.parameters(), lr=rate, betas=settings.betas, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=rate,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
+        return torch.optim.AdamW(parameters, betas=settings.betas, **shared)
+    return torch.optim.SGD(parameters, momentum=settings.momentum, nesterov=settings.nesterov, **shared)
+
+
+def _fusible(parameter: Tensor) -> bool:
+    """Whether an optimizer can step over all of it in one kernel. That goes through memory from end to end, so the
+    parameter and its gradient must lie there alike and without gaps."""
+    dense = parameter.is_contiguous() or (
+        parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
     )
+    return dense and parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda")
 
 
 @contextlib.contextmanager
