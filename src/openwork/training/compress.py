@@ -19,6 +19,7 @@ from ..slimming.trace import evaluated, require_finite, traced
 from .checkpoint import model_tensors
 from .fit import threads_and_randomness
 from .folder import RunFolder
+from .memory import keep_freed_memory
 from .objective import check_layers
 from .progress import Progress, Silent
 from .result import Result
@@ -90,6 +91,7 @@ def compress(
         model_name or type(model).__name__,
         command,
     )
+    keep_freed_memory()
     with threads_and_randomness(threads), run.folder.locked() if run.folder else contextlib.nullcontext():
         if run.folder:
             run.folder.claim(recipe, model, data, torch.get_num_threads(), command)
