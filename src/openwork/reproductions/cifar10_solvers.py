@@ -29,7 +29,7 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
     "unstructured": ("single weights", {"kind": "unstructured"}),
     "4x1": ("4x1 blocks", {"kind": "block", "shape": (4, 1)}),
 }
-SHAPE_EPOCHS, RETRAIN_EPOCHS, UPDATES = 4, 8, 2
+SHAPE_EPOCHS, RETRAIN_EPOCHS, UPDATES = 2, 4, 4
 """Of every row; and updates of the solver in an epoch of shaping."""
 SOLVERS: dict[str, tuple[str, Solver]] = {
     "admm": ("ADMM", ADMM(rho=0.01, growth=1.5)),
@@ -58,7 +58,7 @@ SCHEDULE = Schedule(
 
 
 class Cifar10Solvers(Reproduction):
-    """ResNet-20 and -56 on CIFAR-10 with third-party weights, 4 + 8 epochs, seed 0."""
+    """ResNet-20 and -56 on CIFAR-10 with third-party weights, 2 + 4 epochs, seed 0."""
 
     TITLE: ClassVar[str] = "Solvers on ResNet-20 and ResNet-56 in equally many epochs"
     MODEL: ClassVar[str] = "cifar10_resnet20"
