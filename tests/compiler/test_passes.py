@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import Generator, no_grad, randn
+from torch.testing import assert_close
 
-from openwork import plugins
+from openwork import compile, plugins
 from openwork.compiler.graph import Graph, Node, verify
 from openwork.compiler.operators import window_size
 from openwork.compiler.optimize import optimize, passes
@@ -14,6 +16,7 @@ from openwork.errors import CompileError
 
 ONE = (1, 1)
 CONV = {"stride": ONE, "padding": (0, 0), "dilation": ONE, "groups": 1}
+POOL = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": ONE, "ceil": False}
 
 
 def node(name, op, inputs, shape, constants=(), **attrs):
@@ -39,6 +42,10 @@ def linear(name, inputs, shape):
 
 def prelu(name, inputs, shape=(1, 2, 6, 6), op="pointwise"):
     return node(name, op, inputs, shape, ("slope",), act=("leaky_relu",))
+
+
+def pool(name, inputs, shape=(1, 2, 3, 3), **attrs):
+    return node(name, "max_pool", inputs, shape, **{**POOL, **attrs})
 
 
 def graph(*nodes, returns=None, kernel=1):
@@ -599,6 +606,31 @@ GOLDEN = [
         """,
     ),
     (
+        "move_clamp",
+        "before a max-pooling, to what can take it along",
+        lambda: graph(x(), conv("c", "x"), pool("p", "c"), node("r", "clamp", "p", (1, 2, 3, 3), lo=0.0, hi=6.0)),
+        """
+        x: 1x2x6x6 = input()
+        c: 1x2x6x6 = conv(x) CONV bias=%c.bias weight=%c.weight
+        p: 1x2x6x6 = clamp(c) hi=6.0 lo=0.0
+        r: 1x2x3x3 = max_pool(p) ceil=False dilation=(1,1) kernel=(2,2) padding=(0,0) stride=(2,2)
+        return r
+        """,
+    ),
+    (
+        "move_clamp",
+        "not where a layer or the pooling is read elsewhere, nor to an input, nor over windows of padding alone",
+        lambda: graph(
+            *(x(), conv("c", "x"), conv("d", "x"), conv("e", "x", lo=0.0).with_attrs(act=("tanh",))),
+            *(pool("p", "c"), pool("q", "d"), pool("r", "x"), pool("s", "e")),
+            pool("t", "q", (1, 2, 1, 1), padding=(1, 1), dilation=(3, 3)),
+            *(node(f"{n}1", "clamp", n, (1, 2, 3, 3), lo=0.0) for n in "pqrs"),
+            node("t1", "clamp", "t", (1, 2, 1, 1), lo=0.0),
+            returns="c p1 q q1 r1 s1 t1",
+        ),
+        None,
+    ),
+    (
         "merge_slices",
         "not of something else",
         lambda: graph(x(), node("r", "slice", "x", (1, 1, 6, 6), start=(1, 0, 0), stop=(2, 6, 6), step=(1, 1, 1))),
@@ -669,6 +701,19 @@ def test_all_passes_make_one_node_of_a_residual_block():
     assert optimize(g)["r"].inputs == ("x", "x") and optimize(g)["r"].lo == 0
 
 
+@pytest.mark.parametrize("value", [1.5, float("nan")])
+def test_a_clamp_before_a_pooling_changes_no_value(value):
+    from torch import nn
+
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.MaxPool2d(3, 2, 1), nn.ReLU6())
+    example = randn(1, 2, 7, 6, generator=Generator().manual_seed(0))
+    engine = compile(model, example, threads=1, tune="off")
+    assert [row["op"] for row in engine.explain(1).rows if row["op"] != "clear"] == ["copy", "conv", "pool", "copy"]
+    example[0, 1, 3, 2] = value
+    with no_grad():
+        assert_close(engine(example), model(example), equal_nan=True)
+
+
 def broken(change):
     g = graph(x(), conv("c", "x"), node("a", "add", "c x", (1, 2, 6, 6)))
     return change(g)
@@ -678,7 +723,6 @@ def with_node(g, at, **changes):
     return replace(g, nodes=(*g.nodes[:at], replace(g.nodes[at], **changes), *g.nodes[at + 1 :]))
 
 
-POOL = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": ONE, "ceil": False}
 BROKEN = [
     ("named twice", lambda g: replace(g, nodes=(*g.nodes, g.nodes[-1]))),
     ("before it is made", lambda g: replace(g, nodes=(g.nodes[0], g.nodes[2], g.nodes[1]))),
