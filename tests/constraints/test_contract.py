@@ -156,7 +156,7 @@ def _group_ids(constraint: Constraint) -> Tensor:
             return row
         case "channel" | "column":
             return column
-        case "block":
+        case "block" | "channel_block":
             r, c = constraint.shape  # type: ignore[attr-defined]
             return (row // r) * 16 + column // c
         case "block_column":
