@@ -16,6 +16,7 @@ _HOMES = {
     "Schedule": "recipes.recipe",
     "Step": "recipes.recipe",
     "Purification": "recipes.purification",
+    "Quantization": "recipes.quantization",
     "Budget": "recipes.budget",
     "allocate": "allocation.allocate",
     "Shaper": "training.shaper",

@@ -65,6 +65,21 @@ schedule:
 solver: {kind: reweighted, strength: 1.0e-3, power: 1, target: 0.7, times: 2}
 schedule: {shape_epochs: 3, retrain_epochs: 1, batch_size: 16}
 """,
+    "quantized": RULES
+    + """
+solver: {kind: magnitude}
+quantize: {weights: {bits: {all: 4, conv1: 8}}, activations: {bits: 4, momentum: 0.8, batches: 2}}
+schedule:
+  shape_epochs: 0
+  retrain_epochs: 1
+  quantize_epochs: 2
+  batch_size: 16
+  retrain_rate: {peak: 0.05}
+  quantize_rate: {peak: 0.02}
+  losses: [{kind: labels}, {kind: feature, layers: [conv1, fc1], by_loss: true}]
+  norm_batches: 2
+  channels_last: true
+""",
     "one-shot": RULES
     + """
 solver: {kind: magnitude}

@@ -40,6 +40,7 @@ def source(model: str, weights: Path | None) -> tuple[str, Path | None, dict[str
         "run": str(folder),
         "accuracy": final.get("test_accuracy"),
         "sparsity": final.get("sparsity"),
+        **({"quantized": found["quantized"]} if "quantized" in found else {}),
     }
     return spec, folder / "model.safetensors", provenance
 
@@ -54,8 +55,12 @@ def built(
         import torch
 
         from .. import models
+        from ..quantization import rounding
     torch.manual_seed(0)
     found = models.resolve(spec) if weights is None else models.resolve(spec, weights=weights)
+    scales = None if weights is None or weights.name != "model.safetensors" else weights.parent / rounding.FILE
+    if scales is not None and scales.is_file():
+        rounding.simulate(found, rounding.load(scales))
     if input_shape is not None:
         return found.eval(), (torch.randn((batch, *_shape(input_shape))),)
     options = {} if length is None else {"length": length}

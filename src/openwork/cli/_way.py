@@ -4,6 +4,7 @@ Each stage leaves its result in the run folder and is skipped when that result i
 weights, so a command that was interrupted goes on where it stopped. Only the timing is always done anew.
 """
 
+import copy
 import hashlib
 import io
 import json
@@ -83,9 +84,15 @@ def go(order: Order, console: Console) -> Outcome:
     run_dir = result.run_dir
     assert run_dir is not None
     engine, artifact = compiled(order, result, data, run_dir, console)
+    # Other engines would only simulate what is quantized: they run it in float32.
+    networks = {"model": openwork.strip(copy.deepcopy(result.model))} if result.quantized else {}
     with waiting(console, "timing"):
         bench = openwork.bench(
-            engine, against=against, compiled_from=result.model, threads=engine.threads, repeats=order.repeats
+            engine,
+            against=against,
+            threads=engine.threads,
+            repeats=order.repeats,
+            **(networks or {"compiled_from": result.model}),
         )
     write_text(run_dir / "bench.json", json.dumps(bench.to_dict(), indent=1))
     from ..report import write_report
@@ -164,6 +171,7 @@ def compiled(order: Order, result: "Result", data: "Data", run_dir: Path, consol
         "dense_accuracy": result.dense_accuracy,
         "sparsity": result.sparsity,
         "weights_sha256": digest,
+        **({"quantized": result.quantized} if result.quantized else {}),
     }
     engine = compile_model(result.model, data.example_input, order, provenance, console)
     engine.save(path)
@@ -185,8 +193,10 @@ def adapted(recipe: "Recipe", seed: int | None, epochs_scale: float) -> "Recipe"
     if seed is not None and seed < 0:
         raise RecipeError(f"--seed {seed}: must be 0 or more")
 
+    from ..recipes.schedule import PHASES
+
     def scaled(settings: "Schedule | Step") -> dict[str, int]:
-        fields = ("dense_epochs", "shape_epochs", "retrain_epochs") if epochs_scale != 1 else ()
+        fields = [f"{phase}_epochs" for phase in PHASES] if epochs_scale != 1 else []
         epochs = {field: found for field in fields if (found := getattr(settings, field, None))}
         return {field: max(1, round(count * epochs_scale)) for field, count in epochs.items()}
 

@@ -119,10 +119,17 @@ class Levels(Constraint):
         square = (codes.double() * codes).sum(1, keepdim=True).clamp(min=1e-300)
         return partial(self._on_codes, codes, square, interval / 1000)
 
+    def intervals(self, w: Tensor) -> Tensor:
+        """The interval of the nearest levels, of each output channel or of the layer: float64 [channels or 1, 1], 0
+        where all weights are zero. Not of codebooks."""
+        self.check(w.shape)
+        self.require_finite(w)
+        return self._interval(self._rows(w), w.dtype)
+
     def _on_codes(self, codes: Tensor, square: Tensor, least: Tensor, w: Tensor) -> Tensor:
         rows = self._rows(w)
         fit = ((rows.double() * codes).sum(1, keepdim=True) / square).maximum(least)
-        return (codes * self._representable(fit, w.dtype).to(codes.dtype)).reshape(w.shape).to(w.dtype)
+        return (codes * self.representable(fit, w.dtype).to(codes.dtype)).reshape(w.shape).to(w.dtype)
 
     def _on_means(self, clusters: "_Clusters", w: Tensor) -> Tensor:
         return clusters.means(self._rows(w)).reshape(w.shape).to(w.dtype)
@@ -193,7 +200,7 @@ class Levels(Constraint):
             magnitudes = _intervals.Magnitudes(rows, stay, None if exact else _intervals.MOST)
             found = _intervals.ternary(magnitudes) if exact else _intervals.search(magnitudes, grid)
             few = _intervals.distinct(magnitudes.size, zeros_stay=True) <= int((grid > 0).sum())
-        found = self._representable(found, dtype)
+        found = self.representable(found, dtype)
         if grid[0] > 0 and not stay:
             few &= (rows != 0).all(1)
         if few.any():  # of members, perhaps, whose interval is what it is
@@ -219,7 +226,7 @@ class Levels(Constraint):
             return least.double()
         return self._common(rows)
 
-    def _representable(self, interval: Tensor, dtype: torch.dtype) -> Tensor:
+    def representable(self, interval: Tensor, dtype: torch.dtype) -> Tensor:
         """Rounded so that all levels are numbers of `dtype`, and positive intervals stay so."""
         info, span = torch.finfo(dtype), math.ceil(math.log2(self._grid()[-1]))
         digits = min(DIGITS, 1 - round(math.log2(info.eps)) - span)

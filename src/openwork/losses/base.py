@@ -67,5 +67,5 @@ class Loss(Plugin):
         return self.value(student, teacher, labels), self.parts(student, teacher)
 
     def after(self, means: Mapping[str, float]) -> Self:
-        """The loss for retraining; `means` are those of `parts` over the last epoch of shaping."""
+        """The loss for the next phase; `means` are those of `parts` over the last epoch of the one before."""
         return self

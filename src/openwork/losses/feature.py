@@ -40,8 +40,8 @@ class Feature(Loss):
     shares: tuple[Annotated[float, Field(ge=0)], ...] = ()
     """A weight w for each layer in `layers`; none: 1 for each."""
     by_loss: bool = False
-    """Weigh layers anew for retraining: each by its loss in the last epoch of shaping, the mean weight being 1. What
-    pruning changed most is then corrected most."""
+    """Weigh layers anew for retraining: each by its loss in the last epoch of shaping, the mean weight being 1; and
+    for quantization by that in the last epoch before it. What pruning changed most is then corrected most."""
 
     @model_validator(mode="after")
     def _one_share_each(self) -> "Feature":

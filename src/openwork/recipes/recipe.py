@@ -13,11 +13,12 @@ from ..solvers.admm import ADMM
 from ..solvers.base import Solver
 from .budget import Budget
 from .purification import Purification
+from .quantization import Quantization
 from .rule import Rule
 from .schedule import Schedule
 from .steps import Step, listed
 
-__all__ = ["Budget", "Recipe", "Rule", "Schedule", "Step", "builtin_names"]
+__all__ = ["Budget", "Quantization", "Recipe", "Rule", "Schedule", "Step", "builtin_names"]
 
 _BUILTIN = Path(__file__).parent / "builtin"
 
@@ -50,10 +51,24 @@ class Recipe(Config):
     purify: Purification | None = None
     """What is emptied for good between shaping and retraining, beyond what the constraints ask for; in steps whose
     constraints are zeros in their places."""
+    quantize: Annotated[Quantization | None, Field(validate_default=True)] = None
+    """Bits of weights and of layers' inputs after the last step; the schedule has the epochs and the rate."""
     constraints: Annotated[Budget | None, Field(validate_default=True)] = None
     """What the whole network may cost; picks the sparsity of rules whose constraint has none."""
     name: str = "custom"
     """What reports call the recipe."""
+
+    @field_validator("quantize")
+    @classmethod
+    def _epochs_are_of_something(cls, found: Quantization | None, info: ValidationInfo) -> Quantization | None:
+        epochs = info.data["schedule"].quantize_epochs if "schedule" in info.data else 0
+        if found is None and epochs:
+            raise ValueError(
+                f"schedule.quantize_epochs = {epochs} and nothing is quantized; write quantize: {{}}, or drop them"
+            )
+        if found is not None and found.weights is None and found.activations is None:
+            raise ValueError("neither weights nor activations have bits; give one of them, or leave quantize out")
+        return found
 
     @field_validator("constraints")
     @classmethod

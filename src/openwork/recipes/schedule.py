@@ -12,6 +12,9 @@ from ..losses.base import Loss
 from ..losses.labels import Labels
 from ..losses.soft import Soft
 
+PHASES = ("dense", "shape", "retrain", "quantize")
+"""Of a run, in order."""
+
 Epochs = Annotated[int, Field(ge=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Proportion = Annotated[float, Field(ge=0, le=1)]
@@ -98,7 +101,8 @@ class Distillation(Config):
 
 
 class Schedule(Config):
-    """Phases in order: dense (plain training), shape (the solver at work), retrain (zeros fixed)."""
+    """Phases in order: dense (plain training), shape (the solver at work), retrain (zeros fixed), quantize (values
+    rounded as the recipe's `quantize` says; after the last step)."""
 
     ERROR = RecipeError
 
@@ -108,6 +112,8 @@ class Schedule(Config):
     """Epochs in which the solver moves the weights into their constraints."""
     retrain_epochs: Epochs = 18
     """Epochs after the cut, with the zeros held."""
+    quantize_epochs: Epochs = 0
+    """Epochs at the end with weights and inputs of layers rounded; 0 rounds them without training."""
     restarts: Annotated[int, Field(ge=0)] = 0
     """How often shaping begins again from the projected weights, with the solver's state, the optimizer and the
     learning rate as at its start; each time it takes `shape_epochs`. Until the cut, zeros may come back."""
@@ -121,6 +127,8 @@ class Schedule(Config):
     """Learning rate of the shape phase."""
     retrain_rate: Rate = Rate(peak=0.05, decay="cosine", warmup_epochs=1)
     """Learning rate of the retrain phase."""
+    quantize_rate: Rate = Rate(peak=0.005, decay="cosine")
+    """Learning rate of the quantize phase."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Optimizer of all phases."""
     distillation: Distillation | None = None
@@ -167,9 +175,11 @@ class Schedule(Config):
         return (Labels(weight=1 - self.distillation.weight, label_smoothing=self.label_smoothing), soft)
 
     def epochs(self, phase: str) -> int:
-        """Epochs of `phase`: 'dense', 'shape' or 'retrain'."""
-        return {"dense": self.dense_epochs, "shape": self.shape_epochs, "retrain": self.retrain_epochs}[phase]
+        """Epochs of `phase`, one of PHASES."""
+        found: int = getattr(self, f"{phase}_epochs")
+        return found
 
     def rate(self, phase: str) -> Rate:
         """Learning rate of `phase`."""
-        return {"dense": self.dense_rate, "shape": self.shape_rate, "retrain": self.retrain_rate}[phase]
+        found: Rate = getattr(self, f"{phase}_rate")
+        return found

@@ -48,13 +48,16 @@ def alike(a: Constraint, b: Constraint) -> bool:
 
 
 def _stage(recipe: Recipe, number: int, step: Step, model: nn.Module) -> Stage:
-    schedule = recipe.schedule.model_copy(update=step.schedule() | ({"dense_epochs": 0} if number else {}))
+    last = number + 1 >= len(recipe.steps)
+    skipped = ({"dense_epochs": 0} if number else {}) | ({} if last else {"quantize_epochs": 0})
+    schedule = recipe.schedule.model_copy(update=step.schedule() | skipped)
     base = recipe.model_copy(
         update={
             "rules": step.rules or recipe.rules,
             "solver": step.solver or recipe.solver,
             "schedule": schedule,
             "steps": (),
+            "quantize": recipe.quantize if last else None,
         }
     )
     try:

@@ -15,10 +15,11 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 # Each marker colour is one that no chart draws by chance; the value is the CSS variable that it becomes.
 _INK, _MUTED, _GRID, _ACCENT, _SECOND, _QUIET = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
-_PHASE = {"dense": "#010209", "shape": "#01020a", "retrain": "#01020b"}
+_PHASE = {"dense": "#010209", "shape": "#01020a", "retrain": "#01020b", "quantize": "#01020c"}
 _VARIABLES = {
     _INK: "--ink", _MUTED: "--muted", _GRID: "--line", _ACCENT: "--accent", _SECOND: "--second", _QUIET: "--quiet",
     _PHASE["dense"]: "--phase-dense", _PHASE["shape"]: "--phase-shape", _PHASE["retrain"]: "--phase-retrain",
+    _PHASE["quantize"]: "--phase-quantize",
 }  # fmt: skip
 
 Epochs = Sequence[Mapping[str, Any]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ArtifactError, RunError
 
-PHASES = ("dense", "shape", "retrain")
+PHASES = ("dense", "shape", "retrain", "quantize")
 
 
 @dataclass(frozen=True)

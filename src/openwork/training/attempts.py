@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..recipes.schedule import Schedule
+from ..recipes.schedule import PHASES, Schedule
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def attempts(schedules: Sequence[Schedule], candidates: int) -> list[Attempt]:
 
 
 def _spans(schedule: Schedule, first: int) -> Iterator[Span]:
-    rounds = [("dense", 0), *(("shape", restart) for restart in range(schedule.restarts + 1)), ("retrain", 0)]
-    for phase, restart in rounds:
-        for of_phase in range(schedule.epochs(phase)):
-            yield Span(phase, first, of_phase, restart)
-            first += 1
+    for phase in PHASES:
+        for restart in range(schedule.restarts + 1 if phase == "shape" else 1):
+            for of_phase in range(schedule.epochs(phase)):
+                yield Span(phase, first, of_phase, restart)
+                first += 1

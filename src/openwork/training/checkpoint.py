@@ -37,6 +37,8 @@ class Checkpoint:
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     hardened: dict[str, float] = field(default_factory=dict)
     """Accuracies right after the cut, once they were measured."""
+    quantized: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Accuracies before quantization and before training with it, once they were measured."""
     shaper: dict[str, Any] | None = None
     kept: list[dict[str, Any]] = field(default_factory=list)
     """Partial models from which the next step begins, as fields of `Candidate`."""

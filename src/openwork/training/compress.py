@@ -10,6 +10,7 @@ from torch import nn
 
 from ..allocation.allocate import allocate
 from ..allocation.allocation import FILE as ALLOCATION
+from ..constraints.nested import Nested
 from ..data.base import Data
 from ..errors import DataError, RecipeError, RunError
 from ..recipes.match import match
@@ -19,9 +20,11 @@ from ..slimming.trace import evaluated, require_finite, traced
 from .checkpoint import model_tensors
 from .fit import threads_and_randomness
 from .folder import RunFolder
+from .hold import Hold
 from .memory import keep_freed_memory
 from .objective import check_layers
 from .progress import Progress, Silent
+from .quantize import Quantizer
 from .result import Result
 from .run import Run
 from .shaper import strip
@@ -40,12 +43,13 @@ def compress(
 ) -> Result:
     """Prune `model` as `recipe` says, training on `data`, and return it with its figures.
 
-    Three phases, each as long as the recipe's schedule says: dense (plain training), shape (the solver pulls weights
-    into their constraints), retrain (zeros held). A recipe with a budget has its sparsities picked before that, by
-    `openwork.allocate`. A recipe with steps shapes and retrains in each of them, with the zeros of the steps before
-    held. The weights after the last epoch count, whatever validation says, unless the recipe
-    has candidates or a floor; the test split is used for the three figures of the result only: dense, right after the
-    cut, final. `model` gets its new weights at the end, all at once; until then, and after any error, it is as it was.
+    Phases, each as long as the recipe's schedule says: dense (plain training), shape (the solver pulls weights
+    into their constraints), retrain (zeros held), and, if the recipe quantizes, quantize (weights and inputs of layers
+    rounded). A recipe with a budget has its sparsities picked before that, by `openwork.allocate`. A recipe with steps
+    shapes and retrains in each of them, with the zeros of the steps before held. The weights after the last epoch
+    count, whatever validation says, unless the recipe has candidates or a floor; the test split is used for figures of
+    the result only: dense, right after the cut, before and after quantization, final. `model` gets its new weights at
+    the end, all at once; until then, and after any error, it is as it was.
 
     Arguments:
         model: rules can prune its convolutions, linear and recurrent layers and attention. Its output is logits
@@ -80,6 +84,7 @@ def compress(
     require_finite(model)
     _comparable(recipe, data)
     _purifiable(recipe, planned, model, data)
+    _quantizable(recipe, model)
     _trained(recipe)
     run = Run(
         model,
@@ -128,6 +133,18 @@ def _purifiable(recipe: Recipe, planned: Sequence[Stage], model: nn.Module, data
         )
     with evaluated(model):
         traced(model, (data.example_input.to(next(model.parameters()).device),))
+
+
+def _quantizable(recipe: Recipe, model: nn.Module) -> None:
+    """Say now what would else be found out after retraining."""
+    if recipe.quantize is None:
+        return
+    if any(isinstance(rule.constraint, Nested) for rule in recipe.rules):
+        raise RecipeError(
+            "quantize: nested sparsity holds networks inside each other; leave 'quantize' out, or prune to one sparsity"
+        )
+    if not Quantizer.of(model, recipe.quantize, Hold.of(model)).layers:
+        raise RecipeError("quantize: no layer is left to quantize; 'ignore' fewer, or leave 'quantize' out")
 
 
 def _comparable(recipe: Recipe, data: Data) -> None:

@@ -130,6 +130,10 @@ class Trainer:
             norm.momentum = momentum
         self.model.train(was_training)
 
+    def inputs(self, epoch: int) -> Iterator[Tensor]:
+        """Inputs of the training batches of `epoch`."""
+        return (self._input(x) for x, _ in self.data.train_batches(self.schedule.batch_size, self.schedule.seed, epoch))
+
     def validation_accuracy(self) -> float | None:
         """Accuracy on the examples held out of training, None if there are none."""
         return self.accuracy(self.data.validation_batches(_EVALUATION_BATCH))

@@ -22,6 +22,7 @@ from ..allocation.figures import digest
 from ..data.base import Data
 from ..errors import RunError
 from ..files import write_text
+from ..quantization import rounding
 from ..recipes.recipe import Recipe
 from .checkpoint import Checkpoint, load_tensors, model_tensors, save_tensors
 from .result import Result
@@ -29,6 +30,7 @@ from .result import Result
 _FILES = (
     ALLOCATION,
     FIGURES,
+    rounding.FILE,
     "checkpoint.safetensors",
     "environment.json",
     "metrics.jsonl",
@@ -113,8 +115,15 @@ class RunFolder:
         """Write the final weights, then the result: with it the run counts as finished."""
         for number, level in enumerate(result.levels, 2):
             save_tensors(self.level(number), model_tensors(level.model))
+        if found := rounding.grids(result.model):
+            rounding.save(self.path / rounding.FILE, found)
         save_tensors(self.path / "model.safetensors", model_tensors(result.model))
         write_text(self.path / "result.json", json.dumps(result.to_dict(), indent=1))
+
+    def grids(self) -> dict[str, rounding.Grid]:
+        """What layers of the final model round their inputs to; empty if the recipe quantizes nothing."""
+        path = self.path / rounding.FILE
+        return rounding.load(path) if path.exists() else {}
 
     def level(self, number: int) -> Path:
         """Where the weights of a level of nested sparsity lie, from level 2 on."""

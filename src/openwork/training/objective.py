@@ -85,8 +85,8 @@ def named(losses: Sequence[Loss]) -> dict[str, Loss]:
     return found
 
 
-def after_shaping(losses: Sequence[Loss], means: Mapping[str, float]) -> tuple[Loss, ...]:
-    """The losses for retraining; `means` are those of the parts over the last epoch of shaping."""
+def for_next_phase(losses: Sequence[Loss], means: Mapping[str, float]) -> tuple[Loss, ...]:
+    """The losses for the next phase; `means` are those of the parts over the last epoch of the one before."""
     return tuple(
         loss.after({key.removeprefix(f"{name}."): mean for key, mean in means.items() if key.startswith(f"{name}.")})
         for name, loss in named(losses).items()

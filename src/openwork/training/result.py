@@ -70,7 +70,8 @@ class Result:
     biases."""
 
     model: nn.Module
-    """The model that was given, now with its final weights: zeros in place, a plain torch module."""
+    """The model that was given, now with its final weights: zeros in place, a plain torch module, but for the rounding
+    of layers' inputs where the recipe quantizes."""
     model_name: str
     recipe_name: str
     data_name: str
@@ -100,6 +101,10 @@ class Result:
     """Steps of the recipe, if it has several."""
     note: str = ""
     """Why the run ended before its last step."""
+    quantized: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Of a recipe that quantizes, accuracies as in `hardened`: `float32`, of the network before that, and `calibrated`,
+    of the quantized one before any training with it. The model then rounds the inputs of its layers, as `accuracy` was
+    measured; `openwork.quantization.rounding.grids` has their scales."""
 
     @property
     def sparsity(self) -> float:
@@ -114,6 +119,7 @@ class Result:
             "data": self.data_name,
             "dense": {"test_accuracy": self.dense_accuracy},
             "hardened": dict(self.hardened),
+            **({"quantized": {name: dict(found) for name, found in self.quantized.items()}} if self.quantized else {}),
             "final": {
                 "test_accuracy": self.accuracy,
                 "sparsity": self.sparsity,
@@ -161,6 +167,7 @@ class Result:
             hardened=content.get("hardened", {}),
             steps=tuple(StepResult(**{**step, "tried": tuple(step["tried"])}) for step in content.get("steps", ())),
             note=content.get("note", ""),
+            quantized=content.get("quantized", {}),
         )
 
 

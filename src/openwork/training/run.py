@@ -10,6 +10,7 @@ from torch import nn
 
 from ..data.base import Data
 from ..losses.base import Loss
+from ..quantization import rounding
 from ..recipes.recipe import Recipe
 from ..recipes.stages import Stage
 from ..slimming.purify import purify_
@@ -20,7 +21,7 @@ from .fit import Trainer, make_optimizer
 from .folder import RunFolder
 from .hold import Hold
 from .levels import level, recalibrate
-from .objective import after_shaping
+from .objective import for_next_phase
 from .progress import Progress
 from .result import LevelResult, Result, StepResult, count, describe
 from .shaper import Shaper
@@ -42,6 +43,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     dense_accuracy: float | None = None
     hardened: dict[str, float] = field(default_factory=dict)
+    quantized: dict[str, dict[str, float]] = field(default_factory=dict)
     earlier_seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     steps: list[StepResult] = field(default_factory=list)
@@ -81,7 +83,9 @@ class Run:
         """Take up the model that an attempt begins from, or the attempt where it was interrupted."""
         stage, work = self.stages[attempt.step], self.trainer.model
         self.trainer = replace(self.trainer, schedule=stage.recipe.schedule)
-        self.shaper, self.optimizer, self.part, self.hardened = None, None, None, {}
+        self.shaper, self.optimizer, self.part = None, None, None
+        self.hardened, self.quantized = {}, {}
+        rounding.unsimulate(work)
         if saved is not None:
             self._restore(attempt, saved)
         elif attempt.step:
@@ -99,7 +103,7 @@ class Run:
 
     def _enter(self, attempt: Attempt, part: tuple[str, int]) -> None:
         """Enter a part of an attempt: measure the dense model and take it as the teacher before shaping, cut before
-        retraining."""
+        retraining, begin to round before quantization."""
         phase, restart = part
         if phase == "dense":
             return
@@ -108,22 +112,25 @@ class Run:
             if any(loss.TEACHER for loss in self.recipe.schedule.all_losses):
                 self.trainer = replace(self.trainer, teacher=_frozen_copy(self.trainer.model))
             self.shaper = self._shaper(attempt)
-        if phase == "retrain" and self.shaper.phase == "shape":
+        if phase in ("retrain", "quantize") and self.shaper.phase == "shape":
             self.shaper.harden(self.stages[attempt.step].freeze)
             self._measure_hardened(attempt)
             self._purify()
         elif restart:
             self.shaper.restart()
+        if phase == "quantize" and self.shaper.phase == "retrain":
+            self._quantize(attempt)
         self.trainer = replace(self.trainer, losses=self._losses(phase))
 
     def _losses(self, phase: str) -> tuple[Loss, ...]:
-        """What a phase learns from; in retraining, losses may depend on what they came to in shaping."""
+        """What a phase learns from; losses may depend on what they came to before the cut, or before quantization."""
         if phase == "dense":
             return ()
-        shaping = [line for line in self.history if line["phase"] == "shape"]
-        if phase == "shape" or not shaping:
+        earlier = {"retrain": ("shape",), "quantize": ("shape", "retrain")}.get(phase, ())
+        before = [line for line in self.history if line["phase"] in earlier]
+        if not before:
             return self.recipe.schedule.all_losses
-        return after_shaping(self.recipe.schedule.all_losses, shaping[-1].get("losses", {}))
+        return for_next_phase(self.recipe.schedule.all_losses, before[-1].get("losses", {}))
 
     def _purify(self) -> None:
         """Empty what is nearly empty in constrained layers, for good; in steps that only zero weights."""
@@ -145,12 +152,22 @@ class Run:
 
     def _measure_hardened(self, attempt: Attempt) -> None:
         """What the last cut alone costs: solvers are compared by it, attempts are not."""
-        if attempt.step + 1 < len(self.stages):
-            return
+        if attempt.step + 1 == len(self.stages):
+            self.hardened = self._accuracies("right after the cut")
+
+    def _quantize(self, attempt: Attempt) -> None:
+        """Let layers round from now on; what that costs is measured before it, and before any training with it."""
+        assert self.shaper is not None and self.shaper.recipe.quantize is not None
+        recalibrate(self.trainer, self.shaper, attempt.end)
+        self.quantized = {"float32": self._accuracies("before quantization")}
+        self.shaper.quantize(self.trainer.inputs(attempt.end))
+        self.quantized["calibrated"] = self._accuracies("quantized without training")
+
+    def _accuracies(self, when: str) -> dict[str, float]:
         trainer = self.trainer
         found = {"test_accuracy": trainer.test_accuracy(), "validation_accuracy": trainer.validation_accuracy()}
-        self.hardened = {name: value for name, value in found.items() if value is not None}
-        self.progress.message(f"test accuracy {found['test_accuracy']:.2%} right after the cut")
+        self.progress.message(f"test accuracy {found['test_accuracy']:.2%} {when}")
+        return {name: value for name, value in found.items() if value is not None}
 
     def _epoch(self, attempt: Attempt, span: Span) -> None:
         trainer = self.trainer
@@ -186,6 +203,7 @@ class Run:
             epochs_done=span.epoch + 1,
             dense_accuracy=self.dense_accuracy,
             hardened=self.hardened,
+            quantized=self.quantized,
             seconds=self._seconds(),
             history=self.history,
             model=model_tensors(trainer.model),
@@ -209,7 +227,7 @@ class Run:
             self.shaper.load_state_dict(saved.shaper)
         work.load_state_dict(saved.model)
         self.history, self.dense_accuracy, self.earlier_seconds = saved.history, saved.dense_accuracy, saved.seconds
-        self.hardened, teacher = saved.hardened, None
+        self.hardened, self.quantized, teacher = saved.hardened, saved.quantized, None
         if saved.teacher:
             teacher = _frozen_copy(work)
             teacher.load_state_dict(saved.teacher)
@@ -223,16 +241,26 @@ class Run:
         )
 
     def _end(self, attempt: Attempt) -> None:
-        """Cut if no epoch of retraining has, and compare the model with the others of its step."""
-        self._enter(attempt, ("retrain", 0))
+        """Cut and quantize if no epoch has, end that, and compare the model with the others of its step."""
+        quantizes = self.stages[attempt.step].recipe.quantize is not None
+        self._enter(attempt, ("quantize" if quantizes else "retrain", 0))
         assert self.shaper is not None
+        if quantizes:
+            self.shaper.round()
         recalibrate(self.trainer, self.shaper, attempt.end)
         if len(self.stages) == 1 and self.recipe.floor is None:
             return
         accuracy, sparsity = self.trainer.validation_accuracy(), self.shaper.sparsity()
         weights = {name: t.detach().clone() for name, t in model_tensors(self.trainer.model).items()}
         self.at_hand = Candidate(
-            attempt.step, attempt.parent, accuracy, self.hardened, sparsity, weights, self.shaper.state_dict()
+            attempt.step,
+            attempt.parent,
+            accuracy,
+            self.hardened,
+            sparsity,
+            weights,
+            self.shaper.state_dict(),
+            self.quantized,
         )
         self.short.tried.append(self.at_hand)
         said = "" if accuracy is None else f"validation accuracy {accuracy:.2%} at "
@@ -266,6 +294,7 @@ class Run:
         levels = tuple(level(trainer, shaper, n, self.model, epochs) for n in range(2, shaper.levels + 1))
         accuracy = trainer.test_accuracy()
         self.model.load_state_dict(trainer.model.state_dict())
+        rounding.simulate(self.model, rounding.grids(trainer.model))
         matches = shaper.obeyed()
         weights, nonzero = count(matches)
         result = Result(
@@ -284,6 +313,7 @@ class Run:
             run_dir=self.folder.path if self.folder else None,
             levels=levels,
             hardened=self.hardened,
+            quantized=self.quantized,
             steps=tuple(self.steps) if len(self.stages) > 1 else (),
             note=self.note,
         )
@@ -298,7 +328,9 @@ class Run:
     def _take_back(self, chosen: Candidate) -> None:
         """Make a partial model the one at hand."""
         stage, work = self.stages[chosen.step], self.trainer.model
-        self.trainer, self.hardened = replace(self.trainer, schedule=stage.recipe.schedule), chosen.hardened
+        self.trainer = replace(self.trainer, schedule=stage.recipe.schedule)
+        self.hardened, self.quantized = chosen.hardened, chosen.quantized
+        rounding.unsimulate(work)
         self.shaper = Shaper(work, stage.recipe, update_every=None)
         self.shaper.load_state_dict(chosen.shaper)
         work.load_state_dict(chosen.model)
@@ -307,6 +339,7 @@ class Run:
         """The result of a run that is finished already."""
         assert self.folder is not None
         self.model.load_state_dict(weights)
+        rounding.simulate(self.model, self.folder.grids())
         if (saved := self.folder.checkpoint()) is not None:
             self.history = saved.history
         self.progress.message(f"{self.folder.path} is finished; this is its result")
@@ -324,4 +357,4 @@ class Run:
 
 
 def _frozen_copy(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    return rounding.unsimulate(copy.deepcopy(model)).eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -14,10 +14,12 @@ from torch.nn.utils import parametrize, prune
 from ..constraints._padded import Padded, bare
 from ..constraints.base import Constraint
 from ..errors import RunError, TrainingError, UsageError
+from ..quantization.rounding import unsimulate
 from ..recipes.match import Match, fitted, match
 from ..recipes.recipe import Recipe
 from ..solvers.base import CurrentLoss, State
 from .hold import Hold, like
+from .quantize import Quantizer
 
 _ATTACHED = "_openwork_shaper"
 
@@ -82,7 +84,8 @@ class Shaper:
             name for name, (_, constraint) in zip(self._names, self._constrained, strict=True) if constraint.quantized
         )
         self.phase = "shape"
-        """'shape' until `harden()`, 'retrain' after it."""
+        """'shape' until `harden()`, 'retrain' after it, 'quantize' after `quantize()`, 'rounded' after `round()`."""
+        self._quantizer: Quantizer | None = None
         self._update_every, self._steps, self._loss = update_every, 0, loss
         self._levels: list[tuple[Tensor, ...]] = []
         self._hook: Callable[[], None] | None = None
@@ -195,6 +198,46 @@ class Shaper:
         self.hold = self.hold.within(left)
         self.hold.apply()
 
+    @torch.no_grad()
+    def quantize(self, inputs: Iterable[Tensor]) -> None:
+        """After `harden()`: from now on layers work with weights and inputs that are rounded as the recipe's `quantize`
+        says, while the optimizer goes on moving the weights behind them. Zeros and ties hold.
+
+        `inputs`: batches of training data, from which ranges are taken; of them, as many as the recipe says are used.
+
+        Raises UsageError before `harden()` or if the recipe quantizes nothing, RecipeError for targets without a layer,
+        DataError if there are no batches, TrainingError if a layer's inputs are not finite.
+
+        >>> import openwork as ow
+        >>> rule = ow.Rule(targets="all", constraint=ow.NM())
+        >>> recipe = ow.Recipe(rules=[rule], quantize=ow.Quantization(activations={"bits": 4}))
+        >>> model = nn.Linear(8, 2)
+        >>> shaper = Shaper(model, recipe)
+        >>> shaper.harden()
+        >>> shaper.quantize([torch.rand(16, 8)])
+        >>> model(torch.rand(1, 8)).sum().backward()          # and train
+        >>> shaper.round()
+        >>> int((model.weight != 0).sum())
+        8
+        """
+        if self.phase != "retrain" or self.recipe.quantize is None:
+            what = "the recipe has no 'quantize'" if self.phase == "retrain" else f"the phase is {self.phase!r}"
+            raise UsageError(f"quantize() comes once, after harden(), with a recipe that quantizes: {what}")
+        if self.levels > 1:
+            raise UsageError("networks inside each other (nested sparsity) cannot be quantized; prune to one level")
+        self._quantizer = Quantizer.of(self.model, self.recipe.quantize, self.hold)
+        self._quantizer.calibrate(inputs)
+        self.phase = "quantize"
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """After `quantize()`: end it. Weights are the numbers that layers worked with, and no longer move; inputs are
+        still rounded, to what `openwork.quantization.rounding.grids(model)` says. `strip(model)` takes that away."""
+        if self.phase != "quantize" or self._quantizer is None:
+            raise UsageError("round() comes after quantize()")
+        self.hold = self._quantizer.round(self.hold)
+        self.phase = "rounded"
+
     @property
     def levels(self) -> int:
         """Networks that the weights hold since `harden()`: 1, or as many as nested sparsity has levels."""
@@ -258,6 +301,7 @@ class Shaper:
             "numbers": dict(self._state.numbers),
             "solver": tensors,
             **self.hold.state_dict(),
+            "quantized": {} if self._quantizer is None else self._quantizer.state_dict(),
             "levels": {f"level.{i}.{j}": m for i, masks in enumerate(self._levels) for j, m in enumerate(masks)},
         }
 
@@ -275,6 +319,9 @@ class Shaper:
         self._state = State(tensors=tensors, numbers=dict(state["numbers"]))
         self.phase, self._steps = state["phase"], state["steps"]
         self.hold = self._before.loaded(state)
+        if (saved := state.get("quantized")) and self.recipe.quantize is not None:
+            self._quantizer = Quantizer.of(self.model, self.recipe.quantize, self.hold)
+            self._quantizer.load_state_dict(saved)
         self._levels = [tuple(_numbered(state["levels"], f"level.{i}.")) for i in range(len(self._constrained))]
 
     def _finite(self) -> None:
@@ -320,13 +367,13 @@ def _settled(asked: Match, saved: Mapping[str, Any]) -> Match:
 def strip(model: nn.Module) -> nn.Module:
     """Make `model` a plain torch module again, zeros in place, and return it.
 
-    Detaches a shaper that is still at work and bakes torch parametrizations of weights (`torch.nn.utils.parametrize`)
-    and pruning masks of `torch.nn.utils.prune` into the weights.
+    Detaches a shaper that is still at work, ends the rounding of layers' inputs, and bakes torch parametrizations of
+    weights (`torch.nn.utils.parametrize`) and pruning masks of `torch.nn.utils.prune` into the weights.
     """
     shaper = getattr(model, _ATTACHED, None)
     if isinstance(shaper, Shaper):
         shaper.detach()
-    for module in model.modules():
+    for module in unsimulate(model).modules():
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)

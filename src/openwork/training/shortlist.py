@@ -26,6 +26,8 @@ class Candidate:
     """The model's state, tensors of its own."""
     shaper: dict[str, Any]
     """The shaper's state: what is held."""
+    quantized: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Accuracies before quantization and before training with it; of the last step only."""
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""What a network computes in integers of a few bits, simulated in PyTorch's floats."""
