@@ -17,7 +17,7 @@ from openwork.constraints.and_ import And
 from openwork.constraints.base import Constraint
 from openwork.constraints.levels import Levels
 from openwork.constraints.unstructured import Unstructured
-from openwork.errors import UsageError
+from openwork.errors import ShapeError, UsageError
 
 SCHEMES = ["uniform", "nonzero", "power_of_two", "codebook"]
 EVERY = [
@@ -369,3 +369,27 @@ def test_bits_are_taken_away_step_by_step_from_what_a_pattern_left() -> None:
         for weight, zero in zip((model.conv.weight, model.fc.weight), zeros, strict=True):
             assert torch.equal(weight == 0, zero), "levels without zero leave the pattern as it is"
             assert len(weight.detach().abs().unique()) - 1 <= 2 ** (bits - 1)
+
+
+@pytest.mark.parametrize("per", ["layer", "channel"])
+@pytest.mark.parametrize(("bits", "scheme"), [(1, "uniform"), (3, "uniform"), (3, "nonzero"), (3, "power_of_two")])
+def test_settled_levels_do_not_move(bits: int, scheme: str, per: str) -> None:
+    open_ = Levels(bits=bits, scheme=scheme, per=per)  # type: ignore[arg-type]
+    w = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
+    member = open_.project(w)
+    settled = open_.fixed(member)
+    assert settled.fixed(None) == open_ and str(settled) == str(open_) and settled != open_
+    assert settled.violations(member) == 0 and torch.equal(settled.project(member), member)
+    other = settled.project(3 * w)
+    assert settled.violations(other) == 0 and not torch.equal(other, open_.project(3 * w))
+    assert settled.violations(1.5 * member) > 0
+    assert torch.equal(settled.hold(2 * w, member), member)
+    with pytest.raises(ShapeError, match="intervals are settled"):
+        settled.project(torch.randn(3, 30)) if per == "channel" else Levels(bits=2, settled=(1.0, 2.0)).project(w)
+
+
+def test_codebooks_do_not_settle() -> None:
+    with pytest.raises(UsageError, match="codebooks have no intervals to settle"):
+        Levels(bits=2, scheme="codebook", settled=(1.0,))
+    codebook = Levels(bits=2, scheme="codebook")
+    assert codebook.fixed(codebook.project(torch.randn(3, 5))) == codebook

@@ -152,6 +152,16 @@ MISTAKES = {
         r"^steps\[1\]: layer 'a' cannot be levels after and in steps\[0\], since zeros would move"),
     "sparser than levels": ("[{rules: [{targets: a, constraint: {kind: levels, bits: 2}}]}, {}]",
                             r"^steps\[1\]: layer 'a' cannot be unstructured after levels in steps\[0\], .* are tied"),
+    "frozen in the end": ("[{freeze: 0.5, rules: [{targets: c, constraint: {kind: levels, bits: 2}}]}]",
+                          r"^steps\[0\]\.freeze: layer 'c' ends on Levels\(bits=2.*; a share of it can freeze"),
+    "frozen on other levels": ("[{freeze: 0.5, rules: [{targets: c, constraint: {kind: levels, bits: 4}}]}, "
+                               "{rules: [{targets: c, constraint: {kind: levels, bits: 2}}]}]",
+                               r"^steps\[0\]\.freeze: layer 'c' ends on Levels\(bits=2"),
+    "frozen before levels": ("[{freeze: 0.5}, {rules: [{targets: a, constraint: {kind: levels, bits: 2}}]}]",
+                             r"^steps\[0\]\.freeze: layer 'a' ends on Levels"),
+    "frozen codebook": ("[{freeze: 0.5, rules: [{targets: c, constraint: {kind: levels, bits: 2, scheme: codebook}}]}, "
+                        "{rules: [{targets: c, constraint: {kind: levels, bits: 2, scheme: codebook}}]}]",
+                        r"^steps\[0\]\.freeze: .* no codebook"),
     "frozen ties": ("[{freeze: 0.5, rules: [{targets: c, constraint: {kind: unified, shape: [5, 5], unified: 0.5}}]}]",
                     r"^steps\[0\]: layer 'c' has tied weights \(unified\), none can freeze; drop freeze$"),
 }  # fmt: skip

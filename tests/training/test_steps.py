@@ -20,6 +20,7 @@ from openwork.constraints.unstructured import Unstructured
 from openwork.errors import DataError
 from openwork.recipes.recipe import Recipe, Rule
 from openwork.recipes.schedule import Rate, Schedule
+from openwork.recipes.stages import stages
 from openwork.solvers.admm import ADMM
 from openwork.solvers.slr import SLR
 from openwork.training.attempts import attempts
@@ -338,6 +339,66 @@ def test_the_largest_share_freezes_and_stays_frozen() -> None:
     assert half.freeze(0.75).frozen[""].tolist() == [[11, -5, 3, 0, 0]], "what was frozen counts first"
     assert half.freeze(0.25).frozen[""].tolist() == [[0, -5, 3, 0, 0]], "and is never let go"
     assert half.within({"": torch.tensor([[True, False, True, True, True]])}).frozen[""].tolist() == [[0, 0, 3, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("levels", "values"),
+    [
+        ("{kind: levels, bits: 1, zeros: level}", 2),
+        ("{kind: levels, bits: 2}", 3),
+        ("{kind: and, of: [{kind: block, shape: [4, 1], sparsity: 0.5}, {kind: levels, bits: 3, scheme: nonzero}]}", 9),
+    ],
+    ids=["binary", "ternary", "pruned"],
+)
+def test_weights_near_their_levels_freeze_there_and_all_are_on_them_in_the_end(levels: str, values: int) -> None:
+    rule = f"rules: [{{targets: all, constraint: {levels}, on_misfit: pad}}]"
+    found = recipe(f"[{{freeze: 0.5, {rule}}}, {{freeze: 0.75, {rule}}}, {{{rule}}}]").model_copy(
+        update={"schedule": Schedule(shape_epochs=1, retrain_epochs=1, batch_size=16)}
+    )
+    model, held, frozen = tiny_net(), None, []
+    for stage in stages(found, model):
+        shaper = Shaper(model, stage.recipe, update_every=None, held=held)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        train(model, shaper, optimizer)
+        shaper.update()
+        shaper.harden(stage.freeze)
+        resumed = Shaper(tiny_net(), stage.recipe, update_every=None, held=held and loaded(held))
+        resumed.load_state_dict(shaper.state_dict())
+        assert [str(m.constraint) for m in resumed.obeyed()] == [str(m.constraint) for m in shaper.obeyed()]
+        held = shaper.hold
+        now = {name: value.clone() for name, value in held.frozen.items()}
+        for name, before in frozen[-1].items() if frozen else ():
+            kept = before != 0
+            assert torch.equal(now.get(name, before)[kept], before[kept]), "frozen weights do not move"
+        if stage.freeze:
+            for name, values_now in now.items():
+                left = held.masks[name] != 0
+                assert stage.freeze - 0.26 <= (values_now != 0).sum() / left.sum() <= 1
+                assert len(values_now.abs().unique()) <= values // 2 + 1
+            frozen.append(now)
+        before = {name: held.weights[name].detach().clone() for name in now}
+        train(model, shaper, optimizer)
+        for name, value in before.items():
+            kept, weight = now[name] != 0, held.weights[name]
+            assert torch.equal(weight[kept], value[kept])
+            if stage.freeze and name == "conv2":
+                assert not torch.equal(weight, value), "the others go on learning"
+    assert len(frozen) == 2 and all((frozen[1][n] != 0).sum() >= (frozen[0][n] != 0).sum() for n in frozen[0])
+    for m in shaper.obeyed():
+        assert m.constraint is not None and m.constraint.violations(m.weight) == 0
+        assert len(m.weight.unique()) <= values
+
+
+def train(model: nn.Module, shaper: Shaper, optimizer: torch.optim.Optimizer) -> None:
+    for x, y in TinyData().train_batches(16, 0, 0):
+        optimizer.zero_grad()
+        (nn.functional.cross_entropy(model(x), y) + shaper.penalty()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        shaper.step()
+
+
+def loaded(held: Hold) -> Hold:
+    return Hold.of(tiny_net()).loaded(held.state_dict())
 
 
 def candidate(step: int, parent: int, accuracy: float | None) -> Candidate:

@@ -46,6 +46,10 @@ class Padded(Constraint):
         found = self.inner.fitted([self.padded(w) for w in weights])
         return tuple(self if inner == self.inner else self.model_copy(update={"inner": inner}) for inner in found)
 
+    def fixed(self, member: Tensor | None) -> Self:
+        inner = self.inner.fixed(None if member is None else self.padded(member))
+        return self.model_copy(update={"inner": inner})
+
     def parts(self) -> tuple[Constraint, ...]:
         return tuple(self.model_copy(update={"inner": inner}) for inner in self.inner.parts())
 

@@ -104,6 +104,9 @@ class And(Constraint):
         found = zip(*(part.fitted(weights) for part in self.of), strict=True)
         return tuple(self.model_copy(update={"of": of}) for of in found)
 
+    def fixed(self, member: Tensor | None) -> Self:
+        return self.model_copy(update={"of": tuple(part.fixed(member) for part in self.of)})
+
     def relaxed(self, share: float) -> Constraint | None:
         found = [inner for part in self.of if (inner := part.relaxed(share)) is not None]
         return self.model_copy(update={"of": tuple(found)}) if len(found) > 1 else next(iter(found), None)

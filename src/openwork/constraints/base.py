@@ -75,6 +75,11 @@ class Constraint(Plugin):
         """
         return (self,) * len(weights)
 
+    def fixed(self, member: Tensor | None) -> "Constraint":
+        """This set with everything settled that goes on to follow the weights, as it is at `member`, so that a part of
+        the weights can freeze there and stays in the set; None undoes it."""
+        return self
+
     def parts(self) -> "tuple[Constraint, ...]":
         """The sets whose intersection this is; a solver gives each an auxiliary variable of its own."""
         return (self,)

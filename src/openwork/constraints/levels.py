@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, model_validator
 from torch import Tensor
 
+from ..errors import ShapeError
 from . import _intervals
-from .base import Constraint
+from .base import Constraint, by
 
 F64 = NDArray[np.float64]
 
@@ -60,6 +61,9 @@ class Levels(Constraint):
     zeros: Literal["stay", "level"] = "stay"
     """What becomes of weights that are exactly zero: `stay`, pruned, beside the levels, or move to a `level` like all
     others. It makes a difference where 0 is no level."""
+    settled: tuple[float, ...] | None = None
+    """Intervals that no longer follow the weights, of the layer or of each channel, 0 where all weights are zero. The
+    steps of a recipe that freeze settle them; then what `project` finds is exact."""
 
     EXACT: ClassVar[bool] = False
     TIED: ClassVar[bool] = True
@@ -79,6 +83,8 @@ class Levels(Constraint):
     def _there_are_levels(self) -> Self:
         if self.scheme == "power_of_two" and self.bits == 1:
             raise ValueError("bits = 1 leaves power_of_two only the zero; choose 2 bits or more, or scheme uniform")
+        if self.settled is not None and self.scheme == "codebook":
+            raise ValueError("codebooks have no intervals to settle; choose another scheme, or leave settled out")
         return self
 
     @property
@@ -91,6 +97,20 @@ class Levels(Constraint):
 
     def layout(self) -> dict[str, Any]:
         return {"bits": self.bits, "scheme": self.scheme, "per": self.per}
+
+    def check(self, shape: torch.Size | tuple[int, ...]) -> None:
+        super().check(shape)
+        groups = 1 if self.per == "layer" else shape[0]
+        if self.settled is not None and len(self.settled) != groups:
+            raise ShapeError(f"levels: {len(self.settled)} intervals are settled and weight {by(shape)} has {groups}")
+
+    def fixed(self, member: Tensor | None) -> Self:
+        if member is None or self.scheme == "codebook":
+            return self.model_copy(update={"settled": None})
+        return self.model_copy(update={"settled": tuple(self._of_member(self._rows(member)).flatten().tolist())})
+
+    def __str__(self) -> str:
+        return f"Levels({', '.join(f'{name}={value!r}' for name, value in self if name != 'settled')})"
 
     def project(self, w: Tensor) -> Tensor:
         self.check(w.shape)
@@ -111,6 +131,8 @@ class Levels(Constraint):
         return self.holder(member)(w)
 
     def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
+        if self.settled is not None:
+            return lambda w: member.detach().clone()
         own = self._rows(member)
         if self.scheme == "codebook":
             return partial(self._on_means, _Clusters.of(own))
@@ -139,7 +161,14 @@ class Levels(Constraint):
         the interval is chosen; and zeros that should be on a level."""
         self.check(w.shape)
         rows, grid = self._rows(w).double().cpu().numpy(), self._grid().numpy()
-        return sum(self._off(row, grid) for row in rows)
+        if self.settled is None:
+            return sum(self._off(row, grid) for row in rows)
+        return sum(self._off_settled(*pair, grid) for pair in zip(rows, self.settled, strict=True))
+
+    def _off_settled(self, row: F64, interval: float, grid: F64) -> int:
+        """Weights of a layer or channel that are on none of the settled levels."""
+        levels = np.append(grid, 0.0) if self.zeros == "stay" else grid
+        return int((~np.isin(np.abs(row), levels * interval)).sum())
 
     def _off(self, row: F64, grid: F64) -> int:
         """Violations of a layer or channel."""
@@ -190,6 +219,8 @@ class Levels(Constraint):
 
     def _interval(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
         """The interval of each row, [rows, 1] in float64."""
+        if self.settled is not None:
+            return torch.tensor(self.settled, dtype=torch.float64, device=rows.device)[:, None]
         grid, stay = self._grid().to(rows.device), self.zeros == "stay"
         size, exact = rows.abs(), grid.tolist() in ([1], [0, 1])
         if len(grid) == 1:

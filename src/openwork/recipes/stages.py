@@ -177,11 +177,30 @@ def _fit_each_other(found: Sequence[tuple[Stage, Sequence[Match]]]) -> None:
                         f"steps[{number}]: layer {m.name!r} would keep {_kept(now, m)} weights after "
                         f"{_kept(earlier, m)} in steps[{step}]; later steps may keep as many or fewer"
                     )
-            if now.tied and frozen:
+            if now.tied and frozen and not now.quantized:
                 raise RecipeError(
                     f"steps[{number}]: layer {m.name!r} has tied weights ({now.kind()}), none can freeze; drop freeze"
                 )
             before[m.name].append((number, now))
+    for name, steps in before.items():
+        _levels_freeze_in_place(name, steps, [stage.freeze for stage, _ in found])
+
+
+def _levels_freeze_in_place(name: str, steps: Sequence[tuple[int, Constraint]], shares: Sequence[float]) -> None:
+    """Weights that freeze on levels stay on them, so these must be the ones that the layer ends with."""
+    last, end = steps[-1]
+    for number, constraint in steps:
+        if end.quantized and shares[number] and (number == last or constraint != end or not _settles(end)):
+            raise RecipeError(
+                f"steps[{number}].freeze: layer {name!r} ends on {end}; a share of it can freeze in steps before the "
+                "last with these very levels, no codebook and no other ties; drop freeze, or give the step other rules"
+            )
+
+
+def _settles(constraint: Constraint) -> bool:
+    """Whether levels, and zeros beside them, are all that ties weights, and have intervals to settle."""
+    parts = constraint.of if isinstance(constraint, And) else (constraint,)
+    return all(not part.tied or (part.quantized and getattr(part, "scheme", "") != "codebook") for part in parts)
 
 
 def _may_follow(now: Constraint, earlier: Constraint) -> bool:

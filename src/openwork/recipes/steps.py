@@ -55,7 +55,8 @@ class Step(Config):
     """The s itself: how much of the way to the rules is behind after this step, on a logarithmic scale."""
     freeze: Proportion = 0.0
     """Share of the weights left in each layer, the largest, that do not move from the cut on: neither in this step's
-    retraining nor in later steps, unless one of these prunes them."""
+    retraining nor in later steps, unless one of these prunes them. Of layers on levels the share that is nearest to
+    them is all that the step projects; the rest stays free until a later step with the same levels."""
     solver: Annotated[SerializeAsAny[Solver] | None, BeforeValidator(_solver)] = None
     """Instead of the recipe's solver."""
     shape_epochs: Epochs | None = None

@@ -45,15 +45,45 @@ class Hold:
         kept = {name: value * found[name] if name in found else value for name, value in self.frozen.items()}
         return replace(self, masks={**self.masks, **found}, frozen=kept)
 
-    def cut(self, cuts: Mapping[str, tuple[Constraint, Tensor, Tensor]]) -> Self:
-        """The same, after projections: by name the set, the member of it and the member's mask."""
+    def cut(
+        self, cuts: Mapping[str, tuple[Constraint, Tensor, Tensor]], near: Mapping[str, Tensor] | None = None
+    ) -> Self:
+        """The same, after projections: by name the set, the member of it and the member's mask. Of names in `near`
+        only the weights that it marks (bool) have been projected, and freeze; the others move on."""
+        near = near or {}
         sets = {
             name: (*(left for s in self.sets.get(name, ()) for left in _left(s, constraint)), constraint)
             for name, (constraint, _, _) in cuts.items()
         }
-        members = {name: member for name, (constraint, member, _) in cuts.items() if constraint.tied}
-        held = self.within({name: mask for name, (_, _, mask) in cuts.items()})
-        return replace(held, sets={**self.sets, **sets}, members={**self.members, **members})
+        members = {
+            name: member for name, (constraint, member, _) in cuts.items() if constraint.tied and name not in near
+        }
+        # What freezes on level 0 is held as all zeros are.
+        masks = {
+            name: mask & ~(near[name] & (member == 0)) if name in near else mask
+            for name, (_, member, mask) in cuts.items()
+        }
+        frozen = {name: cuts[name][1] * chosen for name, chosen in near.items()}
+        held = self.within(masks)
+        return replace(
+            held,
+            sets={**self.sets, **sets},
+            members={**self.members, **members},
+            frozen={**held.frozen, **frozen},
+        )
+
+    def near(self, name: str, member: Tensor, mask: Tensor, share: float) -> Tensor:
+        """Of the weights in `mask` the share that lies nearest to `member`, those frozen before first (bool)."""
+        weight = self.weights[name].detach()
+        before = self.frozen.get(name, torch.zeros_like(weight)) != 0
+        count = max(round(share * int(mask.sum())), int(before.sum()))
+        scores = -(weight - member).abs().float().masked_fill(before, -1.0).masked_fill(~mask, torch.inf).flatten()
+        return largest(scores[None], count).view(weight.shape) if count else before
+
+    def goes_on(self, name: str, asked: Constraint) -> Constraint:
+        """What is asked of a weight, with what was settled when a part of it froze in the same set."""
+        before = self.sets.get(name, ())[-1:]
+        return before[0] if before and before[0] != asked and before[0].fixed(None) == asked else asked
 
     def release(self, names: Iterable[str]) -> Self:
         """The same, but that weights called so may leave their levels, for others; zeros stay."""
@@ -63,7 +93,8 @@ class Hold:
     def freeze(self, share: float) -> Self:
         """The same, and of the weights left in each layer that was cut the largest `share` frozen as they are; those
         frozen before stay so."""
-        frozen = {name: self._frozen(name, share) for name in self.sets} if share else {}
+        largest_of = [name for name, sets in self.sets.items() if not sets[-1].quantized] if share else []
+        frozen = {name: self._frozen(name, share) for name in largest_of}
         return replace(self, frozen={**self.frozen, **frozen})
 
     @torch.no_grad()

@@ -79,7 +79,7 @@ class Shaper:
         self.hold = self._before
         """What brings the weights back after each step of the optimizer; goes into the next shaper as `held`."""
         self.hold.apply()
-        self._take(fitted(self._asked))
+        self._take([self._going_on(m) for m in fitted(self._asked)])
         self.hold = self._before = self._before.release(
             name for name, (_, constraint) in zip(self._names, self._constrained, strict=True) if constraint.quantized
         )
@@ -91,6 +91,11 @@ class Shaper:
         self._hook: Callable[[], None] | None = None
         self._state = recipe.solver.init(*self._pairs)
         self._adopt_of_parts(recipe.solver.masks(self._state))
+
+    def _going_on(self, found: Match) -> Match:
+        if found.constraint is None:
+            return found
+        return replace(found, constraint=self._before.goes_on(found.name, found.constraint))
 
     def _take(self, matches: list[Match]) -> None:
         """Keep what training steps ask for again and again."""
@@ -171,15 +176,25 @@ class Shaper:
     @torch.no_grad()
     def harden(self, freeze: float = 0.0) -> None:
         """Project the weights, so that every constraint holds exactly, and keep them in from now on: zeros stay zeros,
-        what is tied stays tied, and of the weights left in each layer the largest share `freeze` stay as they are."""
+        what is tied stays tied, and of the weights left in each layer the largest share `freeze` stay as they are. Of
+        layers on levels the share that lies nearest to its levels is projected and stays, and the rest moves on, to
+        levels that are settled from now on."""
         self._finite()
         cuts = {name: (c, c.project(w), c.mask(w)) for name, (w, c) in zip(self._names, self._constrained, strict=True)}
+        near = {
+            name: self.hold.near(name, member, mask, freeze)
+            for name, (c, member, mask) in cuts.items()
+            if freeze and c.quantized
+        }
         self._levels = [c.levels(w)[1:] for w, c in self._constrained]
-        for (weight, _), (_, member, _) in zip(self._constrained, cuts.values(), strict=True):
-            weight.copy_(member)
+        for name, (weight, _) in zip(self._names, self._constrained, strict=True):
+            constraint, member, mask = cuts[name]
+            weight.copy_(torch.where(near[name], member, weight * mask) if name in near else member)
+            if name in near:
+                cuts[name] = constraint.fixed(member), member, mask
         self.phase = "retrain"
         self._state = State()  # The solver's work is done: neither memory nor checkpoints need to hold it any longer.
-        self.hold = self._before.cut(cuts)
+        self.hold = self._before.cut(cuts, near)
         self.hold.apply()
         self.hold = self.hold.freeze(freeze)
 
