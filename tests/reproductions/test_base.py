@@ -16,7 +16,14 @@ from openwork.training.progress import Silent
 from openwork.training.result import Layer, Result
 
 RECIPE = Recipe(rules=[Rule(targets="all", constraint={"kind": "unstructured", "sparsity": 0.9})])
-OURS = {"accuracy": 0.991, "dense_accuracy": 0.992, "weights": 1000, "nonzero": 10}
+OURS = {
+    "accuracy": 0.991,
+    "dense_accuracy": 0.992,
+    "weights": 1000,
+    "nonzero": 10,
+    "storage": {"codes": 100},
+    "quantized": {"float32": {"test_accuracy": 0.993}},
+}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,10 @@ OURS = {"accuracy": 0.991, "dense_accuracy": 0.992, "weights": 1000, "nonzero": 
         ({"published_drop": 0.0, "published_rate": 100}, "short"),
         ({"published_rate": 100, "bar": 0.99}, "met"),
         ({"bar": 0.995}, "short"),
+        ({"published_storage": 40}, "met"),
+        ({"published_storage": 41}, "short"),
+        ({"quantization_drop": 0.0021}, "met"),
+        ({"quantization_drop": 0.0005}, "short"),
     ],
 )
 def test_a_row_is_met_only_if_rate_and_accuracy_both_hold(asked: dict[str, float], state: str) -> None:

@@ -47,8 +47,9 @@ def after_the_cut(row: Mapping[str, Any]) -> str:
 
 
 def epochs(row: Mapping[str, Any]) -> str:
-    """Dense, shape and retrain."""
-    return " + ".join(map(str, row["epochs"]))
+    """Dense, shape and retrain, and quantize where there are any."""
+    found = row["epochs"]
+    return " + ".join(map(str, found if any(found[3:]) else found[:3]))
 
 
 def notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -23,6 +23,7 @@ from ..engine.machine import machine
 from ..errors import UsageError
 from ..files import write_text
 from ..recipes.recipe import Recipe
+from ..recipes.schedule import PHASES
 from ..training.progress import Progress
 from ..training.result import Result
 
@@ -52,6 +53,10 @@ class Row:
     """Where the paper compares with its own dense network: accuracy that it loses."""
     published_rate: float | None = None
     """Weights of the paper's dense network for each one that it keeps."""
+    published_storage: float | None = None
+    """Bytes of the dense network's weights in float32 for each one of the paper's codes, indices left out."""
+    quantization_drop: float | None = None
+    """Accuracy that quantizing weights and activations may cost the pruned network in float32 of the same run."""
     bar: float | None = None
     """Accuracy that we ask for where no paper names one."""
     note: str = ""
@@ -70,6 +75,11 @@ class Row:
             (self.bar, ours["accuracy"]),
             (None if self.published_drop is None else -self.published_drop, ours["accuracy"] - ours["dense_accuracy"]),
         ]
+        if self.published_storage is not None:
+            asked.append((self.published_storage, 4 * ours["weights"] / ours["storage"]["codes"]))
+        if self.quantization_drop is not None:
+            before = ours["quantized"]["float32"]["test_accuracy"]
+            asked.append((-self.quantization_drop, ours["accuracy"] - before))
         demands = [found >= wanted for wanted, found in asked if wanted is not None]
         return ("met" if all(demands) else "short") if demands else "run"
 
@@ -249,9 +259,10 @@ def _record(row: Row, result: Result, figures: Mapping[str, Any], about: Mapping
         "bar": row.bar,
         "note": row.note,
         "seed": schedule.seed,
-        "epochs": [phases[phase] if phases else schedule.epochs(phase) for phase in ("dense", "shape", "retrain")],
+        "epochs": [phases[phase] if phases else schedule.epochs(phase) for phase in PHASES],
         "dense_accuracy": result.dense_accuracy,
         "hardened": dict(result.hardened),
+        **({"quantized": {name: dict(found) for name, found in result.quantized.items()}} if result.quantized else {}),
         "accuracy": result.accuracy,
         "sparsity": result.sparsity,
         "weights": result.weights,
