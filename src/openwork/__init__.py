@@ -24,6 +24,7 @@ _HOMES = {
     "strip": "training.shaper",
     "purify": "slimming.purify",
     "slim": "slimming.slim",
+    "quantize": "quantization.quantize",
     "compile": "compiler.compile",
     "load": "engine.engine",
     "Engine": "engine.engine",

@@ -31,12 +31,23 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Graph:
 
     Raises `ModelError` for weights that are NaN, infinite or empty, and `CaptureError` where `torch.export` gives up.
     """
+    return verify(_Converter(export(model, example_inputs, decompose=True)).graph(), "capture")
+
+
+def export(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    dynamic_shapes: tuple[Any, ...] | None = None,
+    decompose: bool = False,
+) -> ExportedProgram:
+    """What `torch.export` makes of `model.eval()`; raises as `capture` does."""
     check_weights(model)
     try:
         # torch warns about itself while it exports; where warnings are errors that would pass for a model's fault.
         with evaluating(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exported = torch.export.export(model, example_inputs).run_decompositions({})
+            found = torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes)
+            return found.run_decompositions({}) if decompose else found
     except Exception as error:  # torch.export raises many unrelated types
         reason = str(error).strip().splitlines()
         raise CaptureError(
@@ -44,7 +55,6 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Graph:
             f"{reason[0] if reason else type(error).__name__}; "
             "data-dependent Python control flow must move out of forward()"
         ) from error
-    return verify(_Converter(exported).graph(), "capture")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,147 @@
+"""Where activations are rounded.
+
+A layer's input is, right after what made it, so that all who read it read the rounded values; and the other operand of
+an addition that a layer takes along, unless something else reads it in float32 (the stream of a transformer that
+normalises before its layers).
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from .network import Layer, arguments, layers, op_of, shape_of
+from .rounding import Grid
+
+_VIEWS = {"view", "reshape", "_unsafe_view", "permute", "transpose", "t", "flatten", "unflatten", "squeeze"}
+_VIEWS |= {"unsqueeze", "contiguous", "clone", "expand", "detach", "alias"}
+_PARTS = {"slice", "select", "max_pool1d", "max_pool2d", "max_pool3d"}
+"""Values that were all there before: on a grid if those were."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An activation that is rounded."""
+
+    value: str
+    """What the graph calls it."""
+    grid: Grid
+    """The numbers that it is rounded to."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a graph is to be rounded, before it is known how."""
+
+    values: tuple[fx.Node, ...]
+    """Activations, in the order in which they are computed."""
+    inputs: dict[str, fx.Node]
+    """By name of a layer, which of them its input comes from."""
+
+
+def find_places(network: fx.GraphModule, leave: Collection[str] = ()) -> Places:
+    """Places of a graph that `captured` made; layers in `leave` stay in float32."""
+    chosen = [layer for layer in layers(network) if layer.name not in leave]
+    order = {node: number for number, node in enumerate(network.graph.nodes)}
+    marked = {_source(_operand(layer.node)): None for layer in chosen}
+    by_node = {layer.node: layer for layer in chosen}
+    for node in network.graph.nodes:
+        if op_of(node) == "add" and (operand := _taken_along(node, by_node, order)) is not None:
+            known = any(one in marked for one in _way_back(operand))
+            if not known and not _read_elsewhere(_source(operand), by_node):
+                marked[_source(operand)] = None
+    # What is a part of something rounded is on a grid already.
+    for node in list(marked):
+        if any(one in marked for one in list(_way_back(node))[1:]):
+            del marked[node]
+    inputs = {}
+    for layer in chosen:
+        inputs[layer.name] = next(one for one in _way_back(_operand(layer.node)) if one in marked)
+    return Places(tuple(sorted(marked, key=order.__getitem__)), inputs)
+
+
+def insert(network: fx.GraphModule, values: Sequence[fx.Node], grids: Sequence[Grid]) -> None:
+    """Round the activations `values` to `grids`: whoever reads one reads the rounded one."""
+    last_input = [n for n in network.graph.nodes if n.op == "placeholder"][-1]
+    for node, grid in zip(values, grids, strict=True):
+        with network.graph.inserting_after(last_input if node.op == "placeholder" else node):
+            made = network.graph.call_function(
+                torch.fake_quantize_per_tensor_affine, (node, grid.scale, 0, grid.low, grid.high)
+            )
+        made.meta = dict(node.meta)
+        for user in list(node.users):
+            if user is not made:
+                user.replace_input_with(node, made)
+    network.recompile()
+
+
+def _operand(node: fx.Node) -> fx.Node:
+    found: Any = node.args[0]
+    assert isinstance(found, fx.Node), f"{node} has no input"
+    return found
+
+
+def _way_back(node: fx.Node) -> list[fx.Node]:
+    """`node`, and the values that it is a view, a part or a padded form of, nearest first."""
+    found = [node]
+    while op_of(found[-1]) in _VIEWS | _PARTS or _pads_zeros(found[-1]):
+        found.append(_operand(found[-1]))
+    return found
+
+
+def _whole(node: fx.Node) -> list[fx.Node]:
+    """`node`, and the values that it is a view or a padded form of: all of them, in another shape."""
+    found = [node]
+    while op_of(found[-1]) in _VIEWS or _pads_zeros(found[-1]):
+        found.append(_operand(found[-1]))
+    return found
+
+
+def _source(node: fx.Node) -> fx.Node:
+    """Where a value is rounded: before it is padded, which convolutions do themselves, and where others read it; but
+    after views that it alone is seen through, such as those that put the heads of attention together."""
+    found = _whole(node)
+    shared = [i for i in range(1, len(found)) if _pads_zeros(found[i - 1]) or len(found[i].users) > 1]
+    return found[max(shared, default=0)]
+
+
+def _pads_zeros(node: fx.Node) -> bool:
+    op = op_of(node)
+    if op not in ("pad", "constant_pad_nd"):
+        return False
+    given = arguments(node)
+    return given.get("mode", "constant") == "constant" and not given.get("value") and min(given["pad"]) >= 0
+
+
+def _taken_along(node: fx.Node, layers_by_node: dict[fx.Node, Layer], order: dict[fx.Node, int]) -> fx.Node | None:
+    """The operand of an addition that a layer adds to its result: the one that is no layer's result, or else the one
+    whose layer could begin earlier, a shortcut's."""
+    given = arguments(node)
+    sides = [given["self"], given["other"]]
+    if not all(isinstance(side, fx.Node) for side in sides) or given.get("alpha", 1) != 1:
+        return None
+    shapes = [shape_of(side) for side in sides]
+    if shapes[0] is None or shapes[0] != shapes[1]:
+        return None
+    makers = [layers_by_node.get(_whole(side)[-1]) for side in sides]
+    if None not in makers:
+        began = [order[_whole(_operand(maker.node))[-1]] for maker in makers if maker is not None]
+        found = sides[0] if began[0] < began[1] else sides[1]
+    elif makers == [None, None]:
+        return None
+    else:
+        found = sides[makers.index(None)]
+    return found if _whole(found)[-1].op != "get_attr" else None
+
+
+def _read_elsewhere(node: fx.Node, layers_by_node: dict[fx.Node, Layer]) -> bool:
+    """Whether something beside layers and additions reads a value, or it is a result."""
+    for user in node.users:
+        if op_of(user) in _VIEWS | _PARTS or _pads_zeros(user):
+            if _read_elsewhere(user, layers_by_node):
+                return True
+        elif user not in layers_by_node and op_of(user) != "add":
+            return True
+    return False
