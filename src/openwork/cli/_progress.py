@@ -66,3 +66,37 @@ class Bars:
             self._where += f" (step {metrics['step']}{candidate})"
         self._bars.update(self._all, advance=1)
         self._console.print(f"{self._where}: {', '.join(figures)}  [dim]{metrics['seconds']:.1f} s[/dim]")
+
+
+class Bar:
+    """One bar for work in stages, called with (what, done, total); a line a stage where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._what = console, ""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=36),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._what = what
+            self._bar.reset(self._task, total=total, description=what, visible=True)
+            if not self._console.is_terminal:
+                self._console.print(f"{what}: {total}")
+        self._bar.update(self._task, completed=done)

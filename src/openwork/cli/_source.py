@@ -1,4 +1,4 @@
-"""What MODEL|RUN_DIR means: a model with weights, or the pruned model of a finished run."""
+"""What MODEL|RUN_DIR means: a model with weights, the pruned model of a finished run, or a quantized network."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from ._way import waiting
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def source(model: str, weights: Path | None) -> tuple[str, Path | None, dict[str, Any]]:
@@ -55,16 +56,30 @@ def built(
         import torch
 
         from .. import models
-        from ..quantization import rounding
-    torch.manual_seed(0)
-    found = models.resolve(spec) if weights is None else models.resolve(spec, weights=weights)
-    scales = None if weights is None or weights.name != "model.safetensors" else weights.parent / rounding.FILE
-    if scales is not None and scales.is_file():
-        rounding.simulate(found, rounding.load(scales))
     if input_shape is not None:
-        return found.eval(), (torch.randn((batch, *_shape(input_shape))),)
-    options = {} if length is None else {"length": length}
-    return found.eval(), models.example_inputs(spec, batch, **options)
+        random = torch.Generator().manual_seed(0)
+        example: tuple[torch.Tensor, ...] = (torch.randn((batch, *_shape(input_shape)), generator=random),)
+    else:
+        example = models.example_inputs(spec, batch, **({} if length is None else {"length": length}))
+    torch.manual_seed(0)
+    return network(spec, weights, example), example
+
+
+def network(spec: str, weights: Path | None, example: "tuple[torch.Tensor, ...] | None" = None) -> "nn.Module":
+    """The model with these weights, in evaluation mode; of a quantized network's weights that network, which takes
+    inputs like `example`; beside the grids of a run that quantized, with layers that round."""
+    from .. import models
+    from ..quantization import folder, rounding
+
+    if weights is None:
+        return models.resolve(spec).eval()
+    if folder.holds(weights):
+        return folder.load(weights.parent, models.resolve(spec, weights=None), example)
+    found = models.resolve(spec, weights=weights)
+    scales = weights.parent / rounding.FILE
+    if weights.name == "model.safetensors" and scales.is_file():
+        rounding.simulate(found, rounding.load(scales))
+    return found.eval()
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import openwork
 from .. import plugins
 from ._options import Artifact, Json, Repeats, Threads, must_exist
 from ._output import progress_console, show
+from ._source import network
 from ._way import split_names, waiting
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ def _networks(spec: str, artifact: Path, origin: Any) -> "tuple[nn.Module, nn.Mo
 
     An artifact may name a file of code; that is run only when the user names it too.
     """
-    from .. import models
-
     weights = artifact.parent / "model.safetensors"
-    pruned = models.resolve(spec, weights=weights) if spec == origin and weights.is_file() else None
-    return models.resolve(spec), pruned
+    pruned = network(spec, weights) if spec == origin and weights.is_file() else None
+    return network(spec, None), pruned

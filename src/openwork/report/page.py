@@ -68,6 +68,7 @@ def render(run: Run) -> str:
         partial=run.result.get("steps", ()),
         note=run.result.get("note", ""),
         layers=layers(run),
+        quantized=quantized(run),
         dense=_left_dense(run),
         dense_won=_dense_won(run),
         foreign=_left_to_pytorch(run),
@@ -110,6 +111,29 @@ def _row(found: Mapping[str, Any]) -> dict[str, Any]:
         "share": found.get("share_of_peak"),
         "why": found.get("why"),
     }
+
+
+def quantized(run: Run) -> list[dict[str, Any]]:
+    """One row a quantized layer; ratios as text, that of the outputs also as a share of the worst error."""
+    found = run.quantization.get("layers", ())
+    measured = [layer["output_db"] for layer in found if layer.get("output_db") is not None]
+    worst = min(measured, default=0.0)
+    return [
+        {
+            **layer,
+            "shape": " x ".join(str(n) for n in layer["shape"]),
+            "weight": _decibels(layer["weight_db"]),
+            "entering": _decibels(layer["input_db"]),
+            "alone": "" if not measured else _decibels(layer["output_db"]),
+            # Amplitudes: 20 dB less noise is a tenth of the error.
+            "share": None if layer["output_db"] is None else 10 ** ((worst - layer["output_db"]) / 20),
+        }
+        for layer in found
+    ]
+
+
+def _decibels(ratio: float | None) -> str:
+    return "exact" if ratio is None else f"{ratio:.1f}"
 
 
 def _left_dense(run: Run) -> list[str]:
@@ -219,6 +243,9 @@ def _subtitle(run: Run) -> str:
     parts = []
     if run.result.get("recipe"):
         parts.append(f"recipe {run.result['recipe']}")
+    if run.quantization:
+        bits = run.quantization["settings"]
+        parts.append(f"{bits['weight_bits']} bits a weight, {bits['activation_bits']} an activation")
     if run.epochs:
         parts.append(f"{len(run.epochs)} epochs")
     if run.result.get("seconds"):

@@ -39,6 +39,8 @@ class Run:
     """The compiled artifact."""
     weights: Mapping[str, Any]
     """Final weights by name, NumPy arrays of two or more dimensions."""
+    quantization: Mapping[str, Any]
+    """Figures of a quantized network, from `openwork quantize`."""
     missing: tuple[str, ...]
     """One sentence for every part that is not there, with what would make it."""
 
@@ -60,6 +62,8 @@ def read_run(folder: Path, bench: Any = None, engine: Any = None) -> Run:
             return empty
         return parse(path)
 
+    quantized = folder / "quantization.json"
+    quantization = _json(quantized) if quantized.is_file() else {}
     epochs = part("metrics.jsonl", "no epoch was finished", _lines, ())
     result = part("result.json", "the run did not finish; run the same compress command again to go on", _json, {})
     if not epochs and not result:
@@ -67,6 +71,8 @@ def read_run(folder: Path, bench: Any = None, engine: Any = None) -> Run:
     recipe = part("recipe.yaml", "the recipe of this run is unknown", Path.read_text, "")
     environment = part("environment.json", "versions and machine of this run are unknown", _json, {})
     weights = part("model.safetensors", "no final weights, so no pictures of masks", _arrays, {})
+    if quantization:
+        missing.clear()  # nothing was trained, and the figures of quantization repeat it
     if bench is None:
         timed = part("bench.json", "nothing was timed; `openwork bench` measures all engines in turn", _json, {})
     else:
@@ -85,6 +91,7 @@ def read_run(folder: Path, bench: Any = None, engine: Any = None) -> Run:
         provenance=dict(engine.provenance or {}) if engine is not None else {},
         artifact=artifact,
         weights=weights,
+        quantization=quantization,
         missing=tuple(missing),
     )
 
