@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .base import ascending
+
 MOST = 1 << 22
 """Numbers of a row that a search looks at; of longer rows every so many."""
 WORK = 1 << 21
@@ -115,8 +117,7 @@ def rounded(numbers: Tensor, digits: int) -> Tensor:
 def sampled(rows: Tensor, most: int | None) -> Tensor:
     """Rows in order; of long ones an even sample."""
     step = 1 if most is None else -(-rows.shape[1] // most)
-    # NumPy's sort is vectorised, torch's is not.
-    return torch.from_numpy(np.sort(rows[:, ::step].cpu().numpy(), axis=1)).to(rows.device)
+    return ascending(rows[:, ::step])
 
 
 def centres(rows: Tensor, count: int, zeros_stay: bool) -> Tensor:

@@ -113,7 +113,7 @@ class DARB(Rated):
                 for row, size in enumerate(self.log2_sizes)
             )
         excess = {size: (_runs(taken, 1 << size, 0).sum(2) - 1).clamp(min=0).sum(1) for size in powers}
-        count = torch.full((len(taken),), -(-wide // self.smallest))
+        count = torch.full((len(taken),), -(-wide // self.smallest), device=w.device)
         for size in powers:
             count[excess[size] == 0] = -(-wide // (1 << size))
         return int(excess[powers[0]].sum()) + max(0, int(count.sum()) - self._allowed(w.shape))
@@ -125,7 +125,7 @@ class DARB(Rated):
     def _sizes(self, w: Tensor) -> Tensor:
         """log2 b of each row."""
         if self.log2_sizes is not None:
-            return torch.tensor(self.log2_sizes)
+            return torch.tensor(self.log2_sizes, device=w.device)
         self.check(w.shape)
         self.require_finite(w)
         strength = rows(w.detach()).abs().float()
@@ -145,7 +145,7 @@ class DARB(Rated):
             middle = (first + last) // 2
             fits = sum(-(-wide // (1 << size)) for size in sizes(scales[middle])) <= allowed
             first, last = (first, middle) if fits else (middle + 1, last)
-        return torch.tensor(sizes(scales[first]))
+        return torch.tensor(sizes(scales[first]), device=w.device)
 
 
 def _runs(matrix: Tensor, size: int, filler: int) -> Tensor:

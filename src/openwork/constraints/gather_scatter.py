@@ -3,16 +3,22 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..errors import ShapeError
 from ._rows import rows, weight
-from .base import Rated, largest
+from .base import Rated, ascending, energies, largest
 
 AHEAD = 4
 """Groups that a bundle of several rows can get, as a multiple of the average."""
+OFTEN = 8
+"""After how many groups it is asked again which bundles need more."""
+
+Sizes = NDArray[np.floating[Any]]
 
 
 class GatherScatter(Rated):
@@ -92,11 +98,15 @@ class GatherScatter(Rated):
             # Groups chosen anew, one after the other, need not find the fewest that hold a member.
             return w != 0
         matrix = self._ordered(w)
-        energy = matrix.double().square().reshape(-1, self.granule()[0], matrix.shape[1])
-        kept = (self._horizontal if self.per_row == self.banks else self._bundled)(energy, self._budget(w.shape))
-        kept = kept.reshape(matrix.shape)
+        size = matrix.abs().to(torch.promote_types(w.dtype, torch.float32))
+        # [bundles, rows of a bundle, banks, columns of a bank]
+        lists = size.unflatten(1, (-1, self.banks)).movedim(1, 2).unflatten(0, (-1, self.granule()[0])).contiguous()
+        # Magnitudes are ordered as energies are, and sort faster.
+        ranked = ascending(lists).flip(-1)
+        count = (self._horizontal if self.per_row == self.banks else self._bundled)(ranked, self._budget(w.shape))
+        kept = _firsts(lists, ranked, count).movedim(3, 2).reshape(matrix.shape)
         if self.order is not None:
-            kept = torch.zeros_like(kept).index_copy(0, torch.tensor(self.order), kept)
+            kept = torch.zeros_like(kept).index_copy(0, torch.tensor(self.order, device=w.device), kept)
         return weight(kept, w.shape)
 
     def violations(self, w: Tensor) -> int:
@@ -122,55 +132,80 @@ class GatherScatter(Rated):
         strong = largest(strength.reshape(1, -1), self.budget(w.numel())).reshape(strength.shape).sum(1)
         return tuple(strong.argsort(descending=True, stable=True).tolist())
 
-    def _horizontal(self, energy: Tensor, budget: int) -> Tensor:
-        """Flags of what stays of `energy` [rows, 1, columns]: the i-th group of a row has the i-th largest of each
-        bank."""
-        banks = energy.reshape(len(energy), -1, self.banks)
+    def _horizontal(self, ranked: Tensor, budget: int) -> Tensor:
+        """How many stay in each bank of each row, [rows, 1, 1], of the magnitudes `ranked` [rows, 1, banks, rank]: the
+        i-th group of a row has the i-th largest of each bank."""
         # What a row's groups bring never rises, so that the largest of all are each row's first ones.
-        ranked, place = banks.sort(dim=1, descending=True, stable=True)
-        brings = ranked.sum(2).cummin(dim=1).values
+        brings = energies(ranked, (1, 2)).view(len(ranked), -1).cummin(dim=1).values
         chosen = largest(brings.reshape(1, -1), budget).reshape(brings.shape)
-        return torch.zeros_like(banks, dtype=torch.bool).scatter(1, place, chosen[..., None].expand_as(place))
+        return chosen.sum(1)[:, None, None]
 
-    def _bundled(self, energy: Tensor, budget: int) -> Tensor:
-        """Flags of what stays of `energy` [bundles, rows of a bundle, columns]."""
-        bundles, height, columns = energy.shape
-        per_bank = columns // self.banks
-        ranked, place = energy.reshape(bundles, height, per_bank, self.banks).sort(dim=2, descending=True, stable=True)
-        most = min(columns // self.per_row, -(-AHEAD * budget // bundles))
-        taken, brings = self._groups(ranked, most)
+    def _bundled(self, ranked: Tensor, budget: int) -> Tensor:
+        """How many stay in each bank of each row, [bundles, rows of a bundle, banks], of the magnitudes `ranked`
+        [bundles, rows of a bundle, banks, rank]."""
+        bundles, height, banks, ranks = ranked.shape
+        most = min(ranks * banks // self.per_row, -(-AHEAD * budget // bundles))
+        taken, brings = _groups(ranked.flatten(1, 2).cpu().numpy(), banks, self.per_row, most, budget)
         # A bundle's groups are taken in the order in which they were found.
-        count = largest(brings.cummin(dim=1).values.reshape(1, -1), budget).reshape(bundles, most).sum(1)
-        flags = torch.zeros(bundles, height, per_bank, self.banks, dtype=torch.bool)
-        inside = (torch.arange(most) < count[:, None])[..., None] & (taken >= 0)
-        bundle, group, step = inside.nonzero(as_tuple=True)
-        flags.view(bundles, -1)[bundle, taken[bundle, group, step]] = True
-        return torch.zeros_like(flags).scatter(2, place, flags)
+        groups = largest(torch.from_numpy(brings).reshape(1, -1), budget).view(bundles, most).sum(1).numpy()
+        inside = (np.arange(most) < groups[:, None])[:, :, None] & (taken >= 0)
+        places = (taken + height * banks * np.arange(bundles)[:, None, None])[inside]
+        count = np.bincount(places, minlength=bundles * height * banks)
+        return torch.from_numpy(count).view(bundles, height, banks).to(ranked.device)
 
-    def _groups(self, ranked: Tensor, most: int) -> tuple[Tensor, Tensor]:
-        """The first `most` groups of each bundle, [bundles, most, banks] places in `ranked` [bundles, rows, rank,
-        banks] (-1: none left), and what each brings, [bundles, most]."""
-        bundles, height, per_bank, banks = ranked.shape
-        # Behind the last weight of a row in a bank comes one that nobody takes.
-        padded = torch.cat([ranked, torch.full_like(ranked[:, :, :1], -1)], dim=2)
-        next_rank = torch.zeros(bundles, height, banks, dtype=torch.long)
-        head = padded[:, :, 0].clone()
-        taken = torch.full((bundles, most, banks), -1)
-        brings = torch.zeros(bundles, most, dtype=torch.float64)
-        every = torch.arange(bundles)
-        for group in range(most):
-            open_rows = torch.full((bundles, height), self.per_row)
-            offer = head.clone()
-            for step in range(banks):
-                best, at = offer.reshape(bundles, -1).max(dim=1)
-                row, bank = at // banks, at % banks
-                there = best >= 0
-                rank = next_rank[every, row, bank]
-                taken[:, group, step] = torch.where(there, (row * per_bank + rank) * banks + bank, -1)
-                brings[:, group] += best.clamp(min=0)
-                next_rank[every, row, bank] = rank + there
-                head[every, row, bank] = padded[every, row, next_rank[every, row, bank], bank]
-                offer[every, :, bank] = -1
-                open_rows[every, row] -= there.long()
-                offer.masked_fill_((open_rows == 0)[..., None], -1)
-        return taken, brings
+
+def _groups(ranked: Sizes, banks: int, per_row: int, most: int, budget: int) -> tuple[NDArray[np.int64], Sizes]:
+    """The first `most` groups of each bundle: which rows and banks they take a weight of, [bundles, most, banks] places
+    in axis 1 of `ranked` [bundles, rows * banks, rank] (-1: none left), and what each brings, [bundles, most], at most
+    as much as the group before. Of a bundle whose next groups cannot be among the best `budget` of all, no more are
+    looked for."""
+    bundles, lists, _ = ranked.shape
+    # Behind the last weight of a row in a bank comes one that nobody takes.
+    energy = np.full((bundles, lists, ranked.shape[2] + 1), -1.0)
+    np.square(ranked, out=energy[..., :-1], dtype=np.float64)
+    head, rank = energy[..., 0].copy(), np.zeros((bundles, lists), dtype=np.int64)
+    taken = np.full((bundles, most, banks), -1)
+    brings = np.zeros((bundles, most))
+    active = np.arange(bundles)
+    for group in range(most):
+        local = np.arange(len(active))
+        offer = head[active]
+        grid = offer.reshape(len(active), -1, banks)
+        left = np.full(grid.shape[:2], per_row)
+        for step in range(banks):
+            at = offer.argmax(1)
+            best = offer[local, at]
+            row, bank = np.divmod(at, banks)
+            there = best >= 0
+            taken[active, group, step] = np.where(there, at, -1)
+            brings[active, group] += np.maximum(best, 0.0)
+            rank[active, at] += there
+            head[active, at] = energy[active, at, rank[active, at]]
+            grid[local, :, bank] = -1.0
+            left[local, row] -= there
+            full = left[local, row] == 0
+            grid[local[full], row[full]] = -1.0
+        if group:
+            brings[active, group] = np.minimum(brings[active, group], brings[active, group - 1])
+        found = brings[:, : group + 1]
+        if group % OFTEN == 0 and found.size >= budget:
+            least = np.partition(found, found.size - budget, axis=None)[found.size - budget]
+            active = active[found[active, group] >= least]
+            if not len(active):
+                break
+    return taken, brings
+
+
+def _firsts(lists: Tensor, ranked: Tensor, count: Tensor) -> Tensor:
+    """Flags of the `count` largest of each of `lists` [..., numbers]; of equal ones those of the lowest index. `ranked`
+    are the same numbers from the largest on."""
+    count = count.expand(lists.shape[:-1])[..., None]
+    least = ranked.gather(-1, (count - 1).clamp(min=0)).masked_fill(count == 0, torch.inf)
+    keep = lists >= least
+    excess = keep.sum(-1, keepdim=True) > count
+    if excess.any():
+        some = excess[..., 0]
+        last = lists[some] == least[some]
+        more = keep[some].logical_xor(last)
+        keep[some] = more | last & (last.cumsum(-1) <= count[some] - more.sum(-1, keepdim=True))
+    return keep

@@ -115,7 +115,7 @@ class Permuted(Around):
         self.check(w.shape)
         self.require_finite(w)
         assert isinstance(self.of, NM), "checked when the object was made"
-        magnitude = rows(w.detach()).abs().double().reshape(-1, w.shape[1])
+        magnitude = rows(w.detach()).abs().double().reshape(-1, w.shape[1]).cpu()
         return _channel_order.search(magnitude, self.of.n, self.of.m, self.search)
 
     def _taken(self, w: Tensor) -> Tensor:
