@@ -11,6 +11,7 @@ from ..errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; default: the cores that this process may use.")]
+Device = Annotated[str | None, typer.Option(help="Where to train: cpu, cuda, cuda:1; default: the CPU.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, or your own path/to/file.py:factory.")]
 Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Compiled model, a .openwork file.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder that `openwork compress` wrote.")]

@@ -49,6 +49,7 @@ class Order:
     repeats: int
     command: str
     holdout: int | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,10 @@ def compressed(order: Order, console: Console) -> "tuple[Result, Data]":
         from .. import data as data_room
         from .. import models
         from ..recipes.recipe import Recipe
+        from ..training.device import resolve
     from ._progress import Bars
 
+    device = None if order.device is None else resolve(order.device)
     recipe = adapted(Recipe.load(order.recipe), order.seed, order.epochs_scale)
     # A random initialisation, the user's factory's too, must be the same when the run is resumed.
     torch.manual_seed(recipe.schedule.seed)
@@ -142,6 +145,7 @@ def compressed(order: Order, console: Console) -> "tuple[Result, Data]":
             data,
             run_dir,
             threads=order.threads,
+            device=device,
             progress=bars,
             model_name=order.model,
             command=order.command,

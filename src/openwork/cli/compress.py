@@ -7,7 +7,7 @@ import typer
 from rich.console import Group
 
 from . import _tables as tables
-from ._options import Json, Model, Repeats, Threads
+from ._options import Device, Json, Model, Repeats, Threads
 from ._output import progress_console, show
 from ._way import Order, Outcome, command_line, go, split_names
 
@@ -21,6 +21,7 @@ def command(
     data: Annotated[str, typer.Option(help="Data set: a name, or your own path/to/file.py:factory.")],
     run_dir: Annotated[Path | None, typer.Option(help="Default: runs/MODEL-RECIPE.")] = None,
     threads: Threads = None,
+    device: Device = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's seed.")] = None,
     epochs_scale: Annotated[
         float, typer.Option(min=0.0, help="Factor for the epochs of each phase, for quick trials.")
@@ -42,6 +43,7 @@ def command(
         data=data,
         run_dir=run_dir,
         threads=threads,
+        device=device,
         seed=seed,
         epochs_scale=epochs_scale,
         against=split_names(against),

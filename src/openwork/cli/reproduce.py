@@ -9,7 +9,7 @@ from rich.console import Group
 from .. import plugins
 from ..errors import UsageError
 from . import _tables as tables
-from ._options import Json
+from ._options import Device, Json
 from ._output import progress_console, show
 from ._way import adapted, command_line, split_names, waiting
 
@@ -27,6 +27,7 @@ def command(
     ] = False,
     folder: Annotated[Path, typer.Option(help="Where runs and pages lie.")] = Path("runs/reproduce"),
     threads: Annotated[int, typer.Option(min=1, help="Threads of training and of every engine.")] = 2,
+    device: Device = None,
     epochs_scale: Annotated[
         float, typer.Option(min=0.0, help="Factor for the epochs of each phase, for quick trials.")
     ] = 1.0,
@@ -48,6 +49,7 @@ def command(
         from .. import models
         from ..reproductions import base
         from ..training.compress import compress
+        from ..training.device import resolve
         from ..training.result import Result
     if list_:
         found = base.known(folder)
@@ -66,6 +68,7 @@ def command(
         data=data,
     )
     base.chosen(reproduction.rows(), order.rows)
+    where = None if device is None else resolve(device)
     if publish is not None:
         base.refuse_trial(reproduction, base.conditions(reproduction, order))
     held_out = {"holdout": reproduction.HOLDOUT} if reproduction.HOLDOUT and data is None else {}
@@ -75,7 +78,7 @@ def command(
 
     with Bars(console) as bars:
 
-        def train(row: base.Row, where: Path) -> Result:
+        def train(row: base.Row, run_dir: Path) -> Result:
             import torch
 
             recipe = adapted(row.recipe, None, epochs_scale)
@@ -85,17 +88,18 @@ def command(
                 models.resolve(spec, **options),
                 recipe,
                 examples,
-                where,
+                run_dir,
                 threads=threads,
+                device=where,
                 progress=bars,
                 model_name=spec,
             )
 
         document = base.reproduce(reproduction, order, train, examples.example_input, bars)
-    where = folder / reproduction.name()
+    home = folder / reproduction.name()
     if publish is not None:
-        where = base.publish(reproduction, document, publish)
-    show(document, _closing(document, where), json)
+        home = base.publish(reproduction, document, publish)
+    show(document, _closing(document, home), json)
 
 
 def _listed(rows: list[dict[str, Any]]) -> Any:

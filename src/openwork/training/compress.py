@@ -18,6 +18,7 @@ from ..recipes.recipe import Recipe
 from ..recipes.stages import Stage, stages
 from ..slimming.trace import evaluated, require_finite, traced
 from .checkpoint import model_tensors
+from .device import resolve
 from .fit import threads_and_randomness
 from .folder import RunFolder
 from .hold import Hold
@@ -37,6 +38,7 @@ def compress(
     run_dir: str | Path | None = None,
     *,
     threads: int | None = None,
+    device: str | torch.device | None = None,
     progress: Progress | None = None,
     model_name: str | None = None,
     command: str | None = None,
@@ -57,18 +59,19 @@ def compress(
         recipe: a recipe, the name of a built-in one, or the path of a YAML file.
         data: see `openwork.data`.
         run_dir: folder for recipe, environment, metrics, checkpoints, weights and result. If it holds an unfinished
-        run of the
-            same recipe, model and data, that run is resumed after its last whole epoch, and ends with the same weights
-            as if it had not been interrupted (bit for bit on one thread). A finished run is returned at once. None: no
-            files.
+            run of the same recipe, model and data, that run is resumed after its last whole epoch, and ends with the
+            same weights as if it had not been interrupted (bit for bit on one thread of a CPU). A finished run is
+            returned at once. None: no files.
         threads: torch threads while it runs; None: as they are.
+        device: where a copy of the model is trained: `cpu`, `cuda`, `cuda:1`; None: where `model` is, which stays
+            there. A run can be resumed on another device.
         progress: callbacks; see `training.progress.Progress`.
         model_name, command: for the record.
 
-    Raises RecipeError, ShapeError, ModelError where recipe and model do not fit, DataError where the recipe compares
-    models and the data hold no examples out, RunError where the folder belongs to another run or cannot be written,
-    TrainingError where the loss or a penalty is not finite, or the loss has grown out of all proportion; what was
-    written stays, the last checkpoint too.
+    Raises RecipeError, ShapeError, ModelError where recipe and model do not fit, UsageError for a device that is none,
+    DataError where the recipe compares models and the data hold no examples out, RunError where the folder belongs to
+    another run or cannot be written, TrainingError where the loss or a penalty is not finite, or the loss has grown out
+    of all proportion; what was written stays, the last checkpoint too.
 
     >>> import openwork as ow
     >>> from openwork import plugins
@@ -76,7 +79,7 @@ def compress(
     >>> model = plugins.module("models", "lenet5").build()
     >>> result = ow.compress(model, "demo", data, run_dir="runs/demo")      # doctest: +SKIP
     """
-    recipe = Recipe.load(recipe)
+    recipe, where = Recipe.load(recipe), None if device is None else resolve(device)
     strip(model)
     planned = stages(recipe, model)
     check_layers(recipe.schedule.losses, model)
@@ -95,11 +98,12 @@ def compress(
         progress or Silent(),
         model_name or type(model).__name__,
         command,
+        where,
     )
     keep_freed_memory()
-    with threads_and_randomness(threads), run.folder.locked() if run.folder else contextlib.nullcontext():
+    with threads_and_randomness(threads, run.device), run.folder.locked() if run.folder else contextlib.nullcontext():
         if run.folder:
-            run.folder.claim(recipe, model, data, torch.get_num_threads(), command)
+            run.folder.claim(recipe, model, data, torch.get_num_threads(), str(run.device), command)
             if (done := run.folder.finished()) is not None:
                 return run.recall(*done)
         return _within_budget(run, threads).complete()
@@ -113,7 +117,7 @@ def _within_budget(run: Run, threads: int | None) -> Run:
     if folder and folder.begun and not (folder.path / ALLOCATION).exists():
         raise RunError(f"{folder.path} has lost its {ALLOCATION}; choose another folder or delete it")
     where = folder.path if folder else None
-    found = allocate(run.model, run.recipe, run.data, folder=where, threads=threads, note=message)
+    found = allocate(run.copied(), run.recipe, run.data, folder=where, threads=threads, note=message)
     if folder:
         folder.keep(found.recipe)
     message(str(found))

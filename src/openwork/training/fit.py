@@ -85,7 +85,7 @@ class Trainer:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.random.fork_rng(), torch.no_grad():
+            with _forked(self._device), torch.no_grad():
                 torch.manual_seed(self.schedule.seed)
                 return self._loss(x, y)[0].item()
         finally:
@@ -238,14 +238,19 @@ def _fusible(parameter: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def threads_and_randomness(threads: int | None) -> Iterator[None]:
-    """Run with `threads` torch threads (None: as they are); thread count and random state of the process come back
-    after."""
+def threads_and_randomness(threads: int | None, device: torch.device) -> Iterator[None]:
+    """Run with `threads` torch threads (None: as they are); thread count and random state of the process and of
+    `device` come back after."""
     before = torch.get_num_threads()
-    with torch.random.fork_rng():
+    with _forked(device):
         try:
             if threads is not None:
                 torch.set_num_threads(threads)
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def _forked(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Random states of the CPU and of `device` come back after; those of other GPUs cost time and matter to nobody."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

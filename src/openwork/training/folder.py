@@ -69,9 +69,16 @@ class RunFolder:
         finally:
             os.close(handle)
 
-    def claim(self, recipe: Recipe, model: nn.Module, data: Data, threads: int, command: str | None) -> None:
+    def claim(
+        self, recipe: Recipe, model: nn.Module, data: Data, threads: int, device: str, command: str | None
+    ) -> None:
         """Make the folder this run's own, or check that it is; RunError says what differs."""
-        session = {"command": command, "threads": threads, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        session = {
+            "command": command,
+            "threads": threads,
+            "device": device,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
         if (self.path / "environment.json").exists():
             environment = self._read_json("environment.json")
             self._compare(recipe, model, data, environment)

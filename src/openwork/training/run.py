@@ -40,6 +40,8 @@ class Run:
     progress: Progress
     model_name: str
     command: str | None
+    where: torch.device | None = None
+    """The device to train on; None: where `model` is."""
     history: list[dict[str, Any]] = field(default_factory=list)
     dense_accuracy: float | None = None
     hardened: dict[str, float] = field(default_factory=dict)
@@ -61,7 +63,7 @@ class Run:
 
     def complete(self) -> Result:
         """Train what is left to train, measure, write."""
-        work = copy.deepcopy(self.model)
+        work = self.copied()
         if self.recipe.schedule.channels_last:
             work = work.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trainer = Trainer(work, self.data, self.recipe.schedule)
@@ -78,6 +80,16 @@ class Run:
             if self.note:
                 break
         return self._finish()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the copy is trained."""
+        return next(self.model.parameters()).device if self.where is None else self.where
+
+    def copied(self) -> nn.Module:
+        """A copy of `model` where it is trained."""
+        model = copy.deepcopy(self.model)
+        return model if self.where is None else model.to(self.where)
 
     def _begin(self, attempt: Attempt, saved: Checkpoint | None) -> None:
         """Take up the model that an attempt begins from, or the attempt where it was interrupted."""

@@ -337,7 +337,10 @@ class Shaper:
         if (saved := state.get("quantized")) and self.recipe.quantize is not None:
             self._quantizer = Quantizer.of(self.model, self.recipe.quantize, self.hold)
             self._quantizer.load_state_dict(saved)
-        self._levels = [tuple(_numbered(state["levels"], f"level.{i}.")) for i in range(len(self._constrained))]
+        self._levels = [
+            tuple(like(w, mask, torch.bool) for mask in _numbered(state["levels"], f"level.{i}."))
+            for i, (w, _) in enumerate(self._constrained)
+        ]
 
     def _finite(self) -> None:
         for m in self.matches:
