@@ -4,16 +4,21 @@ Levels are symmetric: an interval times the numbers of a grid, which rise from 0
 magnitudes count, and sums over them are differences of prefix sums of sorted rows.
 """
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .base import ascending
 
-MOST = 1 << 22
+MOST = 1 << 18
 """Numbers of a row that a search looks at; of longer rows every so many."""
-WORK = 1 << 21
+WORK = 1 << 19
 """Look-ups in sorted rows that a search may take, about; it tries as many intervals as that allows."""
+STRIP = 1 << 16
+"""Numbers that are worked on at a time, so that intermediate results stay in the cache."""
 SCAN = 201
 """Intervals tried within 10 % of the one whose largest level is the largest magnitude."""
 COARSE = 64
@@ -24,13 +29,17 @@ MEANS = 25
 """How often the values of a codebook move to the mean of what is nearest to them, at most."""
 BITS = 40
 """Of the whole numbers in which multiples are looked for."""
+PROBE = 1 << 10
+"""Numbers of a row that mostly tell already that it has many different ones."""
+COMPARED = 16
+"""Up to how many edges it is quicker to compare with each than to search among them."""
 
 
 class Magnitudes:
     """Magnitudes of each row, rising, with their prefix sums; zeros are left out if `zeros_stay`."""
 
-    def __init__(self, rows: Tensor, zeros_stay: bool, most: int | None = MOST) -> None:
-        self.size = sampled(rows.abs(), most).double()
+    def __init__(self, rows: Tensor, zeros_stay: bool) -> None:
+        self.size = sampled(rows.abs(), MOST)
         self.first = (self.size == 0).sum(1, keepdim=True) * zeros_stay
         self.sums = _prefix(self.size)
         self.total, self.count = self.sums[:, -1:], self.size.shape[1]
@@ -39,7 +48,8 @@ class Magnitudes:
         """<V, Q> and <Q, Q>, where Q [rows, n] are the nearest numbers of `grid` [levels] to V / interval: for every
         interval [rows, tries]."""
         edges = interval[:, :, None] * ((grid[1:] + grid[:-1]) / 2)
-        place = torch.searchsorted(self.size, edges.flatten(1)).maximum(self.first)
+        # Of a number between two levels either may be taken, so that edges need no more digits than numbers have.
+        place = torch.searchsorted(self.size, edges.flatten(1).to(self.size.dtype)).maximum(self.first)
         above = (self.total - self.sums.gather(1, place)).view_as(edges)
         along = grid[0] * self.total + (above * grid.diff()).sum(2)
         number = (self.count - self.first) * grid[0].square()
@@ -47,13 +57,18 @@ class Magnitudes:
         return along, square
 
 
-def ternary(magnitudes: Magnitudes) -> Tensor:
-    """argmin over a and Q in {-1, 0, 1} of ||V - a Q||^2 for each row, [rows, 1]: with the t largest magnitudes, whose
-    sum is s, the distance is ||V||^2 - s^2 / t and a = s / t."""
-    most = (magnitudes.total - magnitudes.sums[:, :-1]).flip(1)
-    t = torch.arange(1, magnitudes.count + 1, device=most.device)
-    best = (most.square() / t).argmax(1, keepdim=True)
-    return most.gather(1, best) / (best + 1)
+def ternary(ordered: Tensor) -> Tensor:
+    """argmin over a and Q in {-1, 0, 1} of ||V - a Q||^2 for each row of magnitudes, which rise, [rows, 1]: with the t
+    largest, whose sum is s, the distance is ||V||^2 - s^2 / t and a = s / t."""
+    total = best = interval = ordered.new_zeros((len(ordered), 1), dtype=torch.float64)
+    count = 0
+    for some in reversed(torch.split(ordered, max(1, STRIP // len(ordered)), 1)):
+        sums = some.flip(1).double().cumsum_(1).add_(total)
+        t = torch.arange(count + 1, count + some.shape[1] + 1, device=ordered.device)
+        gain, at = (sums.square() / t).max(1, keepdim=True)
+        interval = torch.where(gain > best, sums.gather(1, at) / (count + at + 1), interval)
+        best, total, count = best.maximum(gain), sums[:, -1:], count + some.shape[1]
+    return interval
 
 
 def search(magnitudes: Magnitudes, grid: Tensor) -> Tensor:
@@ -65,7 +80,7 @@ def search(magnitudes: Magnitudes, grid: Tensor) -> Tensor:
     near = torch.linspace(0.9, 1.1, fine, dtype=torch.float64)
     wide = torch.logspace(np.log10(0.05), np.log10(1.1), tries - fine, dtype=torch.float64)
     ratios = torch.cat([near, wide, torch.ones(1)]).to(grid.device)
-    start = magnitudes.size[:, -1:] / grid[-1]
+    start = magnitudes.size[:, -1:].double() / grid[-1]
     best = gain = torch.zeros_like(start)
     for some in ratios.tensor_split(-(-tries * cost // WORK)):
         best, gain = _better(best, gain, *_gain(*magnitudes.moments(start * some, grid)))
@@ -108,6 +123,33 @@ def distinct(ordered: Tensor, zeros_stay: bool) -> Tensor:
     return (new & (ordered != 0) if zeros_stay else new).sum(1)
 
 
+def few(ordered: Tensor, most: int, zeros_stay: bool) -> Tensor:
+    """Whether each sorted row has at most `most` different numbers, [rows]; zero does not count if `zeros_stay`."""
+    found = distinct(ordered[:, :: -(-ordered.shape[1] // PROBE)], zeros_stay) <= most
+    if found.any():
+        found[found.clone()] = distinct(ordered[found], zeros_stay) <= most
+    return found
+
+
+def below(numbers: Tensor, edges: Tensor) -> Tensor:
+    """How many of its row's `edges` [rows, n], which rise, are below each number [rows, columns]."""
+    if edges.shape[1] > COMPARED:
+        return torch.searchsorted(edges.contiguous(), numbers.contiguous())
+    found = torch.zeros(numbers.shape, dtype=torch.uint8, device=numbers.device)
+    for edge in edges.unbind(1):
+        found += numbers > edge[:, None]
+    return found.long()
+
+
+def strips(rows: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Parts of a matrix, of some rows or of a part of one."""
+    height, width = rows.shape
+    tall = max(1, STRIP // width)
+    for top in range(0, height, tall):
+        for left in range(0, width, STRIP):
+            yield slice(top, top + tall), slice(left, left + STRIP)
+
+
 def rounded(numbers: Tensor, digits: int) -> Tensor:
     """To so many binary digits."""
     mantissa, exponent = torch.frexp(numbers)
@@ -117,6 +159,9 @@ def rounded(numbers: Tensor, digits: int) -> Tensor:
 def sampled(rows: Tensor, most: int | None) -> Tensor:
     """Rows in order; of long ones an even sample."""
     step = 1 if most is None else -(-rows.shape[1] // most)
+    # A step that divides the row would meet the same places of all kernels, or the same input channel.
+    while step > 1 and math.gcd(step, rows.shape[1]) > 1:
+        step += 1
     return ascending(rows[:, ::step])
 
 
@@ -126,7 +171,7 @@ def centres(rows: Tensor, count: int, zeros_stay: bool) -> Tensor:
     one counts."""
     ordered = sampled(rows, MOST).double()
     there = (ordered != 0) if zeros_stay else torch.ones_like(ordered, dtype=torch.bool)
-    sums, counts = _prefix(ordered), _prefix(there.double())
+    sums, counts = _prefix(ordered), _prefix(there)
     share = (torch.arange(count, dtype=torch.float64, device=rows.device) + 0.5) / count
     rank = torch.searchsorted(counts, share * counts[:, -1:], right=True) - 1
     by_number = ordered.gather(1, rank.clamp(0, ordered.shape[1] - 1))
@@ -164,5 +209,7 @@ def _better(best: Tensor, gain: Tensor, intervals: Tensor, gains: Tensor) -> tup
 
 
 def _prefix(rows: Tensor) -> Tensor:
-    """Sums of the first 0, 1, 2, ... numbers of each row."""
-    return torch.nn.functional.pad(rows.cumsum(1), (1, 0))
+    """Sums of the first 0, 1, 2, ... numbers of each row, float64."""
+    found = torch.zeros((len(rows), rows.shape[1] + 1), dtype=torch.float64, device=rows.device)
+    torch.cumsum(rows, 1, dtype=torch.float64, out=found[:, 1:])
+    return found

@@ -60,43 +60,55 @@ class Circulant(Constraint):
     def violations(self, w: Tensor) -> int:
         """Weights that differ from the first one of their diagonal."""
         self.check(w.shape)
-        diagonals, there = self._diagonals(w.detach())
-        return int(torch.count_nonzero((diagonals != _first(diagonals, there)) & there))
+        diagonals, there = self._diagonals(w.detach()), self._there(w)
+        return int(torch.count_nonzero((diagonals != _first(diagonals, there)[:, None]) & there))
 
     def _spread(self, w: Tensor, rule: str) -> Tensor:
         """Every weight replaced by what stands for its diagonal."""
         self.check(w.shape)
         w = w.detach()
         self.require_finite(w)
-        diagonals, there = self._diagonals(w.double())
-        if rule == "mean":
-            found = diagonals.sum(-1, keepdim=True) / there.sum(-1, keepdim=True).clamp(min=1)
-        else:
-            found = _first(diagonals, there)
+        diagonals, there = self._diagonals(w), self._there(w)
+        found = _mean(diagonals, there).to(w.dtype) if rule == "mean" else _first(diagonals, there)
         b, (out, inputs) = self.block, w.shape[:2]
-        row, column = torch.arange(out, device=w.device)[:, None], torch.arange(inputs, device=w.device)
-        spread = found[:, row // b, column // b, (row - column) % b, 0]
-        return spread.movedim(0, -1).reshape(w.shape).to(w.dtype)
+        # Row i of a block reads the diagonals i, i - 1, ..., b - 1, ..., i + 1: windows of all, twice in a row.
+        twice = torch.cat([found, found]).flip(0)
+        windows = twice.as_strided((b, *found.shape), (twice.stride(0), *twice.stride()))
+        blocks = windows.flip(0).permute(2, 0, 3, 1, 4).flatten(2, 3).flatten(0, 1)
+        return blocks[:out, :inputs].reshape(w.shape)
 
-    def _diagonals(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights [positions, p, q, b, b] by block, diagonal and column, zero where an edge cuts them off; and a
-        flag for each [p, q, b, b]: whether it is there."""
+    def _diagonals(self, w: Tensor) -> Tensor:
+        """The weights [b, b, p, q, positions] by diagonal and column of each of p x q blocks, a view; 0 where an edge
+        cuts them off."""
         b, (out, inputs) = self.block, w.shape[:2]
-        border = (0, -inputs % b, 0, -out % b)
-        column = torch.arange(b, device=w.device)
-        row = (column + column[:, None]) % b  # of diagonal k in each column
+        border = (0, 0, 0, -inputs % b, 0, -out % b)
+        matrix = functional.pad(w.reshape(out, inputs, -1), border) if any(border) else w.reshape(out, inputs, -1)
+        # Row, column, block, so that sums over diagonals are sums of long rows.
+        blocks = matrix.reshape(len(matrix) // b, b, matrix.shape[1] // b, b, -1)
+        cells = blocks.permute(1, 3, 0, 2, 4)
+        # Diagonal k lies in rows k, k + 1, ... of the columns 0, 1, ...: a slanted view of the rows, twice in a row.
+        twice = torch.cat([cells, cells])
+        row, column, *rest = twice.stride()
+        return twice.as_strided((b, b, *twice.shape[2:]), (row, row + column, *rest))
 
-        def by_diagonal(matrix: Tensor) -> Tensor:
-            padded = functional.pad(matrix, border)
-            *positions, height, width = padded.shape
-            blocks = padded.reshape(*positions, height // b, b, width // b, b).transpose(-3, -2)
-            return blocks[..., row, column]
+    def _there(self, w: Tensor) -> Tensor:
+        """Which weights of `_diagonals` are in the matrix, one position for all."""
+        if w.shape[0] % self.block == 0 and w.shape[1] % self.block == 0:
+            return torch.ones((self.block, self.block, 1, 1, 1), dtype=torch.bool, device=w.device)
+        return self._diagonals(torch.ones(w.shape[:2], dtype=torch.bool, device=w.device))
 
-        there = by_diagonal(torch.ones(out, inputs, device=w.device)) > 0
-        return by_diagonal(w.reshape(out, inputs, -1).movedim(-1, 0)), there
+
+def _mean(diagonals: Tensor, there: Tensor) -> Tensor:
+    """Of each diagonal [b, b, ...] the mean of the weights that are there, [b, ...] in float64."""
+    total = torch.zeros_like(diagonals[:, 0], dtype=torch.float64, memory_format=torch.contiguous_format)
+    for column in diagonals.unbind(1):
+        total += column
+    return total.div_(there.sum(1).clamp(min=1))
 
 
 def _first(diagonals: Tensor, there: Tensor) -> Tensor:
-    """Of each diagonal [..., b, b] the first weight that is there, [..., b, 1]."""
-    at = there.int().argmax(-1, keepdim=True)
-    return diagonals.gather(-1, at.expand(*diagonals.shape[:-1], 1))
+    """Of each diagonal [b, b, ...] the first weight that is there, [b, ...]."""
+    if there.numel() == len(there) ** 2:
+        return diagonals[:, 0]
+    at = there.int().argmax(1, keepdim=True)
+    return diagonals.gather(1, at.expand(len(at), 1, *diagonals.shape[2:]))[:, 0]

@@ -100,7 +100,8 @@ class GatherScatter(Rated):
         matrix = self._ordered(w)
         size = matrix.abs().to(torch.promote_types(w.dtype, torch.float32))
         # [bundles, rows of a bundle, banks, columns of a bank]
-        lists = size.unflatten(1, (-1, self.banks)).movedim(1, 2).unflatten(0, (-1, self.granule()[0])).contiguous()
+        by_bank = size.reshape(len(size), -1, self.banks).movedim(1, 2)
+        lists = by_bank.reshape(-1, self.granule()[0], *by_bank.shape[1:]).contiguous()
         # Magnitudes are ordered as energies are, and sort faster.
         ranked = ascending(lists).flip(-1)
         count = (self._horizontal if self.per_row == self.banks else self._bundled)(ranked, self._budget(w.shape))
@@ -172,19 +173,22 @@ def _groups(ranked: Sizes, banks: int, per_row: int, most: int, budget: int) -> 
         offer = head[active]
         grid = offer.reshape(len(active), -1, banks)
         left = np.full(grid.shape[:2], per_row)
+        picks, brought = np.empty((len(active), banks), dtype=np.int64), np.zeros(len(active))
         for step in range(banks):
             at = offer.argmax(1)
             best = offer[local, at]
             row, bank = np.divmod(at, banks)
-            there = best >= 0
-            taken[active, group, step] = np.where(there, at, -1)
-            brings[active, group] += np.maximum(best, 0.0)
-            rank[active, at] += there
-            head[active, at] = energy[active, at, rank[active, at]]
+            picks[:, step] = np.where(best < 0, -1, at)
+            brought += np.maximum(best, 0.0)
             grid[local, :, bank] = -1.0
-            left[local, row] -= there
-            full = left[local, row] == 0
-            grid[local[full], row[full]] = -1.0
+            left[local, row] -= 1
+            full = local if per_row == 1 else local[left[local, row] == 0]
+            grid[full, row[full]] = -1.0
+        took = picks >= 0
+        bundle, at = np.broadcast_to(active[:, None], picks.shape)[took], picks[took]
+        rank[bundle, at] += 1
+        head[bundle, at] = energy[bundle, at, rank[bundle, at]]
+        taken[active, group], brings[active, group] = picks, brought
         if group:
             brings[active, group] = np.minimum(brings[active, group], brings[active, group - 1])
         found = brings[:, : group + 1]

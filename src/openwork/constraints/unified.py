@@ -1,5 +1,6 @@
 """Micro-structured unification: in some small blocks all weights share one magnitude, and some blocks are zero."""
 
+import itertools
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -9,6 +10,9 @@ from torch.nn import functional
 
 from .base import Constraint, largest
 from .block import Side
+
+STRIP = 1 << 17
+"""Weights that are looked at at a time, so that intermediate results stay in the cache."""
 
 
 class Unified(Constraint):
@@ -59,33 +63,29 @@ class Unified(Constraint):
         self.check(w.shape)
         w = w.detach()
         self.require_finite(w)
-        values, there = self._blocks(w.double()), self._there(w)
-        size = values.abs().sum((1, 3), keepdim=True) / there.sum((1, 3), keepdim=True)
-        zero = torch.zeros_like(size, dtype=torch.bool)
-        same = zero.clone()
-        pruned, unified = self._counts(zero.numel())
-        zero.view(-1)[_least(values.square().sum((1, 3)).flatten(), pruned)] = True
-        cost = ((values.abs() - size).square() * there).sum((1, 3)).flatten()
-        same.view(-1)[_least(cost.masked_fill(zero.flatten(), torch.inf), unified)] = True
-        alike = torch.where(values < 0, -size, size)
-        return self._matrix(torch.where(same, alike, values).masked_fill(zero, 0.0), w)
+        cells, there = self._cells(w), self._there(w)
+        size, cost, energy = _moments(cells, there)
+        pruned, unified = self._counts(len(size))
+        zero = _least(energy, pruned)
+        same = _least(cost.masked_fill(zero, torch.inf), unified)
+        return self._weights(self._alike(cells, size, same & ~zero).masked_fill_(zero, 0.0), w.shape)
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         """`w` with the pruned and unified blocks of `member`, and its signs in these; each shares the mean of its
         weights along the signs, or 0 if that is negative."""
-        own, values, there = self._blocks(member.detach()), self._blocks(w.detach().double()), self._there(w)
-        signed = torch.where(own < 0, -values, values) * there
-        size = (signed.sum((1, 3), keepdim=True) / there.sum((1, 3), keepdim=True)).clamp(min=0)
-        alike = torch.where(own < 0, -size, size)
-        zero, same = self._kinds(own, there)
-        same &= there.sum((1, 3), keepdim=True) > 1  # a weight alone is free
-        return self._matrix(torch.where(same, alike, values).masked_fill(zero, 0.0), w)
+        own, cells, there = self._cells(member.detach()), self._cells(w.detach()), self._there(w)
+        zero, same = _kinds(own, there)
+        count = _count(own, there)
+        signed = torch.where(own < 0, -cells, cells)
+        size = (signed.sum(0, dtype=torch.float64) / count).clamp_(min=0)
+        same &= count > 1  # a weight alone is free
+        return self._weights(torch.where(same, self._alike(own, size, same), cells).masked_fill_(zero, 0.0), w.shape)
 
     def violations(self, w: Tensor) -> int:
         """Blocks that are missing among those that are zero, and among those that have one magnitude, zero or not."""
         self.check(w.shape)
-        zero, same = self._kinds(self._blocks(w.detach()), self._there(w))
-        pruned, unified = self._counts(zero.numel())
+        zero, same = _kinds(self._cells(w.detach()), self._there(w))
+        pruned, unified = self._counts(len(zero))
         return max(0, pruned - int(zero.sum())) + max(0, pruned + unified - int(same.sum()))
 
     def _counts(self, blocks: int) -> tuple[int, int]:
@@ -93,25 +93,58 @@ class Unified(Constraint):
         pruned = round(self.pruned * blocks)
         return pruned, min(max(1, round(self.unified * blocks)), blocks - pruned)
 
-    def _kinds(self, values: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """Which blocks are zero, and in which all magnitudes are the same, zero ones included: [p, 1, q, 1]."""
-        largest = values.abs().amax((1, 3), keepdim=True)
-        return largest == 0, ((values.abs() == largest) | ~there).all(1, keepdim=True).all(3, keepdim=True)
-
-    def _blocks(self, w: Tensor) -> Tensor:
-        """The matrix by blocks, [p, h, q, w], with zeros beyond its edges."""
+    def _cells(self, w: Tensor) -> Tensor:
+        """The weights of each block, [h * w, blocks], with zeros beyond the edges of the matrix: sums over a block are
+        sums of long rows."""
         (h, v), matrix = self.shape, w.reshape(w.shape[0], -1)
-        padded = functional.pad(matrix, (0, -matrix.shape[1] % v, 0, -matrix.shape[0] % h))
-        return padded.reshape(padded.shape[0] // h, h, padded.shape[1] // v, v)
+        border = (0, -matrix.shape[1] % v, 0, -matrix.shape[0] % h)
+        padded = functional.pad(matrix, border) if any(border) else matrix
+        blocks = padded.reshape(len(padded) // h, h, padded.shape[1] // v, v)
+        return blocks.permute(1, 3, 0, 2).reshape(h * v, -1).contiguous()
 
-    def _there(self, w: Tensor) -> Tensor:
-        """Which weights of `_blocks` the matrix has."""
-        return self._blocks(torch.ones_like(w, dtype=torch.uint8)) > 0
+    def _there(self, w: Tensor) -> Tensor | None:
+        """Which weights of `_cells` the matrix has; None: all."""
+        whole = w.shape[0] % self.shape[0] == 0 and w[0].numel() % self.shape[1] == 0
+        return None if whole else self._cells(torch.ones_like(w, dtype=torch.bool))
 
-    def _matrix(self, blocks: Tensor, like: Tensor) -> Tensor:
-        p, h, q, v = blocks.shape
-        matrix = blocks.reshape(p * h, q * v)[: like.shape[0], : like[0].numel()]
-        return matrix.reshape(like.shape).to(like.dtype)
+    @staticmethod
+    def _alike(cells: Tensor, size: Tensor, same: Tensor) -> Tensor:
+        """`cells` with the blocks `same` at magnitude `size`, each weight with its own sign."""
+        # Adding 0 makes every zero the plain one, which has the sign of positive numbers.
+        return torch.where(same, size.to(cells.dtype).copysign(cells + 0.0), cells)
+
+    def _weights(self, cells: Tensor, shape: torch.Size) -> Tensor:
+        """The way back from `_cells`."""
+        (h, v), width = self.shape, shape[1:].numel()
+        rows = cells.view(h, v, -(-shape[0] // h), -1).permute(2, 0, 3, 1).flatten(2).flatten(0, 1)
+        return rows[: shape[0], :width].reshape(shape)
+
+
+def _moments(cells: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each block the mean magnitude, the sum of squared deviations from it, and the energy, in float64."""
+    found = []
+    wide = max(1, STRIP // len(cells))
+    flags = itertools.repeat(None) if there is None else torch.split(there, wide, 1)
+    for some in zip(torch.split(cells, wide, 1), flags, strict=False):
+        values = some[0].to(torch.float64, copy=True).abs_()
+        energy = values.square().sum(0)
+        size = values.sum(0) / _count(*some)
+        deviation = values.sub_(size).square_()
+        found.append((size, (deviation if some[1] is None else deviation.mul_(some[1])).sum(0), energy))
+    return tuple(torch.cat(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def _kinds(cells: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Which blocks are zero, and in which all magnitudes are the same, zero ones included."""
+    size = cells.abs()
+    largest = size.amax(0)
+    least = (size if there is None else size.masked_fill(~there, torch.inf)).amin(0)
+    return largest == 0, least == largest
+
+
+def _count(cells: Tensor, there: Tensor | None) -> Tensor:
+    """How many weights each block has."""
+    return torch.tensor(len(cells), device=cells.device) if there is None else there.sum(0)
 
 
 def _least(scores: Tensor, count: int) -> Tensor:
