@@ -31,6 +31,7 @@ _HOMES = {
     "bench": "engine.bench",
     "minmax": "solvers._minmax",
     "reweigh": "solvers._minmax",
+    "membership_gain": "solvers._membership",
     "errors": "",
 }
 _ROOMS = ("constraints", "solvers", "losses")

@@ -67,14 +67,15 @@ AnyBlock: TypeAlias = type[BasicBlock] | type[Bottleneck]
 
 
 class ResNet(nn.Module):
-    """[batch, 3, 224, 224] to logits [batch, classes]; `depths` counts the blocks of the four stages."""
+    """[batch, 3, 224, 224] to logits [batch, classes]; `depths` counts the blocks of the four stages. For `small`
+    images, 32x32, the stem is a 3x3 convolution that keeps every pixel."""
 
-    def __init__(self, block: AnyBlock, depths: tuple[int, int, int, int], classes: int) -> None:
+    def __init__(self, block: AnyBlock, depths: tuple[int, int, int, int], classes: int, small: bool = False) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False) if small else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
         self.layer1 = _stage(block, 64, 64, depths[0], stride=1)
         self.layer2 = _stage(block, 64 * block.expansion, 128, depths[1], stride=2)
         self.layer3 = _stage(block, 128 * block.expansion, 256, depths[2], stride=2)

@@ -10,6 +10,7 @@ from .base import with_weights
 INPUT_SHAPE = (1, 3, 224, 224)
 
 
-def build(weights: str | Path | None = None, classes: int = 1000) -> nn.Module:
-    """ResNet-18 in evaluation mode; `weights` is None (random) or a safetensors file with torchvision's names."""
-    return with_weights(ResNet(BasicBlock, (2, 2, 2, 2), classes), "resnet18", weights)
+def build(weights: str | Path | None = None, classes: int = 1000, small: bool = False) -> nn.Module:
+    """ResNet-18 in evaluation mode; `weights` is None (random) or a safetensors file with torchvision's names. `small`:
+    for images of 32x32, as papers on CIFAR-10 have it, with a stem of 3x3 that keeps every pixel."""
+    return with_weights(ResNet(BasicBlock, (2, 2, 2, 2), classes, small), "resnet18", weights)
