@@ -1,0 +1,193 @@
+// Vectors of quads: 32-bit words of four 8-bit channels, the first in the lowest byte, as integer steps lay their planes out.
+// What every kernel on them is written with, for each set of kernels.
+//
+// Sums of products are int32 and wrap around. They take a value's bytes as unsigned where kUnsignedQuads, else as signed. Values of
+// the other kind go through flipped(), which moves them by 128: a kernel then starts its sums with 128 times the sum of the
+// weights taken off (signed values, kUnsignedQuads) or added.
+#pragma once
+
+#include "vec.hpp"
+
+namespace {
+
+typedef int32_t ivec_unaligned __attribute__((vector_size(4 * OW_LANES), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(4 * OW_LANES)));
+typedef uint16_t uvec16 __attribute__((vector_size(4 * OW_LANES)));
+typedef int16_t ivec16 __attribute__((vector_size(4 * OW_LANES)));
+
+// The arena is one of floats; quads lie in it bit by bit.
+inline ivec load_quads(const float* p) { return *reinterpret_cast<const ivec_unaligned*>(p); }
+inline ivec load_quads(const int32_t* p) { return *reinterpret_cast<const ivec_unaligned*>(p); }
+inline void store_quads(float* p, ivec v) { *reinterpret_cast<ivec_unaligned*>(p) = v; }
+inline ivec splat_quad(int32_t word) { return ivec{} + word; }
+inline ivec keep_quads(ivec v, uint32_t bits) { return (ivec)keep((vec)v, bits); }
+
+// Unsigned bytes from signed ones, moved by 128, and the other way round.
+inline ivec flipped(ivec x) { return x ^ splat_quad(static_cast<int32_t>(0x80808080u)); }
+
+// ---- sums of products ----
+
+// dot(sum, x, w)[l] = sum[l] + the four products of x's and w's bytes in lane l. Values and weights are made ready once, with
+// as_values and as_weights, for as many sums as they have a part in. kDotRegisters is what each of them takes.
+#if OW_LANES == 16 && defined(__AVX512VNNI__)
+
+constexpr bool kUnsignedQuads = true;
+constexpr int kDotRegisters = 1;
+using QuadValues = ivec;
+using QuadWeights = ivec;
+inline QuadValues as_values(ivec x) { return x; }
+inline QuadWeights as_weights(ivec w) { return w; }
+inline ivec dot(ivec sum, QuadValues x, QuadWeights w) { return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w); }
+
+#elif OW_LANES == 4 && defined(__ARM_FEATURE_DOTPROD)
+
+constexpr bool kUnsignedQuads = false;
+constexpr int kDotRegisters = 1;
+using QuadValues = ivec;
+using QuadWeights = ivec;
+inline QuadValues as_values(ivec x) { return x; }
+inline QuadWeights as_weights(ivec w) { return w; }
+inline ivec dot(ivec sum, QuadValues x, QuadWeights w) { return (ivec)vdotq_s32((int32x4_t)sum, (int8x16_t)x, (int8x16_t)w); }
+
+#elif OW_LANES == 4 && defined(__aarch64__)
+
+constexpr bool kUnsignedQuads = false;
+constexpr int kDotRegisters = 1;
+using QuadValues = ivec;
+using QuadWeights = ivec;
+inline QuadValues as_values(ivec x) { return x; }
+inline QuadWeights as_weights(ivec w) { return w; }
+inline ivec dot(ivec sum, QuadValues x, QuadWeights w) {
+  const int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)x), vget_low_s8((int8x16_t)w)), high = vmull_high_s8((int8x16_t)x, (int8x16_t)w);
+  return (ivec)vaddq_s32((int32x4_t)sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+}
+
+#elif defined(__x86_64__)
+
+// Without VNNI, products of 16-bit halves, two at a time: the products of bytes that AVX2 has saturate.
+constexpr bool kUnsignedQuads = true;
+constexpr int kDotRegisters = 2;
+struct QuadHalves {
+  ivec even, odd;  // bytes 0 and 2, bytes 1 and 3, as 16-bit integers
+};
+using QuadValues = QuadHalves;
+using QuadWeights = QuadHalves;
+inline QuadValues as_values(ivec x) { return {x & 0x00ff00ff, (ivec)((uvec16)x >> 8)}; }
+inline QuadWeights as_weights(ivec w) { return {(ivec)((ivec16)((uvec16)w << 8) >> 8), (ivec)((ivec16)w >> 8)}; }
+inline ivec products_of_halves(ivec a, ivec b) {
+#if OW_LANES == 16
+  return (ivec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif OW_LANES == 8
+  return (ivec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+  return (ivec)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#endif
+}
+inline ivec dot(ivec sum, QuadValues x, QuadWeights w) {
+  return (ivec)((uvec)sum + (uvec)products_of_halves(x.even, w.even) + (uvec)products_of_halves(x.odd, w.odd));
+}
+
+#else
+
+constexpr bool kUnsignedQuads = true;
+constexpr int kDotRegisters = 1;
+using QuadValues = ivec;
+using QuadWeights = ivec;
+inline QuadValues as_values(ivec x) { return x; }
+inline QuadWeights as_weights(ivec w) { return w; }
+inline ivec dot(ivec sum, QuadValues x, QuadWeights w) {
+  uvec total = (uvec)sum;
+  for (int byte = 0; byte < 4; byte++)
+    total += ((uvec)x >> (8 * byte) & 255) * (uvec)((ivec)((uvec)w << (24 - 8 * byte)) >> 24);
+  return (ivec)total;
+}
+
+#endif
+
+// ---- between integers and floats ----
+
+inline vec to_float(ivec v) { return __builtin_convertvector(v, vec); }  // to nearest, ties to even
+
+// a * b + c with one rounding, on every CPU.
+inline vec fused(vec a, vec b, vec c) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif OW_LANES == 8 && defined(__FMA__)
+  return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif OW_LANES == 4 && defined(__aarch64__)
+  return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  vec sum;
+  for (int i = 0; i < kLanes; i++) sum[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return sum;
+#endif
+}
+
+// The whole number nearest to v, ties to even, between lo and hi, which are whole numbers of at most 2^21; NaN becomes lo.
+inline ivec rounded(vec v, vec lo, vec hi) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  return (ivec)_mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps((__m512)v, (__m512)lo), (__m512)hi));
+#elif OW_LANES == 8 && defined(__AVX2__)
+  return (ivec)_mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps((__m256)v, (__m256)lo), (__m256)hi));
+#elif OW_LANES == 4 && defined(__x86_64__)
+  return (ivec)_mm_cvtps_epi32(_mm_min_ps(_mm_max_ps((__m128)v, (__m128)lo), (__m128)hi));
+#elif OW_LANES == 4 && defined(__aarch64__)
+  return (ivec)vcvtnq_s32_f32(vminnmq_f32(vmaxnmq_f32((float32x4_t)v, (float32x4_t)lo), (float32x4_t)hi));
+#else
+  v = v > lo ? v : lo;
+  v = v < hi ? v : hi;
+  const vec magic = splat(12582912.0f);  // 1.5 * 2^23: no bit is left below one
+  return (ivec)(v + magic) - (ivec)magic;
+#endif
+}
+
+// ---- between quads and their channels ----
+
+// Quads of the lowest bytes of four channels.
+inline ivec packed(ivec a, ivec b, ivec c, ivec d) {
+  const uvec low = ((uvec)a & 0xff) | ((uvec)b << 8 & 0xff00), high = ((uvec)c & 0xff) | ((uvec)d << 8 & 0xff00);
+  return (ivec)(low | high << 16);
+}
+
+// Channel `byte` of quads.
+template <bool SIGNED>
+inline ivec channel(ivec quads, int byte) {
+  const uvec top = (uvec)quads << (24 - 8 * byte);
+  return SIGNED ? (ivec)top >> 24 : (ivec)(top >> 24);
+}
+
+// The larger of each pair of bytes.
+template <bool SIGNED>
+inline ivec maximum_bytes(ivec a, ivec b) {
+#if OW_LANES == 16 && defined(__AVX512BW__)
+  return (ivec)(SIGNED ? _mm512_max_epi8((__m512i)a, (__m512i)b) : _mm512_max_epu8((__m512i)a, (__m512i)b));
+#elif OW_LANES == 8 && defined(__AVX2__)
+  return (ivec)(SIGNED ? _mm256_max_epi8((__m256i)a, (__m256i)b) : _mm256_max_epu8((__m256i)a, (__m256i)b));
+#elif OW_LANES == 4 && defined(__x86_64__)
+  return SIGNED ? flipped((ivec)_mm_max_epu8((__m128i)flipped(a), (__m128i)flipped(b))) : (ivec)_mm_max_epu8((__m128i)a, (__m128i)b);
+#elif OW_LANES == 4 && defined(__aarch64__)
+  return SIGNED ? (ivec)vmaxq_s8((int8x16_t)a, (int8x16_t)b) : (ivec)vmaxq_u8((uint8x16_t)a, (uint8x16_t)b);
+#else
+  ivec found = {};
+  for (int byte = 0; byte < 4; byte++) {
+    const ivec x = channel<SIGNED>(a, byte), y = channel<SIGNED>(b, byte);
+    found |= ((x > y ? x : y) & 255) << (8 * byte);
+  }
+  return found;
+#endif
+}
+
+// table[at[l]] into lane l.
+inline ivec looked_up(const int32_t* table, ivec at) {
+#if OW_LANES == 16 && defined(__AVX512F__)
+  return (ivec)_mm512_mask_i32gather_epi32(_mm512_setzero_si512(), 0xffff, (__m512i)at, table, 4);
+#elif OW_LANES == 8 && defined(__AVX2__)
+  return (ivec)_mm256_i32gather_epi32(table, (__m256i)at, 4);
+#else
+  ivec found;
+  for (int l = 0; l < kLanes; l++) found[l] = table[at[l]];
+  return found;
+#endif
+}
+
+}  // namespace
