@@ -23,13 +23,13 @@ class BinaryStep final : public PositionStep {
         stride_(f.numbers("grid")[1]),
         b_stride_(f.integer("b_stride", -1)) {
     require(a_.size() == y_.size() && b_.size() == y_.size(), "a binary step needs as many planes of both operands as of its result");
-    check_planes(a_, limits);
-    check_planes(y_, limits);
+    check_planes(a_);
+    check_planes(y_);
     if (one_each()) {
       require_size(b_stride_, 0, "a stride is out of range");
-      require_inside(b_, (batch_ - 1) * b_stride_ + 1, limits.arena, "an operand lies outside the arena");
+      require_inside(b_, (batch_ - 1) * b_stride_ + 1, slab_floats(), "an operand lies outside the arena");
     } else {
-      check_planes(b_, limits);
+      check_planes(b_);
     }
   }
 
@@ -38,18 +38,19 @@ class BinaryStep final : public PositionStep {
   }
 
  protected:
-  void run_stretch(const Kernels& kernels, const Context& context, size_t plane, int64_t q, int64_t n) const override {
-    const float* a = context.arena + a_[plane];
-    float* y = context.arena + y_[plane];
-    const float* b = context.arena + b_[plane];
+  void run_stretch(const Kernels& kernels, float* arena, size_t plane, const Stretch& stretch) const override {
+    const auto [inside, q, n] = stretch;
+    const float* a = arena + a_[plane];
+    float* y = arena + y_[plane];
+    const float* b = arena + b_[plane];
     const BinaryKernel kernel = kernels.binary[function_][one_each()];
     for (int64_t at = q; at < q + n;) {
       const int64_t sample = std::min(at / stride_, batch_ - 1);  // positions after the last image are padding
       const int64_t end = one_each() && sample < batch_ - 1 ? std::min(q + n, (sample + 1) * stride_) : q + n;
-      kernel({a + at, one_each() ? b + sample * b_stride_ : b + at, y + at, end - at, inside(), at});
+      kernel({a + at, one_each() ? b + sample * b_stride_ : b + at, y + at, end - at, inside, at});
       at = end;
     }
-    if (act_) act_.apply(kernels, y + q, y + q, n, plane, inside(), q);
+    if (act_) act_.apply(kernels, y + q, y + q, n, plane, inside, q);
   }
 
  private:

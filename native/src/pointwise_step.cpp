@@ -13,8 +13,8 @@ class PointwiseStep final : public PositionStep {
   PointwiseStep(const Fields& f, const Limits& limits)
       : PositionStep(f, limits, f.positions("y").size()), act_(f), x_(f.positions("x")), y_(f.positions("y")), stride_(f.numbers("grid")[1]) {
     require(x_.size() == y_.size(), "a pointwise step needs as many output as input planes");
-    check_planes(x_, limits);
-    check_planes(y_, limits);
+    check_planes(x_);
+    check_planes(y_);
     if (f.has_array("weight")) {
       weight_ = f.floats("weight");
       bias_ = f.floats("bias");
@@ -29,15 +29,16 @@ class PointwiseStep final : public PositionStep {
   }
 
  protected:
-  void run_stretch(const Kernels& kernels, const Context& context, size_t plane, int64_t q, int64_t n) const override {
-    const float* x = context.arena + x_[plane] + q;
-    float* y = context.arena + y_[plane] + q;
+  void run_stretch(const Kernels& kernels, float* arena, size_t plane, const Stretch& stretch) const override {
+    const auto [inside, q, n] = stretch;
+    const float* x = arena + x_[plane] + q;
+    float* y = arena + y_[plane] + q;
     for (int64_t i = 0; !weight_.empty() && i < n;) {
       const int64_t at = (q + i) % stride_, count = std::min(n - i, stride_ - at);
       kernels.scale(x + i, weight_.data() + at, bias_.data() + at, y + i, count);
       i += count;
     }
-    if (act_) act_.apply(kernels, weight_.empty() ? x : y, y, n, plane, inside(), q);
+    if (act_) act_.apply(kernels, weight_.empty() ? x : y, y, n, plane, inside, q);
   }
 
  private:
