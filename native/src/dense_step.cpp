@@ -45,12 +45,7 @@ class DenseStep final : public Step {
     const int64_t reach = (batch() - 1) * int64_t{grid_[1]} + below * int64_t{grid_[2]} + columns();
     require_inside(out_, reach, slabs_.floats(), "an output plane lies outside the arena");
     require_inside(residual_, reach, slabs_.floats(), "a residual plane lies outside the arena");
-    const std::vector<int32_t> table = tap_table(f);
-    offset_.reserve(lists.index.size());
-    for (int32_t i : lists.index) {
-      require(i >= 0 && static_cast<size_t>(i) < table.size(), "a tap's index lies outside its table");
-      offset_.push_back(table[static_cast<size_t>(i)]);
-    }
+    offset_ = tap_offsets(f, lists);
     const int64_t first = offset_.empty() ? 0 : *std::ranges::min_element(offset_), last = offset_.empty() ? 0 : *std::ranges::max_element(offset_);
     for (int s = 0; s < slabs_.count(); s++) {
       const int64_t rows = slabs_.height(s, grid_[3]), shift = s * x_shift_, size = x_whole_ ? limits.arena : slabs_.floats();

@@ -83,6 +83,18 @@ Held<float> Fields::aligned_floats(const char* name) const {
   return {{copy.get(), found.size()}, copy};
 }
 
+Held<int8_t> Fields::signed_bytes(const char* name) const {
+  const Array& a = array(name);
+  if (a.type != Type::i8) wrong(name, "is not an array of int8");
+  return {{static_cast<const int8_t*>(a.data), a.size}, a.owner};
+}
+
+Held<uint8_t> Fields::bytes(const char* name) const {
+  const Array& a = array(name);
+  if (a.type != Type::u8) wrong(name, "is not an array of uint8");
+  return {{static_cast<const uint8_t*>(a.data), a.size}, a.owner};
+}
+
 std::vector<int32_t> Fields::integers(const char* name) const {
   const Array& a = array(name);
   std::vector<int32_t> found(a.size);

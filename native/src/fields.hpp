@@ -67,9 +67,13 @@ class Fields {
   bool given(const char* name) const;
 
   bool has_array(const char* name) const { return arrays_.count(name) != 0; }
+  // Elements of an array of any type.
+  size_t array_size(const char* name) const { return array(name).size; }
   Held<float> floats(const char* name) const;
   // The same for weights that vectors stream from a cache: copied unless they begin a cache line, or no cache holds them.
   Held<float> aligned_floats(const char* name) const;
+  Held<int8_t> signed_bytes(const char* name) const;
+  Held<uint8_t> bytes(const char* name) const;
   // Signed 32-bit or unsigned 16-bit integers.
   std::vector<int32_t> integers(const char* name) const;
 

@@ -40,7 +40,7 @@ struct TapLists {
     require(blocks >= 1 && columns >= 0 && blocks * columns < kMaxSize && groups * columns < kMaxSize, "a dense step's blocks are out of range");
     for (int64_t b = 0; b <= blocks; b++) start.push_back(static_cast<int32_t>(b * columns));
     for (int g : group) first.push_back(static_cast<int32_t>(g * columns));
-    require(f.floats("value").size() >= static_cast<size_t>(blocks * columns), "a dense step's blocks are out of range");  // before memory is taken
+    require(f.array_size("value") >= static_cast<size_t>(blocks * columns), "a dense step's blocks are out of range");  // before memory is taken
     require(groups <= blocks, "a dense step's groups are out of range");
     for (int64_t c = 0; c < groups * columns; c++) index.push_back(static_cast<int32_t>(c));
   }
@@ -82,6 +82,18 @@ inline std::vector<int32_t> tap_table(const Fields& f) {
       table.push_back(static_cast<int32_t>(offset));
     }
   return table;
+}
+
+// The table's offset of every column in the lists.
+inline std::vector<int32_t> tap_offsets(const Fields& f, const TapLists& lists) {
+  const std::vector<int32_t> table = tap_table(f);
+  std::vector<int32_t> offset;
+  offset.reserve(lists.index.size());
+  for (int32_t i : lists.index) {
+    require(i >= 0 && static_cast<size_t>(i) < table.size(), "a tap's index lies outside its table");
+    offset.push_back(table[static_cast<size_t>(i)]);
+  }
+  return offset;
 }
 
 }  // namespace openwork
