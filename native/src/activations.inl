@@ -1,6 +1,7 @@
 // Activations over a stretch of positions, for epilogues and pointwise steps; names and parameters: activations.hpp.
 
 #include "activations.hpp"
+#include "pixels.hpp"
 #include "vec_math.hpp"
 
 namespace {
@@ -33,14 +34,6 @@ inline vec act_square(vec x, const float*) { return x * x; }
 inline vec act_sqrt(vec x, const float*) { return square_root(x); }
 inline vec act_rsqrt(vec x, const float*) { return 1.0f / square_root(x); }
 inline vec act_reciprocal(vec x, const float*) { return 1.0f / x; }
-
-// Bit i < n: position at + i is a pixel.
-inline uint32_t pixels(const uint16_t* inside, int64_t at, int64_t n = kLanes) {
-  const int64_t skip = at % kUnit;
-  uint32_t bits = static_cast<uint32_t>(inside[at / kUnit]) >> skip;
-  if (skip + n > kUnit) bits |= static_cast<uint32_t>(inside[at / kUnit + 1]) << (kUnit - skip);
-  return bits & kAllLanes;
-}
 
 // Applies `f` to vectors of a stretch; the last may be short, and nothing beyond it is read or written.
 template <vec (*F)(vec, const float*)>

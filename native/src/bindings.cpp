@@ -63,6 +63,8 @@ NB_MODULE(_native, m) {
   m.def("lanes", [](const std::string& isa) { return kernels_named(isa).lanes; }, "isa"_a, "Floats in a vector of an instruction set.");
   m.def("widest_tile", [](const std::string& isa, int mb) { return widest_tile(kernels_named(isa), mb); }, "isa"_a, "mb"_a,
         "Vectors of positions in the widest register block of mb rows.");
+  m.def("widest_quad_tile", [](const std::string& isa, int mb) { return widest_quad_tile(kernels_named(isa), mb); }, "isa"_a, "mb"_a,
+        "The same for taps of 8 bits.");
   m.def("dense_fits", [](const std::string& isa, int width, int rows, int columns) {
     return dense_fits(kernels_named(isa), width, rows, columns);
   }, "isa"_a, "width"_a, "rows"_a, "columns"_a, "Whether a tile of rows x columns pixels x width outputs fits into the registers.");

@@ -11,9 +11,12 @@ std::vector<const Kernels*> available_kernels() {
 #if defined(OPENWORK_PORTABLE)
 #elif defined(__x86_64__)
   const bool avx2 = cpu_has("avx2") && cpu_has("fma");
-  if (avx2 && cpu_has("avx512f") && cpu_has("avx512dq") && cpu_has("avx512bw") && cpu_has("avx512vl")) found.push_back(&avx512_kernels());
+  const bool avx512 = avx2 && cpu_has("avx512f") && cpu_has("avx512dq") && cpu_has("avx512bw") && cpu_has("avx512vl");
+  if (avx512 && cpu_has("avx512_vnni")) found.push_back(&avx512vnni_kernels());
+  if (avx512) found.push_back(&avx512_kernels());
   if (avx2) found.push_back(&avx2_kernels());
 #elif defined(__aarch64__)
+  if (cpu_has("asimddp")) found.push_back(&neondot_kernels());
   found.push_back(&neon_kernels());
 #endif
   found.push_back(&base_kernels());
@@ -38,12 +41,18 @@ void activate(const Kernels& kernels, const std::string& name, std::span<const f
   throw std::invalid_argument("unknown activation '" + name + "', or wrong number of parameters");
 }
 
-int widest_tile(const Kernels& kernels, int mb) {
+static_assert(kMaxQuadVectors == kMaxVectors);
+
+template <class Kernel>
+static int widest(const Kernel (&taps)[4][kMaxVectors], int mb) {
   const int family = mb == 1 ? 0 : mb == 2 ? 1 : mb == 4 ? 2 : 3;
   int widest = kMaxVectors;
-  while (!kernels.taps[family][widest - 1]) widest--;
+  while (!taps[family][widest - 1]) widest--;
   return widest;
 }
+
+int widest_tile(const Kernels& kernels, int mb) { return widest(kernels.taps, mb); }
+int widest_quad_tile(const Kernels& kernels, int mb) { return widest(kernels.quads.taps, mb); }
 
 bool dense_fits(const Kernels& kernels, int width, int rows, int columns) {
   if ((width != 16 && width != 32) || rows < 1 || rows > kMaxRows || columns < 1 || columns > kMaxColumns) return false;

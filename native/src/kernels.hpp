@@ -12,6 +12,7 @@
 
 #include "activations.hpp"
 #include "binary.hpp"
+#include "quads.hpp"
 
 namespace openwork {
 
@@ -285,15 +286,25 @@ struct Kernels {
   void (*gates[4])(const Gates&);  // as Cell counts
   void (*gather)(const float* x, const int32_t* index, float* y, int64_t n);  // y[i] = x[index[i]]
   double (*fma_peak)(int64_t iterations);  // returns flops done; time it to learn the peak
+  QuadKernels quads;
 };
+
+// The same kernels but for those on quads, for CPUs that have dot products of bytes.
+inline Kernels with_quads(Kernels kernels, const char* name, void (*fill)(QuadKernels&)) {
+  kernels.name = name;
+  fill(kernels.quads);
+  return kernels;
+}
 
 const Kernels& reference_kernels();
 const Kernels& base_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512vnni_kernels();
 #elif defined(__aarch64__)
 const Kernels& neon_kernels();
+const Kernels& neondot_kernels();
 #endif
 
 // Instruction sets that this machine can run, best first; "reference" is always last.
@@ -304,6 +315,7 @@ const Kernels& kernels_named(const std::string& isa);
 void activate(const Kernels& kernels, const std::string& name, std::span<const float> parameters, std::span<float> values);
 // Vectors of positions in the widest register block of mb rows.
 int widest_tile(const Kernels& kernels, int mb);
+int widest_quad_tile(const Kernels& kernels, int mb);
 // Whether a tile of the dense kernel fits into the registers.
 bool dense_fits(const Kernels& kernels, int width, int rows, int columns);
 

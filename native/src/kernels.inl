@@ -19,8 +19,6 @@ using openwork::Taps;
 // hardware's own prefetcher stops at every page.
 constexpr int kWeightsAhead = 1024;
 
-constexpr uint32_t kAllLanes = kLanes == 32 ? ~0u : (1u << kLanes) - 1;
-
 }  // namespace
 
 #include "activations.inl"
@@ -235,6 +233,7 @@ double fma_peak(int64_t iterations) {
 #include "depthwise_kernels.inl"
 #include "gates.inl"
 #include "token_kernels.inl"
+#include "quad_kernels.inl"
 
 namespace {
 
@@ -323,6 +322,7 @@ openwork::Kernels table(const char* name) {
   k.attention = attention;
   k.layer_norm = layer_norm;
   k.fma_peak = fma_peak;
+  fill_quads(k.quads);
   return k;
 }
 

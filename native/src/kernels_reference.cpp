@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -331,6 +332,79 @@ void gather(const float* x, const int32_t* index, float* y, int64_t n) {
 
 double fma_peak(int64_t) { return 0; }
 
+// ---- quads ----
+
+bool is_pixel(const uint16_t* inside, int64_t at) { return inside[at / kUnit] >> (at % kUnit) & 1; }
+
+// A whole number within bounds, ties to even; NaN counts as lo.
+int32_t rounded(float v, float lo, float hi) {
+  if (std::isnan(v)) return static_cast<int32_t>(lo);
+  return static_cast<int32_t>(std::fmin(std::fmax(std::nearbyint(v), lo), hi));
+}
+
+uint32_t quad_at(const float* x) {
+  uint32_t quad;
+  std::memcpy(&quad, x, sizeof quad);
+  return quad;
+}
+
+void put_quad(float* y, uint32_t quad) { std::memcpy(y, &quad, sizeof quad); }
+
+int32_t channel(uint32_t quad, int c, bool is_signed) {
+  const uint32_t byte = quad >> (8 * c) & 255;
+  return is_signed ? static_cast<int8_t>(byte) : static_cast<int32_t>(byte);
+}
+
+void quantize(const Quantize& p) {
+  for (int64_t at = p.q; at < p.q + p.n; at++) {
+    uint32_t quad = 0;
+    for (int c = 0; c < kQuad; c++)
+      if (p.x[c] && is_pixel(p.inside, at)) quad |= (static_cast<uint32_t>(rounded(p.x[c][at] * p.inverse, p.lo, p.hi)) & 255) << (8 * c);
+    put_quad(p.y + at, quad);
+  }
+}
+
+// A block of MB rows; the register block is as wide as `nv` vectors.
+template <int MB>
+void quad_taps(const QuadTaps& t, int64_t q, int nv, int block_begin, int block_end) {
+  for (int row = block_begin * MB; row < block_end * MB; row++)
+    for (int64_t at = q; at < q + int64_t{nv} * kUnit; at++) {
+      uint32_t sum = static_cast<uint32_t>(t.start[row]);  // wraps around
+      for (int32_t k = t.begin[row / MB]; k < t.end[row / MB]; k++) {
+        const int8_t* w = t.value + (int64_t{k} * MB + row % MB) * kQuad;
+        const uint32_t x = quad_at(t.arena + t.offset[t.list[row / MB] + k] + at);
+        for (int c = 0; c < kQuad; c++) sum += static_cast<uint32_t>(w[c] * channel(x, c, t.is_signed));
+      }
+      float y = std::fma(static_cast<float>(static_cast<int32_t>(sum)), t.scale[row], t.bias[row]);
+      if (t.residual_kind == Residual::floats)
+        y = std::fma(t.arena[t.residual[row] + at], t.residual_scale, y);
+      else if (t.residual_kind != Residual::none)
+        y = std::fma(static_cast<float>(channel(quad_at(t.arena + t.residual[row / kQuad] + at), row % kQuad, t.residual_kind == Residual::signed_quads)), t.residual_scale, y);
+      if (!t.quads_out) {
+        t.arena_out[t.out[row] + at] = is_pixel(t.inside, at) ? clamp(y, t.lo, t.hi) : 0.0f;
+        continue;
+      }
+      uint32_t byte = static_cast<uint32_t>(rounded(y, t.lo, t.hi)) & 255;
+      if (t.table) byte = t.table[byte];
+      if (!is_pixel(t.inside, at)) byte = 0;
+      float* const out = t.arena_out + t.out[row / kQuad] + at;
+      const int shift = row % kQuad * 8;
+      put_quad(out, ((row % kQuad ? quad_at(out) : 0) & ~(255u << shift)) | byte << shift);
+    }
+}
+
+template <int MB, int... NV>
+void fill_quad_taps(QuadTapsKernel* row, std::integer_sequence<int, NV...>) {
+  ((row[NV] = [](const QuadTaps& t, int64_t q, int begin, int end) { quad_taps<MB>(t, q, NV + 1, begin, end); }), ...);
+}
+
+template <bool SIGNED>
+void dequantize(const Dequantize& p) {
+  for (int64_t at = p.q; at < p.q + p.n; at++)
+    for (int c = 0; c < kQuad; c++)
+      if (p.y[c]) p.y[c][at] = is_pixel(p.inside, at) ? static_cast<float>(channel(quad_at(p.x + at), c, SIGNED)) * p.scale : 0.0f;
+}
+
 template <int MB, int... NV>
 void fill_taps(TapsKernel* row, std::integer_sequence<int, NV...>) {
   ((row[NV] = taps<MB, NV + 1>), ...);
@@ -430,6 +504,13 @@ const Kernels& reference_kernels() {
     k.attention = attention;
     k.layer_norm = layer_norm;
     k.fma_peak = fma_peak;
+    fill_quad_taps<1>(k.quads.taps[0], std::make_integer_sequence<int, kMaxQuadVectors>());
+    fill_quad_taps<2>(k.quads.taps[1], std::make_integer_sequence<int, kMaxQuadVectors>());
+    fill_quad_taps<4>(k.quads.taps[2], std::make_integer_sequence<int, kMaxQuadVectors>());
+    fill_quad_taps<8>(k.quads.taps[3], std::make_integer_sequence<int, kMaxQuadVectors>());
+    k.quads.quantize = quantize;
+    k.quads.dequantize[0] = dequantize<false>;
+    k.quads.dequantize[1] = dequantize<true>;
     return k;
   }();
   return kernels;

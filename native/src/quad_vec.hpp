@@ -177,17 +177,13 @@ inline ivec maximum_bytes(ivec a, ivec b) {
 #endif
 }
 
-// table[at[l]] into lane l.
-inline ivec looked_up(const int32_t* table, ivec at) {
-#if OW_LANES == 16 && defined(__AVX512F__)
-  return (ivec)_mm512_mask_i32gather_epi32(_mm512_setzero_si512(), 0xffff, (__m512i)at, table, 4);
-#elif OW_LANES == 8 && defined(__AVX2__)
-  return (ivec)_mm256_i32gather_epi32(table, (__m256i)at, 4);
-#else
-  ivec found;
-  for (int l = 0; l < kLanes; l++) found[l] = table[at[l]];
-  return found;
-#endif
+// Every byte of quads replaced by table[byte].
+inline ivec looked_up(const uint8_t* table, ivec quads) {
+  uint8_t bytes[4 * kLanes];
+  std::memcpy(bytes, &quads, sizeof bytes);
+  for (uint8_t& byte : bytes) byte = table[byte];
+  std::memcpy(&quads, bytes, sizeof bytes);
+  return quads;
 }
 
 }  // namespace

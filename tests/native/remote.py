@@ -149,6 +149,7 @@ def module(command: Sequence[str], here: ModuleType) -> ModuleType:
     found.cpu_features = lambda: connection.text("cpu_features").split()
     found.lanes = lambda isa: int(connection.text("lanes", isa=isa))
     found.widest_tile = lambda isa, mb: int(connection.text("widest_tile", isa=isa, mb=mb))
+    found.widest_quad_tile = lambda isa, mb: int(connection.text("widest_quad_tile", isa=isa, mb=mb))
     found.dense_fits = lambda isa, width, rows, columns: bool(
         int(connection.text("dense_fits", isa=isa, width=width, rows=rows, columns=columns))
     )

@@ -21,5 +21,6 @@ def test_features_are_those_that_linux_names():
 
 def test_kernels_are_those_whose_features_are_there():
     wide = {"avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl"}
-    needs = {"avx512": wide, "avx2": {"avx2", "fma"}, "neon": {"asimd"}, "base": set(), "reference": set()}
+    needs = {"avx512vnni": wide | {"avx512_vnni"}, "avx512": wide, "avx2": {"avx2", "fma"}}
+    needs |= {"neondot": {"asimd", "asimddp"}, "neon": {"asimd"}, "base": set(), "reference": set()}
     assert _native.isas() == [name for name, features in needs.items() if features <= set(_native.cpu_features())]

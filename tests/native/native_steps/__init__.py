@@ -6,6 +6,7 @@ from .depthwise import depthwise, slab_depthwise, where  # noqa: F401, for tests
 from .elementwise import binary, pointwise, scale
 from .images import bilinear, clear, copy, interleave, mean, place, pool, read  # noqa: F401, for tests
 from .levels import leveled, of_level  # noqa: F401, for tests
+from .quads import dequantize, quad_taps, quantize
 from .slabs import cut, slab_copy, slab_mean, slab_pool
 from .sums import balanced, circulant, convolved, dense, features_alone, multiplied, rows, slotted, taps, winograd  # noqa: F401, for tests
 from .tokens import attention, constant, embedding, layer_norm, unit, word_mean
@@ -66,6 +67,14 @@ def every_case() -> dict[str, Case]:
         "rows_narrow_act": rows(width=1, counts=(7, 0, 35, 16, 1)).changed(act=["silu"]),
         "depthwise_act": depthwise(act=["silu"]),
         "rows_act": rows().changed(act=["elu", 1.0, 1.0, 1.0]),
+        "quantize": quantize(),
+        "dequantize": dequantize(),
+        "quad_taps": quad_taps(),
+        "quad_taps_float": quad_taps(signed=False, quads_out=False, residual="s8"),
+        "quad_taps_act": quad_taps(mb=1, counts=(5, 0, 9, 3), quads_out=False, residual="float").changed(act=["silu"]),
+        "quad_taps_narrow": quad_taps(mb=2, counts=(5, 0, 9, 3), residual="u8", table=True),
+        "quad_taps_slabs": cut(quad_taps(grid=(1, 40, 7, 5, 6)), 3, 2),
+        "quantize_slabs": cut(quantize(grid=(1, 40, 7, 5, 6)), 3, 2),
         "recurrent": recurrent(parts=3)[0],
         "recurrent_lstm": recurrent(kind="lstm", directions=2, parts=5, hidden=40)[0],
         "recurrent_outside": recurrent(kind="tanh", directions=2, external=True, batch=1)[0],

@@ -9,8 +9,11 @@ import numpy as np
 
 from openwork.engine import _native
 
-FAST = tuple(isa for isa in _native.isas() if isa != "reference")
-"""Instruction sets whose kernels are compared with the naive reference."""
+QUADS_ALONE = ("avx512vnni", "neondot")
+"""Instruction sets that differ from the next one in their kernels on quads alone."""
+
+FAST = tuple(isa for isa in _native.isas() if isa not in ("reference", *QUADS_ALONE))
+"""Instruction sets whose kernels on floats are compared with the naive reference."""
 
 UNIT = _native.UNIT
 
@@ -34,7 +37,7 @@ class Case:
         for name, value in {**self.arguments, **changes}.items():
             if value is ...:
                 continue
-            if name in ARRAYS:
+            if name in ARRAYS or (name == "scale" and isinstance(value, np.ndarray)):
                 arrays[name] = value
             else:
                 fields[name] = _field(name, value)

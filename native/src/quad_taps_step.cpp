@@ -1,0 +1,110 @@
+// Convolutions on 8-bit values: weighted sums of shifted planes of quads, with an epilogue to floats or to 8 bits again.
+
+#include <cmath>
+
+#include "byte_bounds.hpp"
+#include "tap_blocks.hpp"
+
+namespace openwork {
+namespace {
+
+// See QuadTaps. Fields as those of "taps"; array "value" holds int8 [taps][mb][4]. "quads_out": four rows are a plane of quads, also
+// where blocks have one or two rows; "lo" and "hi" are then whole numbers, and array "table" (uint8 [256]) may give a byte for each byte.
+// "residual_kind": "none", "float" (a plane for each row), "u8" or "s8" (a plane of quads for every four rows).
+class QuadTapsStep final : public Step {
+ public:
+  QuadTapsStep(const Fields& f, const Limits& limits) : QuadTapsStep(f, limits, f.boolean("quads_out") ? kQuad : 1) {}
+
+  int chunks() const override { return blocks_.chunks(); }
+
+  void run(const Kernels& kernels, const Context& context, int chunk) const override {
+    float* const arena = context.arena + blocks_.slab_at(chunk);
+    const std::vector<int32_t>& start = kernels.quads.flips[signed_] ? flipped_ : zeros_;
+    const QuadTaps taps = {arena, arena, blocks_.start().data(), blocks_.start().data() + 1, blocks_.list(), blocks_.offset(), value_.data(), start.data(), scale_.data(),
+                           bias_.data(), out_.data(), residual_.data(), residual_kind_, residual_scale_, blocks_.inside(chunk), bounds_.lo, bounds_.hi, signed_, quads_out_,
+                           table_.empty() ? nullptr : table_.data()};
+    const QuadTapsKernel* const family = kernels.quads.taps[blocks_.family()];
+    blocks_.for_tiles(chunk, kernels.lanes, blocks_.fitting(family), [&](const TapBlocks::Tile& tile) {
+      blocks_.run_activated(kernels, act_, arena, out_, chunk, tile, [&](int begin, int end) { family[tile.vectors - 1](taps, tile.q, begin, end); });
+    });
+  }
+
+  std::string kernel(const Kernels& kernels) const override {
+    const int vectors = blocks_.fitting(kernels.quads.taps[blocks_.family()]);
+    return "taps_i8_" + std::to_string(blocks_.mb()) + "x" + std::to_string(vectors) + "_" + kernels.name + act_.suffix();
+  }
+
+ private:
+  // rows: of outputs in a plane
+  QuadTapsStep(const Fields& f, const Limits& limits, int rows)
+      : QuadTapsStep(f, limits, rows, TapLists(f, block_rows(f), static_cast<int64_t>(f.positions("out").size()) * rows)) {}
+
+  QuadTapsStep(const Fields& f, const Limits& limits, int rows, const TapLists& lists)
+      : quads_out_(rows == kQuad),
+        signed_(f.boolean("signed")),
+        blocks_(f, limits, lists, std::max(1, rows / block_rows(f))),
+        value_(f.signed_bytes("value")),
+        scale_(f.floats("scale")),
+        bias_(f.floats("bias")),
+        out_(f.positions("out")),
+        residual_(f.positions("residual")),
+        residual_kind_(kind_named(f.string("residual_kind", "none"))),
+        residual_scale_(f.number("residual_scale", 1.0f)),
+        bounds_(f),
+        act_(f) {
+    const size_t count = blocks_.rows();
+    require(value_.size() == static_cast<size_t>(blocks_.start().back()) * static_cast<size_t>(blocks_.mb() * kQuad), "taps need four values for each row of the block");
+    require(scale_.size() == count && bias_.size() == count, "taps need one scale and one bias for each row");
+    require(out_.size() * static_cast<size_t>(rows) == count, "taps need one output plane for each row, or for every four");
+    const size_t each = residual_kind_ == Residual::none ? 0 : residual_kind_ == Residual::floats ? 1 : kQuad;
+    require(each == 0 ? residual_.empty() : residual_.size() * each == count, "taps need one residual plane for each row, or for every four, or none");
+    blocks_.check_planes(out_, "an output plane lies outside the arena");
+    blocks_.check_planes(residual_, "a residual plane lies outside the arena");
+    if (quads_out_) {
+      ByteBounds{f};
+      require(!act_, "8-bit results take a table, no activation");
+    }
+    if (f.has_array("table")) table_ = f.bytes("table");
+    require(table_.empty() || (quads_out_ && table_.size() == 256), "a table holds 256 bytes, for 8-bit results");
+    zeros_.assign(count, 0);
+    sum_weights();
+  }
+
+  static Residual kind_named(const std::string& name) {
+    constexpr const char* kNames[] = {"none", "float", "u8", "s8"};  // as Residual counts
+    for (int i = 0; i < 4; i++)
+      if (name == kNames[i]) return static_cast<Residual>(i);
+    throw std::invalid_argument("unknown kind of residual '" + name.substr(0, 40) + "'");
+  }
+
+  // What is added to every sum if x's sign bits are flipped, which moves unsigned values down and signed ones up by 128: that
+  // holds in the padding, too.
+  void sum_weights() {
+    const size_t mb = static_cast<size_t>(blocks_.mb());
+    flipped_.assign(blocks_.rows(), 0);
+    for (size_t b = 0; b < blocks_.blocks(); b++)
+      for (size_t at = static_cast<size_t>(blocks_.start()[b]) * mb; at < static_cast<size_t>(blocks_.start()[b + 1]) * mb; at++) {
+        int32_t& sum = flipped_[b * mb + at % mb];
+        int32_t weights = 0;
+        for (size_t c = 0; c < kQuad; c++) weights += value_[at * kQuad + c];
+        sum = static_cast<int32_t>(static_cast<uint32_t>(sum) + static_cast<uint32_t>(signed_ ? -128 * weights : 128 * weights));
+      }
+  }
+
+  bool quads_out_, signed_;
+  TapBlocks blocks_;
+  Held<int8_t> value_;
+  Held<float> scale_, bias_;
+  std::vector<int32_t> out_, residual_;
+  Residual residual_kind_;
+  float residual_scale_;
+  Bounds bounds_;
+  Activation act_;
+  Held<uint8_t> table_;
+  std::vector<int32_t> zeros_, flipped_;  // what sums begin with
+};
+
+const StepKind kind("quad_taps", make<QuadTapsStep>);
+
+}  // namespace
+}  // namespace openwork

@@ -1,0 +1,220 @@
+"""Integer steps give the same bits on every instruction set: those that NumPy gives."""
+
+import functools
+import itertools
+import math
+
+import native_steps as steps
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_steps import quads
+
+from openwork.engine import _native
+
+every_isa = pytest.mark.parametrize("isa", _native.isas())
+many = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 2**32 - 1)
+byte_bounds = st.sampled_from([(0, 255), (-128, 127), (-127, 127), (0, 15), (3, 200), (-7, 7), (0, 0)])
+
+
+@st.composite
+def grids(draw):
+    """Batch, stride, pitch, height and width of images with shared padding."""
+    h, w = draw(st.integers(1, 6)), draw(st.integers(1, 20))
+    pitch = w + draw(st.integers(0, 3))
+    return draw(st.integers(1, 3)), (h + draw(st.integers(0, 2))) * pitch, pitch, h, w
+
+
+def same(case, isa, wanted, threads=1):
+    np.testing.assert_array_equal(quads.words(case, case.run(isa, threads)), wanted)
+
+
+@every_isa
+@many
+@given(
+    seed=seeds,
+    channels=st.integers(1, 9),
+    grid=grids(),
+    bounds=byte_bounds,
+    inverse=st.sampled_from([1.0, 0.37, 40.0, -2.0]),
+)
+def test_quantize(isa, **options):
+    case = steps.quantize(**options)
+    same(case, isa, quads.quantized(case))
+
+
+@every_isa
+@many
+@given(
+    seed=seeds, channels=st.integers(1, 9), grid=grids(), signed=st.booleans(), scale=st.sampled_from([1.0, 0.3, 1e-39])
+)
+def test_dequantize(isa, **options):
+    case = steps.dequantize(**options)
+    same(case, isa, quads.dequantized(case))
+
+
+@every_isa
+def test_rounding_is_pytorchs(isa):
+    torch = pytest.importorskip("torch")
+    x = np.concatenate([quads.numbers(3000, np.random.default_rng(0)), quads.ODD]).astype(np.float32)
+    size = len(x) // 4 * 4
+    grid = (1, size, size, 1, size)
+    case = steps.quantize(channels=1, grid=grid)
+    for bounds in ((0, 255), (-127, 127)):
+        case = case.changed(lo=bounds[0], hi=bounds[1])
+        case.arena[case.arguments["x"][0] :][:size] = x[:size]
+        y = quads.words(case, case.run(isa))[case.arguments["y"][0] :][:size].astype(np.int8 if bounds[0] else np.uint8)
+        wanted = torch.fake_quantize_per_tensor_affine(torch.from_numpy(x[:size]), 1.0, 0, *bounds)
+        np.testing.assert_array_equal(y, wanted.numpy())
+
+
+@every_isa
+@pytest.mark.parametrize("case", [steps.quantize, steps.dequantize])
+def test_slabs_are_steps_of_their_own(isa, case):
+    whole = case(grid=(1, 40, 7, 5, 6))
+    cut = steps.cut(whole, 2, 3)
+    if case is steps.quantize:
+        cut.arena[:] = quads.numbers(len(cut.arena), np.random.default_rng(1))
+    wanted = [
+        {steps.quantize: quads.quantized, steps.dequantize: quads.dequantized}[case](
+            steps.Case(whole.family, {**whole.arguments, "grid": [1, 40, 7, rows, 6]}, part)
+        )
+        for rows, part in zip((3, 2), np.split(cut.arena, 2), strict=True)
+    ]
+    for threads in (1, 3):
+        same(cut, isa, np.concatenate(wanted), threads)
+
+
+# ---- taps ----
+
+EPILOGUES = (
+    {"quads_out": False},
+    {"quads_out": False, "residual": "float", "bounds": (0.0, math.inf)},
+    {"quads_out": False, "residual": "u8", "bounds": (-3.0, 60.5)},
+    {"quads_out": False, "residual": "s8", "bounds": (-math.inf, math.inf)},
+    {"bounds": (0, 255)},
+    {"residual": "float", "bounds": (-127, 127)},
+    {"residual": "u8", "bounds": (0, 15)},
+    {"residual": "s8", "bounds": (-128, 127), "table": True},
+)
+
+
+@functools.cache
+def tapped(**options):
+    """A case of `quad_taps` and what it must give."""
+    case = steps.quad_taps(**{"bounds": (-math.inf, math.inf), **options})
+    return case, quads.added(case)
+
+
+@every_isa
+@pytest.mark.parametrize("mb", [1, 2, 4, 8])
+def test_every_register_block_and_epilogue(isa, mb):
+    counts = {1: (3, 0, 7, 1), 2: (4, 5), 4: (6,), 8: (7,)}[mb]
+    for vectors in range(1, _native.widest_quad_tile(isa, mb) + 1):
+        width = vectors * _native.lanes(isa)
+        for signed, epilogue in itertools.product((False, True), EPILOGUES):
+            case, wanted = tapped(
+                mb=mb,
+                vectors=vectors,
+                counts=counts,
+                signed=signed,
+                grid=(1, 1, width // 2 + 6, 2, width // 2 + 5),
+                **epilogue,
+            )
+            same(case, isa, wanted)
+
+
+def test_tiles_are_as_wide_as_registers_allow():
+    widest = {isa: tuple(_native.widest_quad_tile(isa, mb) for mb in (1, 2, 4, 8)) for isa in _native.isas()}
+    known = {
+        "avx512vnni": (12, 10, 6, 3),
+        "avx512": (12, 7, 4, 2),
+        "avx2": (10, 3, 2, 1),
+        "neondot": (12, 10, 6, 3),
+        "neon": (12, 10, 6, 3),
+        "reference": (12, 12, 12, 12),
+    }
+    for isa in widest.keys() & known.keys():
+        assert widest[isa] == known[isa], isa
+
+
+@every_isa
+@many
+@given(
+    seed=seeds,
+    mb=st.sampled_from([1, 2, 4, 8]),
+    vectors=st.integers(1, 12),
+    quarters=st.lists(st.integers(0, 40), min_size=1, max_size=3),
+    grid=grids(),
+    signed=st.booleans(),
+    epilogue=st.sampled_from(EPILOGUES),
+    cuts=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    threads=st.integers(1, 3),
+)
+def test_quad_taps(isa, seed, mb, vectors, quarters, grid, signed, epilogue, cuts, threads):
+    counts = tuple(quarters * max(1, 4 // mb))
+    options = {"bounds": (-math.inf, math.inf), **epilogue}
+    case = steps.quad_taps(seed, mb, vectors, counts, grid, signed, row_chunks=cuts[0], tile_chunks=cuts[1], **options)
+    same(case, isa, quads.added(case), threads)
+
+
+@every_isa
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("mb", [1, 4, 8])
+def test_the_largest_sums(isa, mb, signed):
+    """All weights -128, -127 or 127 under all values at their bounds: no product and no sum of two saturates."""
+    taps, grid = 300, (1, 40, 40, 1, 37)
+    case = steps.quad_taps(mb=mb, counts=(taps,) * (8 // mb), grid=grid, signed=signed, quads_out=False)
+    case = case.changed(scale=np.ones(8, np.float32), bias=np.zeros(8, np.float32), lo=-math.inf, hi=math.inf)
+    for weight, x in itertools.product((-128, -127, 127), (-128, -127, 127, -1) if signed else (255, 254, 1)):
+        words = np.full(len(case.arena), int.from_bytes(bytes([x & 255] * 4)), np.uint32)
+        full = steps.Case(
+            "quad_taps", {**case.arguments, "value": np.full(taps * 32, weight, np.int8)}, words.view(np.float32)
+        )
+        found = full.run(isa)[case.arguments["out"][0] :][: grid[4]]
+        assert (found == weight * x * 4 * taps).all()
+        same(full, isa, quads.added(full))
+
+
+@every_isa
+@pytest.mark.parametrize("quads_out", [False, True])
+def test_dense_blocks_share_their_columns(isa, quads_out):
+    listed = steps.quad_taps(counts=(5, 5, 5), quads_out=quads_out)
+    groups = [1, 0, 1]
+    index = np.concatenate([np.arange(5) + 5 * group for group in groups]).astype(np.int32)
+    listed = listed.changed(index=index)
+    dense = listed.changed(dense=True, columns=5, block_group=groups, start=..., index=...)
+    same(dense, isa, quads.added(listed))
+
+
+@every_isa
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_quad_taps_on_slabs(isa, epilogue):
+    whole = steps.quad_taps(grid=(1, 40, 7, 5, 6), **{"bounds": (-math.inf, math.inf), **epilogue})
+    cut = steps.cut(whole, 2, 3)
+    wanted = [
+        quads.added(steps.Case(whole.family, {**whole.arguments, "grid": [1, 40, 7, rows, 6]}, part))
+        for rows, part in zip((3, 2), np.split(cut.arena, 2), strict=True)
+    ]
+    for threads in (1, 3):
+        same(cut, isa, np.concatenate(wanted), threads)
+
+
+@every_isa
+def test_an_activation_comes_over_floats(isa):
+    plain = steps.quad_taps(mb=4, counts=(5, 0, 9) * 5, quads_out=False, residual="s8", bounds=(-math.inf, math.inf))
+    y = plain.run(isa)
+    for out in plain.arguments["out"]:
+        stretch = y[out:][: len(steps.inside(plain.arguments["grid"]))]
+        stretch[...] = np.where(stretch > 0, stretch, stretch * np.float32(0.25))
+    np.testing.assert_array_equal(plain.changed(act=["leaky_relu", 0.25]).run(isa).view(np.int32), y.view(np.int32))
+
+
+def test_the_comparison_sees_one_wrong_weight():
+    case = steps.quad_taps(quads_out=False)
+    value = case.arguments["value"].copy()
+    value[7] ^= 1
+    with pytest.raises(AssertionError):
+        same(case.changed(value=value), "auto", quads.added(case))
