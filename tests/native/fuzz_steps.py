@@ -73,13 +73,13 @@ def _nasty_array(array, rng):
 def main(count: int) -> None:
     rng = np.random.default_rng(0)
     refused = ran = 0
-    cases = steps.every_case()
+    cases, isas = steps.every_case(), _native.isas()
     for turn in range(count):
         case = cases[list(cases)[turn % len(cases)]]
         names = rng.choice(list(case.arguments), size=rng.integers(1, 3), replace=False)
         changed = case.changed(**{name: nasty(case.arguments[name], rng) for name in names})
         try:
-            changed.run(_native.isas()[turn % 3], threads=1 + turn % 2)
+            changed.run(isas[turn // len(cases) % len(isas)], threads=1 + turn % 2)
             ran += 1
         except (ValueError, TypeError, MemoryError, IndexError):
             refused += 1

@@ -58,7 +58,7 @@ def test_engine_and_every_operator_of_the_compiler(program):
 
 
 def test_instruction_sets_are_those_that_the_cpu_has(program, there):
-    assert there.isas() == ["neon", "base", "reference"]
+    assert there.isas() == ["neondot", "neon", "base", "reference"]
     assert [there.widest_tile("neon", mb) for mb in (1, 2, 4, 8)] == [12, 10, 6, 3]
     assert there.widest_tile("base", 4) == 3
     features = {}
@@ -92,7 +92,7 @@ class Net(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("isa", ["neon", "base", "reference"])
+@pytest.mark.parametrize("isa", ["neondot", "neon", "base", "reference"])
 def test_an_artifact_tuned_on_x86_gives_the_same(there, isa, tmp_path, monkeypatch):
     torch.manual_seed(0)
     model, x = Net().eval(), torch.randn(3, 3, 21, 30)
