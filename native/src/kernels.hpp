@@ -12,6 +12,7 @@
 
 #include "activations.hpp"
 #include "binary.hpp"
+#include "depthwise.hpp"
 #include "quads.hpp"
 
 namespace openwork {
@@ -170,27 +171,6 @@ struct Window {
   const float* scale_y;  // [out_h], null for max
   const float* scale_x;  // [out_w]
 };
-
-// y[p, i, j] = clamp(bias[p] + sum over the kernel: weight[p, di, dj] * x[p, i * stride + di, j * stride + dj - before]), zero
-// where x has no such row or column.
-struct Depthwise {
-  static constexpr int64_t kNoRow = INT64_MIN;
-  const float* x;
-  const int32_t* x_plane;  // [planes], floats from x
-  const int64_t* row;      // [(out_h - 1) * stride + kh], floats from a plane's begin to each row that is read, or kNoRow
-  float* y;
-  const int32_t* y_plane;  // [planes], floats from y
-  int64_t y_pitch;
-  int planes;
-  int w, before;     // columns of x, and of zeros in front of them
-  int out_h, out_w;
-  int kh, kw;        // at most kMaxDepthwise
-  int stride;        // 1 or 2
-  const float* weight;  // [planes][kh][kw]
-  const float* bias;    // [planes]
-  float lo, hi;
-};
-constexpr int kMaxDepthwise = 15;  // rows or columns of a kernel
 
 // softmax(scale q^T k + mask) v for one head of one sample, queries [begin, begin + count). Offsets are floats from the arena's
 // begin to position 0 of this sample in each of the head's channels.

@@ -305,8 +305,8 @@ openwork::Kernels table(const char* name) {
   fill_activations(k.activate);
   fill_binaries(k.binary);
   k.scale = scale;
-  k.max_pool = pool<true>;
-  k.sum_pool = pool<false>;
+  k.max_pool = pool<Maximum>;
+  k.sum_pool = pool<Sum>;
   k.depthwise = depthwise;
   k.copy_rows = copy_rows;
   k.interleave = interleave;

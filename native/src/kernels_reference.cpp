@@ -152,18 +152,19 @@ bool circulant(const Circulant& c, int64_t panel) {
   return true;
 }
 
-void depthwise(const Depthwise& d) {
+void depthwise(const Depthwise& of) {
+  const DepthwiseImages& d = of.images;
   for (int p = 0; p < d.planes; p++)
     for (int i = 0; i < d.out_h; i++)
       for (int j = 0; j < d.out_w; j++) {
-        double sum = d.bias[p];
+        double sum = of.bias[p];
         for (int di = 0; di < d.kh; di++)
           for (int dj = 0; dj < d.kw; dj++) {
             const int64_t row = d.row[i * d.stride + di], column = int64_t{j} * d.stride + dj - d.before;
-            const bool pixel = row != Depthwise::kNoRow && column >= 0 && column < d.w;
-            sum += static_cast<double>(d.weight[(p * d.kh + di) * d.kw + dj]) * (pixel ? d.x[d.x_plane[p] + row + column] : 0.0f);
+            const bool pixel = row != DepthwiseImages::kNoRow && column >= 0 && column < d.w;
+            sum += static_cast<double>(of.weight[(p * d.kh + di) * d.kw + dj]) * (pixel ? d.x[d.x_plane[p] + row + column] : 0.0f);
           }
-        d.y[d.y_plane[p] + i * d.y_pitch + j] = clamp(sum, d.lo, d.hi);
+        d.y[d.y_plane[p] + i * d.y_pitch + j] = clamp(sum, of.lo, of.hi);
       }
 }
 
