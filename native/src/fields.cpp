@@ -10,6 +10,18 @@ constexpr int64_t kMaxPositions = int64_t{1} << 24;
 
 [[noreturn]] void wrong(const char* name, const char* what) { throw std::invalid_argument(std::string(name) + " " + what); }
 
+// Copied to the begin of a cache line unless it lies there, or no cache holds it: vectors that cross lines cost nothing where memory is
+// the limit.
+template <class T>
+Held<T> aligned(const Held<T>& found) {
+  constexpr size_t kLine = 64, kCached = size_t{8} << 20;  // bytes
+  const size_t bytes = found.size() * sizeof(T);
+  if (reinterpret_cast<uintptr_t>(found.data()) % kLine == 0 || (bytes > kCached && reinterpret_cast<uintptr_t>(found.data()) % alignof(T) == 0)) return found;
+  const std::shared_ptr<T[]> copy(static_cast<T*>(::operator new[](bytes, std::align_val_t{kLine})), [](T* p) { ::operator delete[](p, std::align_val_t{kLine}); });
+  if (bytes) __builtin_memcpy(copy.get(), found.data(), bytes);
+  return {{copy.get(), found.size()}, copy};
+}
+
 int small_integer(const Json& json, const char* name) {
   const int64_t value = json.integer(name);
   if (value < INT32_MIN || value > INT32_MAX) wrong(name, "is out of range");
@@ -73,20 +85,19 @@ Held<float> Fields::floats(const char* name) const {
   return {*copy, copy};
 }
 
-Held<float> Fields::aligned_floats(const char* name) const {
-  constexpr size_t kLine = 64, kCached = size_t{2} << 20;  // floats: vectors that cross lines cost nothing where memory is the limit
-  const Held<float> found = floats(name);
-  if (reinterpret_cast<uintptr_t>(found.data()) % kLine == 0 || found.size() > kCached) return found;
-  const std::shared_ptr<float[]> copy(static_cast<float*>(::operator new[](found.size() * sizeof(float), std::align_val_t{kLine})),
-                                      [](float* p) { ::operator delete[](p, std::align_val_t{kLine}); });
-  std::copy_n(found.data(), found.size(), copy.get());
-  return {{copy.get(), found.size()}, copy};
-}
+Held<float> Fields::aligned_floats(const char* name) const { return aligned(floats(name)); }
 
 Held<int8_t> Fields::signed_bytes(const char* name) const {
   const Array& a = array(name);
   if (a.type != Type::i8) wrong(name, "is not an array of int8");
   return {{static_cast<const int8_t*>(a.data), a.size}, a.owner};
+}
+
+Held<int32_t> Fields::aligned_quads(const char* name) const {
+  const Array& a = array(name);
+  if (a.type != Type::i8) wrong(name, "is not an array of int8");
+  if (a.size % sizeof(int32_t)) wrong(name, "does not hold whole quads");
+  return aligned(Held<int32_t>({static_cast<const int32_t*>(a.data), a.size / sizeof(int32_t)}, a.owner));
 }
 
 Held<uint8_t> Fields::bytes(const char* name) const {

@@ -406,6 +406,103 @@ void dequantize(const Dequantize& p) {
       if (p.y[c]) p.y[c][at] = is_pixel(p.inside, at) ? static_cast<float>(channel(quad_at(p.x + at), c, SIGNED)) * p.scale : 0.0f;
 }
 
+template <bool SIGNED_A, bool SIGNED_B>
+void quad_sum(const QuadSum& p) {
+  for (int64_t i = 0; i < p.n; i++) {
+    uint32_t quad = 0;
+    for (int c = 0; c < kQuad; c++) {
+      const float a = static_cast<float>(channel(quad_at(p.a + i), c, SIGNED_A)) * p.scale_a;
+      const float b = static_cast<float>(channel(quad_at(p.b + i), c, SIGNED_B));
+      quad |= (static_cast<uint32_t>(rounded(std::fma(b, p.scale_b, a), p.lo, p.hi)) & 255) << (8 * c);
+    }
+    put_quad(p.y + i, !p.inside || is_pixel(p.inside, p.q + i) ? quad : 0);
+  }
+}
+
+void quad_table(const QuadTable& p) {
+  for (int64_t i = 0; i < p.n; i++) {
+    uint32_t quad = 0;
+    for (int c = 0; c < kQuad; c++) quad |= uint32_t{p.table[channel(quad_at(p.x + i), c, false)]} << (8 * c);
+    put_quad(p.y + i, !p.inside || is_pixel(p.inside, p.q + i) ? quad : 0);
+  }
+}
+
+template <bool SIGNED>
+void quad_depthwise(const QuadDepthwise& of) {
+  const DepthwiseImages& d = of.images;
+  const int groups = tap_groups(d.kw);
+  for (int p = 0; p < d.planes; p++)
+    for (int i = 0; i < d.out_h; i++)
+      for (int j = 0; j < d.out_w; j++) {
+        uint32_t quad = 0;
+        for (int c = 0; c < kQuad; c++) {
+          int32_t sum = of.start[p * kQuad + c];
+          for (int di = 0; di < d.kh; di++)
+            for (int g = 0; g < groups; g++)
+              for (int t = 0; t < 4; t++) {
+                const int32_t weight = channel(static_cast<uint32_t>(of.weight[((p * d.kh + di) * groups + g) * kQuad + c]), t, true);
+                const int64_t row = d.row[i * d.stride + di], column = int64_t{j} * d.stride + 4 * g + t - d.before;
+                if (row != DepthwiseImages::kNoRow && column >= 0 && column < d.w) sum += weight * channel(quad_at(d.x + d.x_plane[p] + row + column), c, SIGNED);
+              }
+          const float y = std::fma(static_cast<float>(sum), of.scale[p * kQuad + c], of.bias[p * kQuad + c]);
+          quad |= (static_cast<uint32_t>(rounded(y, of.lo, of.hi)) & 255) << (8 * c);
+        }
+        put_quad(d.y + d.y_plane[p] + i * d.y_pitch + j, quad);
+      }
+}
+
+template <bool SIGNED>
+void quad_max_pool(const Window& p) {
+  for (int oy = 0; oy < p.out_h; oy++)
+    for (int ox = 0; ox < p.out_w; ox++) {
+      uint32_t quad = 0;
+      for (int c = 0; c < kQuad; c++) {
+        int32_t best = SIGNED ? -128 : 0;
+        for (int ky = 0; ky < p.kh; ky++)
+          for (int kx = 0; kx < p.kw; kx++) {
+            const int y = oy * p.sh - p.ph + ky * p.dh, x = ox * p.sw - p.pw + kx * p.dw;
+            if (y >= 0 && y < p.h && x >= 0 && x < p.w) best = std::max(best, channel(quad_at(p.x + y * p.pitch + x), c, SIGNED));
+          }
+        quad |= (static_cast<uint32_t>(best) & 255) << (8 * c);
+      }
+      put_quad(p.y + oy * p.out_pitch + ox, quad);
+    }
+}
+
+template <bool SIGNED>
+void quad_total(const float* x, int64_t n, int32_t* totals) {
+  for (int64_t i = 0; i < n; i++)
+    for (int c = 0; c < kQuad; c++) totals[c] += channel(quad_at(x + i), c, SIGNED);
+}
+
+template <bool SIGNED>
+void quantize_row(const QuantizeRow& q) {
+  for (int64_t i = 0; i < q.n; i += kQuad) {
+    uint32_t quad = 0;
+    for (int c = 0; c < kQuad && i + c < q.n; c++) quad |= (static_cast<uint32_t>(rounded(q.x[i + c] * q.inverse, q.lo, q.hi)) & 255) << (8 * c);
+    q.y[i / kQuad] = static_cast<int32_t>(quad);
+  }
+}
+
+void quad_rows(const QuadRows& r, int64_t sample, int64_t samples, int panel_begin, int panel_end) {
+  for (int64_t n = sample; n < sample + samples; n++)
+    for (int64_t o = int64_t{panel_begin} * kUnit; o < int64_t{panel_end} * kUnit; o++) {
+      const int64_t p = o / kUnit;
+      uint32_t sum = static_cast<uint32_t>(r.sum[o]);  // wraps around
+      for (int64_t k = r.start[p]; k < r.start[p + 1]; k++) {
+        const int64_t column = r.first[p] + k - r.start[p];
+        const uint32_t x = static_cast<uint32_t>(r.x[n * r.x_stride + (r.index ? r.index[column] : column)]), w = static_cast<uint32_t>(r.value[k * kUnit + o % kUnit]);
+        for (int c = 0; c < kQuad; c++) sum += static_cast<uint32_t>(channel(w, c, true) * channel(x, c, r.is_signed));
+      }
+      r.y[n * r.y_stride + o] = clamp(std::fma(static_cast<float>(static_cast<int32_t>(sum)), r.scale[o], r.bias[o]), r.lo, r.hi);
+    }
+}
+
+template <int... S>
+void fill_quad_rows(QuadRowsKernel* row, std::integer_sequence<int, S...>) {
+  ((row[S] = [](const QuadRows& r, int64_t sample, int begin, int end) { quad_rows(r, sample, S + 1, begin, end); }), ...);
+}
+
 template <int MB, int... NV>
 void fill_taps(TapsKernel* row, std::integer_sequence<int, NV...>) {
   ((row[NV] = taps<MB, NV + 1>), ...);
@@ -512,6 +609,20 @@ const Kernels& reference_kernels() {
     k.quads.quantize = quantize;
     k.quads.dequantize[0] = dequantize<false>;
     k.quads.dequantize[1] = dequantize<true>;
+    k.quads.sum[0][0] = quad_sum<false, false>;
+    k.quads.sum[0][1] = quad_sum<false, true>;
+    k.quads.sum[1][0] = quad_sum<true, false>;
+    k.quads.sum[1][1] = quad_sum<true, true>;
+    k.quads.table = quad_table;
+    k.quads.depthwise[0] = quad_depthwise<false>;
+    k.quads.depthwise[1] = quad_depthwise<true>;
+    k.quads.max_pool[0] = quad_max_pool<false>;
+    k.quads.max_pool[1] = quad_max_pool<true>;
+    k.quads.total[0] = quad_total<false>;
+    k.quads.total[1] = quad_total<true>;
+    k.quads.quantize_row[0] = quantize_row<false>;
+    k.quads.quantize_row[1] = quantize_row<true>;
+    fill_quad_rows(k.quads.rows, std::make_integer_sequence<int, kMaxQuadSamples>());
     return k;
   }();
   return kernels;

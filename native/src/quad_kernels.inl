@@ -7,6 +7,10 @@
 #include "pixels.hpp"
 #include "quad_vec.hpp"
 
+#include "quad_depthwise_kernels.inl"
+#include "quad_elementwise_kernels.inl"
+#include "quad_pool_kernels.inl"
+#include "quad_rows_kernels.inl"
 #include "quantize_kernels.inl"
 #include "quad_taps_kernels.inl"
 
@@ -19,6 +23,20 @@ void fill_quads(openwork::QuadKernels& k) {
   k.quantize = quantize;
   k.dequantize[0] = dequantize<false>;
   k.dequantize[1] = dequantize<true>;
+  k.sum[0][0] = quad_sum<false, false>;
+  k.sum[0][1] = quad_sum<false, true>;
+  k.sum[1][0] = quad_sum<true, false>;
+  k.sum[1][1] = quad_sum<true, true>;
+  k.table = quad_table;
+  k.depthwise[0] = quad_depthwise<false>;
+  k.depthwise[1] = quad_depthwise<true>;
+  k.max_pool[0] = pool<MaximumBytes<false>>;
+  k.max_pool[1] = pool<MaximumBytes<true>>;
+  k.total[0] = quad_total<false>;
+  k.total[1] = quad_total<true>;
+  k.quantize_row[0] = quantize_row<false>;
+  k.quantize_row[1] = quantize_row<true>;
+  fill_quad_rows(k.rows);
 }
 
 }  // namespace

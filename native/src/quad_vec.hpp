@@ -179,11 +179,36 @@ inline ivec maximum_bytes(ivec a, ivec b) {
 
 // Every byte of quads replaced by table[byte].
 inline ivec looked_up(const uint8_t* table, ivec quads) {
+#if OW_LANES == 16 && defined(__AVX512BW__)
+  // The sixteen pieces of the table are looked up in one after the other; the upper half of a byte says in which it lies.
+  const __m512i all = (__m512i)quads, low = _mm512_and_si512(all, _mm512_set1_epi8(15)), high = _mm512_andnot_si512(_mm512_set1_epi8(15), all);
+  __m512i found = _mm512_setzero_si512();
+  for (int piece = 0; piece < 16; piece++) {
+    const __m512i values = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * piece)));
+    found = _mm512_mask_shuffle_epi8(found, _mm512_cmpeq_epi8_mask(high, _mm512_set1_epi8(static_cast<char>(16 * piece))), values, low);
+  }
+  return (ivec)found;
+#elif OW_LANES == 8 && defined(__AVX2__)
+  const __m256i all = (__m256i)quads, low = _mm256_and_si256(all, _mm256_set1_epi8(15)), high = _mm256_andnot_si256(_mm256_set1_epi8(15), all);
+  __m256i found = _mm256_setzero_si256();
+  for (int piece = 0; piece < 16; piece++) {
+    const __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * piece)));
+    const __m256i here = _mm256_cmpeq_epi8(high, _mm256_set1_epi8(static_cast<char>(16 * piece)));
+    found = _mm256_or_si256(found, _mm256_and_si256(here, _mm256_shuffle_epi8(values, low)));
+  }
+  return (ivec)found;
+#elif OW_LANES == 4 && defined(__aarch64__)
+  uint8x16_t found = vdupq_n_u8(0);  // lookups beyond a quarter of the table leave it as it is
+  for (int quarter = 0; quarter < 4; quarter++)
+    found = vqtbx4q_u8(found, vld1q_u8_x4(table + 64 * quarter), vsubq_u8((uint8x16_t)quads, vdupq_n_u8(static_cast<uint8_t>(64 * quarter))));
+  return (ivec)found;
+#else
   uint8_t bytes[4 * kLanes];
   std::memcpy(bytes, &quads, sizeof bytes);
   for (uint8_t& byte : bytes) byte = table[byte];
   std::memcpy(&quads, bytes, sizeof bytes);
   return quads;
+#endif
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "depthwise.hpp"
+
 namespace openwork {
 
 constexpr int kQuad = 4;  // channels in a word
@@ -58,6 +60,60 @@ using QuadTapsKernel = void (*)(const QuadTaps&, int64_t q, int block_begin, int
 
 constexpr int kMaxQuadVectors = 12;  // vectors of positions in a register block
 
+// y[i] = quads of clamp(round(scale_a * a[i] + scale_b * b[i]), lo, hi) for i < n, the second product being added with one rounding;
+// zero where no pixel is. y may be a or b.
+struct QuadSum {
+  const float* a;
+  const float* b;
+  float* y;
+  int64_t n;
+  const uint16_t* inside;  // see Taps; of position q + i, or null
+  int64_t q;
+  float scale_a, scale_b, lo, hi;
+};
+
+// y[i] = quads of the table's values for the bytes of x[i], likewise. y may be x.
+struct QuadTable {
+  const float* x;
+  float* y;
+  int64_t n;
+  const uint8_t* table;  // [256]
+  const uint16_t* inside;
+  int64_t q;
+};
+
+// y = bytes of clamp(round(x[i] * inverse), lo, hi) for i < n, ready for QuadRows: followed by zeros up to kUnit bytes, all of them
+// flipped where QuadKernels says so.
+struct QuantizeRow {
+  const float* x;
+  int32_t* y;
+  int64_t n;
+  float inverse, lo, hi;
+};
+
+// y[n, o] = clamp(fma(sum, scale[o], bias[o])), sum = sum over columns k of o's panel: the four products of value[k, o] and x[n, index[k]].
+// Lanes run over the kUnit outputs o of a panel; see Rows.
+struct QuadRows {
+  const int32_t* x;  // words
+  float* y;
+  int64_t x_stride, y_stride;  // between samples
+  const int32_t* start;        // [panels + 1], values of panel p are start[p] .. start[p + 1]
+  const int32_t* first;        // [panels], where the panel's columns begin in the list
+  const int32_t* index;        // [columns], or null
+  const int32_t* value;        // [columns][kUnit], words
+  const int32_t* sum;          // [panels * kUnit], what sums begin with: zeros, or what flipping x adds to them
+  const float* scale;          // [panels * kUnit]
+  const float* bias;           // [panels * kUnit]
+  float lo, hi;
+  bool is_signed;  // x is
+};
+
+using QuadRowsKernel = void (*)(const QuadRows&, int64_t sample, int panel_begin, int panel_end);
+
+constexpr int kMaxQuadSamples = 6;  // in a register block, as kMaxSamples
+
+struct Window;
+
 struct QuadKernels {
   // Whether x's sign bits are flipped: of unsigned values, of signed ones.
   bool flips[2];
@@ -65,6 +121,13 @@ struct QuadKernels {
   QuadTapsKernel taps[4][kMaxQuadVectors];
   void (*quantize)(const Quantize&);
   void (*dequantize[2])(const Dequantize&);  // [1]: of signed values
+  void (*sum[2][2])(const QuadSum&);  // [1] for signed values of a, of b
+  void (*table)(const QuadTable&);
+  void (*depthwise[2])(const QuadDepthwise&);  // [1]: of signed values, as all that follow
+  void (*max_pool[2])(const Window&);
+  void (*total[2])(const float* x, int64_t n, int32_t* totals);  // adds each channel's values of quads x[i], i < n
+  void (*quantize_row[2])(const QuantizeRow&);
+  QuadRowsKernel rows[kMaxQuadSamples];  // [samples - 1]
 };
 
 }  // namespace openwork

@@ -6,6 +6,16 @@ from .depthwise import depthwise, slab_depthwise, where  # noqa: F401, for tests
 from .elementwise import binary, pointwise, scale
 from .images import bilinear, clear, copy, interleave, mean, place, pool, read  # noqa: F401, for tests
 from .levels import leveled, of_level  # noqa: F401, for tests
+from .quad_steps import (
+    quad_depthwise,
+    quad_mean,
+    quad_pool,
+    quad_rows,
+    quad_sum,
+    quad_table,
+    slab_quad_depthwise,
+    slab_quad_pool,
+)
 from .quads import dequantize, quad_taps, quantize
 from .slabs import cut, slab_copy, slab_mean, slab_pool
 from .sums import balanced, circulant, convolved, dense, features_alone, multiplied, rows, slotted, taps, winograd  # noqa: F401, for tests
@@ -75,6 +85,20 @@ def every_case() -> dict[str, Case]:
         "quad_taps_narrow": quad_taps(mb=2, counts=(5, 0, 9, 3), residual="u8", table=True),
         "quad_taps_slabs": cut(quad_taps(grid=(1, 40, 7, 5, 6)), 3, 2),
         "quantize_slabs": cut(quantize(grid=(1, 40, 7, 5, 6)), 3, 2),
+        "quad_pool": quad_pool(),
+        "quad_pool_slabs": slab_quad_pool()[0],
+        "quad_mean": quad_mean()[0],
+        "quad_mean_slabs": quad_mean(batch=1, slabs=2, signed=True)[0],
+        "quad_rows": quad_rows(),
+        "quad_rows_dense": quad_rows(dense=True, x_bounds=(-127, 127)).changed(act=["silu"]),
+        "quad_depthwise": quad_depthwise(),
+        "quad_depthwise_5x5": quad_depthwise(
+            kernel=(5, 5), stride=1, out=(9, 8), before=(2, 2), table=True, signed=True
+        ),
+        "quad_depthwise_large": quad_depthwise(shape=(1, 2, 6, 140), out=(3, 70), kernel=(13, 2), before=(6, 0)),
+        "quad_depthwise_slabs": slab_quad_depthwise()[0],
+        "quad_sum": quad_sum(),
+        "quad_table": quad_table(same=True),
         "recurrent": recurrent(parts=3)[0],
         "recurrent_lstm": recurrent(kind="lstm", directions=2, parts=5, hidden=40)[0],
         "recurrent_outside": recurrent(kind="tanh", directions=2, external=True, batch=1)[0],

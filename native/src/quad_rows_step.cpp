@@ -1,0 +1,116 @@
+// Fully connected layers over few samples in 8 bits: lanes run over outputs.
+
+#include <algorithm>
+#include <cmath>
+
+#include "activation.hpp"
+#include "byte_bounds.hpp"
+#include "samples.hpp"
+#include "tap_lists.hpp"
+
+namespace openwork {
+namespace {
+
+static_assert(kMaxQuadSamples == kMaxSamples);
+
+// y[n, o] = act(clamp(scale[o] * sum of value[o, k] * quantized x[n, k] + bias[o])), x and y being floats.
+class QuadRowsStep final : public Step {
+ public:
+  QuadRowsStep(const Fields& f, const Limits& limits)
+      : samples_(f),
+        features_(f.integer("features")),
+        value_(f.aligned_quads("value")),
+        scale_(f.floats("scale")),
+        bias_(f.floats("bias")),
+        inverse_(f.number("inverse")),
+        x_bounds_(f, "x_lo", "x_hi"),
+        bounds_(f),
+        act_(f) {
+    TapLists lists(f, kUnit, static_cast<int64_t>(bias_.size()));
+    start_ = std::move(lists.start);
+    first_ = std::move(lists.first);
+    index_ = std::move(lists.index);
+    listed_ = !f.boolean("dense", false);
+    const int64_t panels = static_cast<int64_t>(start_.size()) - 1;
+    require(value_.size() == static_cast<size_t>(start_.back()) * kUnit, "columns need a quad of values for each output of the panel");
+    require(static_cast<int64_t>(bias_.size()) == panels * kUnit && scale_.size() == bias_.size(), "panels need one scale and one bias for each output");
+    require(std::isfinite(inverse_), "a scale must be finite");
+    require(x_bounds_.lo <= 0 && x_bounds_.hi >= 0, "zero must lie within the bounds of the input");
+    samples_.require_reads(features_, limits);
+    samples_.require_writes(panels * kUnit, limits);
+    require_inside(index_, 1, (features_ + kQuad - 1) / kQuad, "a column lies outside the input");
+    require(samples_.batch * words() * limits.threads < kMaxSize, "rows are too large");
+    scratch_ = samples_.batch * words() * limits.threads;
+    zeros_.assign(bias_.size(), 0);
+    for (int64_t p = 0; p < panels; p++)
+      for (int64_t o = 0; o < kUnit; o++) flipped_.push_back(flipped(p, o));
+    cut_ = even_cuts(start_, static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, panels)), 1);
+  }
+
+  int chunks() const override { return static_cast<int>(cut_.size()) - 1; }
+  int64_t scratch() const override { return scratch_; }
+
+  void run(const Kernels& kernels, const Context& context, int chunk) const override {
+    // Every thread quantizes the input for itself: that takes less time than a meeting of threads.
+    int32_t* const x = reinterpret_cast<int32_t*>(context.scratch) + context.thread * samples_.batch * words();
+    for (int64_t n = 0; n < samples_.batch; n++)
+      kernels.quads.quantize_row[is_signed()]({context.arena + samples_.x + n * samples_.x_stride, x + n * words(), features_, inverse_, x_bounds_.lo, x_bounds_.hi});
+    const std::vector<int32_t>& sums = kernels.quads.flips[is_signed()] ? flipped_ : zeros_;
+    const QuadRows rows = {x, context.arena + samples_.y, words(), samples_.y_stride, start_.data(), first_.data(), listed_ ? index_.data() : nullptr,
+                           value_.data(), sums.data(), scale_.data(), bias_.data(), bounds_.lo, bounds_.hi, is_signed()};
+    const int begin = cut_[static_cast<size_t>(chunk)], end = cut_[static_cast<size_t>(chunk) + 1];
+    // With many samples the weights of a few outputs are used again and again while they are in the cache.
+    const int each = samples_.batch > samples_.at_once ? 1 : std::max(1, end - begin);
+    for (int p = begin; p < end; p += each) {
+      const int next = std::min(p + each, end);
+      for (int64_t n = 0; n < samples_.batch;) {
+        const int64_t samples = std::min<int64_t>(samples_.at_once, samples_.batch - n);
+        kernels.quads.rows[samples - 1](rows, n, p, next);
+        for (int64_t s = n; act_ && s < n + samples; s++) {
+          float* y = rows.y + s * samples_.y_stride + int64_t{p} * kUnit;
+          act_.apply(kernels, y, y, int64_t{next - p} * kUnit, 0);
+        }
+        n += samples;
+      }
+    }
+  }
+
+  std::string kernel(const Kernels& kernels) const override {
+    return "rows_i8_16x" + std::to_string(samples_.at_once) + "_" + kernels.name + act_.suffix();
+  }
+
+ private:
+  static constexpr int64_t kLine = kUnit * kQuad;  // bytes
+
+  bool is_signed() const { return x_bounds_.lo < 0; }
+  int64_t words() const { return (features_ + kLine - 1) / kLine * kUnit; }  // of a quantized sample, whole cache lines
+
+  // What is added to a sum if the sign bits of the input are flipped, which moves unsigned values down and signed ones up by 128.
+  int32_t flipped(int64_t panel, int64_t output) const {
+    int64_t sum = 0;
+    for (int64_t k = start_[static_cast<size_t>(panel)]; k < start_[static_cast<size_t>(panel) + 1]; k++) {
+      const uint32_t quad = static_cast<uint32_t>(value_[static_cast<size_t>(k * kUnit + output)]);
+      for (int c = 0; c < kQuad; c++) sum += static_cast<int8_t>(quad >> 8 * c & 255);
+    }
+    return static_cast<int32_t>((is_signed() ? -128 : 128) * sum);
+  }
+
+  Samples samples_;
+  int64_t features_;
+  std::vector<int32_t> start_, first_, index_;
+  std::vector<int32_t> zeros_, flipped_;  // what sums begin with
+  Held<int32_t> value_;
+  Held<float> scale_, bias_;
+  float inverse_;
+  ByteBounds x_bounds_;
+  Bounds bounds_;
+  Activation act_;
+  bool listed_ = true;
+  int64_t scratch_ = 0;
+  std::vector<int> cut_;
+};
+
+const StepKind kind("quad_rows", make<QuadRowsStep>);
+
+}  // namespace
+}  // namespace openwork

@@ -1,0 +1,35 @@
+// Functions of one 8-bit value: activations between values that no layer takes along.
+
+#include "byte_table.hpp"
+#include "positions.hpp"
+
+namespace openwork {
+namespace {
+
+// y[c, q] = table[x[c, q]] for every pixel q of planes of quads on one grid; y may be x.
+class QuadTableStep final : public PositionStep {
+ public:
+  QuadTableStep(const Fields& f, const Limits& limits) : PositionStep(f, limits, f.positions("y").size()), table_(f), x_(f.positions("x")), y_(f.positions("y")) {
+    require(static_cast<bool>(table_), "table is missing");
+    require(x_.size() == y_.size(), "a table needs as many output as input planes");
+    check_planes(x_);
+    check_planes(y_);
+  }
+
+  std::string kernel(const Kernels& kernels) const override { return std::string("table_i8_") + kernels.name; }
+
+ protected:
+  void run_stretch(const Kernels& kernels, float* arena, size_t plane, const Stretch& stretch) const override {
+    const auto [inside, q, n] = stretch;
+    table_.apply(kernels, arena + x_[plane] + q, arena + y_[plane] + q, n, inside, q);
+  }
+
+ private:
+  ByteTable table_;
+  std::vector<int32_t> x_, y_;
+};
+
+const StepKind kind("quad_table", make<QuadTableStep>);
+
+}  // namespace
+}  // namespace openwork
