@@ -70,6 +70,18 @@ def test_export_sees_the_operator_before_each_layer() -> None:
     assert found == [(0.02, 0, -127, 127), (0.01, 0, 0, 255)]
 
 
+def test_what_a_module_gives_is_rounded_for_all_who_read_it() -> None:
+    model, x, grid = network(), torch.randn(2, 3, 4, 4), Grid(scale=0.1, low=0, high=15)
+    expected = model[3](grid.round(model[1](model[0](x))).flatten(1))
+    simulate(model, {"1:output": grid})
+    assert torch.equal(model(x), expected) and isinstance(model[1], nn.ReLU) and grids(model) == {"1:output": grid}
+    whole = simulate(network(), {":output": grid, "0": GRIDS["0"]})
+    assert set(grids(whole)) == {":output", "0"} and isinstance(whole, nn.Sequential)
+    assert torch.equal(whole(x), grid.round(simulate(network(), {"0": GRIDS["0"]})(x)))
+    with pytest.raises(ModelError, match="'7:output' is no module of Sequential"):
+        simulate(network(), {"7:output": grid})
+
+
 def test_layers_of_other_arithmetic_are_left_alone() -> None:
     class Doubled(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ def _quantizable(recipe: Recipe, model: nn.Module) -> None:
         raise RecipeError(
             "quantize: nested sparsity holds networks inside each other; leave 'quantize' out, or prune to one sparsity"
         )
-    if not Quantizer.of(model, recipe.quantize, Hold.of(model)).layers:
+    if not Quantizer.of(model, recipe.quantize, Hold.of(model)).learning:
         raise RecipeError("quantize: no layer is left to quantize; 'ignore' fewer, or leave 'quantize' out")
 
 

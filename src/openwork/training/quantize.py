@@ -1,13 +1,13 @@
-"""Quantization-aware training: layers round weights and inputs, and gradients pass as if they did not.
+"""Quantization-aware training: modules round weights and activations, and gradients pass as if they did not.
 
-The scale of an input follows the data by a moving average; that of a weight is a fixed share of its channel's norm, the
-one that was best when quantization began. Neither is a parameter, so no optimizer's steps, which know nothing of how
-small scales are, can upset them.
+The scale of an activation follows the data by a moving average; that of a weight is a fixed share of its channel's
+norm, the one that was best when quantization began. Neither is a parameter, so no optimizer's steps, which know nothing
+of how small scales are, can upset them.
 """
 
 import itertools
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,69 +18,60 @@ from ..constraints.base import Constraint
 from ..constraints.levels import Levels
 from ..errors import DataError, TrainingError
 from ..quantization.ranges import OBSERVERS
-from ..quantization.rounding import Grid, give, roundable, rule_of, unsimulate
+from ..quantization.rounding import OUTPUT, Fixed, Grid, give, roundable, rule_of, take
 from ..recipes.match import Prunable, targeted, weights
 from ..recipes.quantization import ActivationGrids, Quantization, WeightGrids
 from .hold import Hold
-
-SAMPLE = 2**15
-"""Values of an input that are looked at for its range, about."""
+from .sources import Seen, observed, sample
 
 
 class Followed:
-    """The grid of a value, which follows the data while a network is trained. Layers that read one value share it, so
-    that the value has one form and is rounded once."""
+    """The grid of a value, which follows the data while a network is trained."""
 
-    def __init__(self, settings: ActivationGrids, bits: int, leader: str) -> None:
-        self.settings, self.bits, self.leader = settings, bits, leader
-        self.grid: Grid | None = None
-        """None before it is calibrated."""
+    def __init__(self, settings: ActivationGrids, bits: int, place: str, grid: Grid) -> None:
+        self.settings, self.bits, self.place, self.grid = settings, bits, place, grid
 
-    def calibrate(self, seen: "_Seen") -> None:
-        """Take the first grid from what a layer has seen."""
-        self.grid = self._fit(torch.cat(seen.samples), seen.negative)
+    @classmethod
+    def of(cls, settings: ActivationGrids, bits: int, place: str, seen: Seen) -> Self:
+        """With the grid that fits what was seen."""
+        return cls(settings, bits, place, _fit(settings, bits, torch.cat(seen.samples), seen.negative))
 
-    def follow(self, x: Tensor) -> None:
-        """Move a little towards the grid that fits `x`."""
-        assert self.grid is not None
-        looked_at = x.detach() if self.settings.observer == "max" else sample(x)
-        seen, kept = self._fit(looked_at, self.grid.low < 0).scale, self.settings.momentum
-        self.grid = self.grid.scaled(kept * self.grid.scale + (1 - kept) * seen)
-
-    def _fit(self, values: Tensor, signed: bool) -> Grid:
-        steps = Grid.of(1.0, self.bits, signed).high
-        return Grid.of(OBSERVERS[self.settings.observer](values, steps), self.bits, signed)
-
-
-class Learning(nn.Module):
-    """How a layer rounds while it is trained. Its state belongs to the shaper, not to the model."""
-
-    share: Tensor | None
-    """Scale over norm of each output channel, or of the layer, [channels or 1, 1]."""
-
-    def __init__(self, name: str, followed: Followed | None, levels: Levels | None) -> None:
-        super().__init__()
-        self.name, self.followed, self.levels = name, followed, levels
-        self.register_buffer("share", None, persistent=False)
-
-    @property
-    def grid(self) -> Grid | None:
-        """What inputs are rounded to."""
-        return None if self.followed is None else self.followed.grid
-
-    def input(self, x: Tensor) -> Tensor:
-        if self.followed is None or self.followed.grid is None:
-            return x
+    def __call__(self, x: Tensor, follow: bool) -> Tensor:
+        """`x` on the grid, which first moves a little towards what fits `x` if it is to `follow`."""
         x = x.float()  # bfloat16 has too few digits for the products of 8 bits
-        if self.training and self.followed.leader == self.name and self.followed.settings.momentum < 1:
-            self.followed.follow(x)
-        return self.followed.grid.round(x)
+        if follow and (kept := self.settings.momentum) < 1:
+            looked_at = x.detach() if self.settings.observer == "max" else sample(x)
+            fit = _fit(self.settings, self.bits, looked_at, self.grid.low < 0)
+            self.grid = self.grid.scaled(kept * self.grid.scale + (1 - kept) * fit.scale)
+        return self.grid.round(x)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers and strings."""
+        return {"bits": self.bits, "place": self.place, "grid": vars(self.grid)}
+
+
+class Learning:
+    """How a module rounds while it is trained. Its state belongs to the shaper, not to the model."""
+
+    def __init__(self, name: str, levels: Levels | None = None) -> None:
+        self.name, self.levels = name, levels
+        self.before: Followed | None = None
+        self.after: Followed | None = None
+        self.share: Tensor | None = None
+        """Scale over norm of each output channel of the weight, or of the layer, [channels or 1, 1]."""
+
+    def input(self, x: Tensor, training: bool) -> Tensor:
+        before = self.before
+        return x if before is None else before(x, training and before.place == self.name)
+
+    def output(self, x: Tensor, training: bool) -> Tensor:
+        return x if self.after is None else self.after(x, training)
 
     def weight(self, w: Tensor) -> Tensor:
         return w if self.share is None else self._rounded(w, self._interval(w))
 
     def calibrate(self, w: Tensor) -> None:
-        """Take the first scales of a weight from its nearest levels."""
+        """Take the scales of a weight from its nearest levels."""
         if self.levels is not None:
             found = self.levels.intervals(w).to(w.dtype)
             self.share = found / _norms(w, len(found))
@@ -91,41 +82,44 @@ class Learning(nn.Module):
         interval = self.levels.representable(self._interval(w).double(), w.dtype)
         return self._rounded(w.detach(), interval.to(w.dtype)).add(0.0)  # -0.0 becomes 0.0
 
-    @property
-    def _top(self) -> int:
-        assert self.levels is not None
-        return int(2 ** (self.levels.bits - 1)) - 1
+    def fixed(self) -> Fixed:
+        """What is left of it after training."""
+        before, after = (None if side is None else side.grid for side in (self.before, self.after))
+        return Fixed(before, after)
 
     def _rounded(self, w: Tensor, interval: Tensor) -> Tensor:
+        assert self.levels is not None
+        top = 2 ** (self.levels.bits - 1) - 1
         # A channel of zeros may have any scale but 0.
         scales = interval.where(interval > 0, 1.0).flatten().expand(len(w)).contiguous()
         zeros = torch.zeros(len(w), dtype=torch.int32, device=w.device)
-        return torch.fake_quantize_per_channel_affine(w, scales, zeros, 0, -self._top, self._top)
+        return torch.fake_quantize_per_channel_affine(w, scales, zeros, 0, -top, top)
 
     def _interval(self, w: Tensor) -> Tensor:
         """The scales that belong to the weight as it is now, [channels or 1, 1]."""
         assert self.share is not None
+        self.share = self.share.to(w.device)
         return self.share * _norms(w.detach(), len(self.share))
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """The layers of a model that round, by name, while it is trained."""
+    """The modules of a model that round while it is trained: layers, and those that give what layers read."""
 
     model: nn.Module
-    layers: Mapping[str, nn.Module]
-    learning: Mapping[str, Learning]
-    batches: int
-    """How many batches calibrate."""
+    settings: Quantization
+    learning: dict[str, Learning]
+    """By name; before `calibrate`, the layers that may round."""
+    bits: Mapping[str, int]
+    """Of the inputs of layers."""
 
     @classmethod
     def of(cls, model: nn.Module, settings: Quantization, hold: Hold) -> Self:
         """For the layers that `settings` mean, none of which rounds yet. RecipeError for a target without a layer."""
         found, able = weights(model), roundable(model)
         ignored = {name for target in settings.ignore for name in targeted(target, found, "quantize.ignore")}
-        activations = settings.activations
         of_weights = _by_layer(settings.weights, found, "quantize.weights.bits")
-        of_inputs = _by_layer(activations, found, "quantize.activations.bits")
+        of_inputs = _by_layer(settings.activations, found, "quantize.activations.bits")
         users = [id(item.weight) for item in found.values()]
         learning = {}
         for name, item in found.items():
@@ -135,119 +129,102 @@ class Quantizer:
             if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
                 continue  # which does not run its parts as layers
             levels = _levels(of_weights.get(name), hold.obeyed(name))
-            asked = Followed(activations, of_inputs[name], name) if activations and name in of_inputs else None
-            if levels is not None or asked is not None:
-                learning[name] = Learning(name, asked, levels)
-        return cls(model, {name: able[name] for name in learning}, learning, activations.batches if activations else 0)
+            if levels is not None or name in of_inputs:
+                learning[name] = Learning(name, levels)
+        return cls(model, settings, learning, of_inputs)
 
     def calibrate(self, inputs: Iterable[Tensor]) -> None:
-        """Run `inputs` through the model, take all ranges, and let the layers round from now on."""
-        was_training = self.model.training
-        seen = {name: _Seen() for name in self.layers}
-        for mine in seen.values():
-            mine.others = seen
-        hooks = [
-            layer.register_forward_pre_hook(seen[name].hear, with_kwargs=True) for name, layer in self.layers.items()
-        ]
-        count = 0
-        try:
-            self.model.eval()
-            for x in itertools.islice(inputs, self.batches):
-                self.model(x)
-                count += 1
-        finally:
-            for hook in hooks:
-                hook.remove()
-            self.model.train(was_training)
-        if self.batches and not count:
-            raise DataError("there is no batch to calibrate activations with; give some, or quantize weights alone")
+        """Run `inputs` through the model, take all ranges, and let modules round from now on."""
+        if (asked := self.settings.activations) is not None:
+            seen = observed(self.model, self.learning, itertools.islice(inputs, asked.batches))
+            if not seen:
+                raise DataError("there is no batch to calibrate activations with; give some, or quantize weights alone")
+            for name in self.learning.keys() - seen.keys():
+                del self.learning[name]  # a layer that is not run
+            self._place(asked, seen)
         for name, learning in self.learning.items():
-            if self.batches and not seen[name].samples:
-                continue  # a layer that is not run
-            if seen[name].infinite:
-                raise TrainingError(f"layer {name!r} sees NaN or infinite inputs; start from a model without them")
-            self._share(learning, seen[name].same)
-            if learning.followed is not None and learning.grid is None:
-                learning.followed.calibrate(seen[name])
-            learning.calibrate(self._weight(name))
-            give(self.layers[name], learning)
-            learning.train(was_training)
+            if learning.levels is not None:
+                learning.calibrate(self._weight(name))
+        self._give()
 
-    def _share(self, learning: Learning, leader: str | None) -> None:
-        """Let a layer round its input as another does that reads the same value on as many bits."""
-        first = self.learning[leader].followed if leader is not None else None
-        if first is not None and learning.followed is not None and first.bits == learning.followed.bits:
-            learning.followed = first
+    def _place(self, asked: ActivationGrids, seen: Mapping[str, Seen]) -> None:
+        """Let each value be rounded where it is made, else where layers read it; where they want it on different bits,
+        those that want fewer round it again."""
+        values: defaultdict[str, list[str]] = defaultdict(list)
+        for name, mine in seen.items():
+            if mine.infinite:
+                raise TrainingError(f"layer {name!r} sees NaN or infinite inputs; start from a model without them")
+            if name in self.bits:
+                values[min(mine.readers)].append(name)
+        for readers in values.values():
+            most = max(self.bits[name] for name in readers)
+            maker = "".join(seen[readers[0]].makers)
+            place = maker + OUTPUT if maker else readers[0]
+            shared = Followed.of(asked, most, place, seen[readers[0]])
+            if maker:
+                self.learning.setdefault(maker, Learning(maker)).after = shared
+            for name in readers:
+                fewer = self.bits[name] < most
+                own = Followed.of(asked, self.bits[name], name, seen[name]) if fewer else shared
+                self.learning[name].before = None if maker and not fewer else own
 
     def round(self, hold: Hold) -> Hold:
-        """Make weights the numbers that layers work with, and inputs rounded to fixed grids; what is held then."""
+        """Make weights the numbers that layers work with, and round activations to fixed grids; what is held then."""
         cuts: dict[str, tuple[Constraint, Tensor, Tensor]] = {}
         for name, learning in self.learning.items():
-            layer = self.layers[name]
-            if rule_of(layer) is None:
-                continue
             if learning.levels is not None:
                 weight = self._weight(name)
                 weight.copy_(learning.finish(weight))
                 cuts[name] = learning.levels, weight.clone(), weight != 0
-            if learning.grid is None:
-                unsimulate(layer)
-            else:
-                give(layer, learning.grid)
+        self._give(fixed=True)
         return hold.cut(cuts)
 
     def state_dict(self) -> dict[str, Any]:
-        """By layer the scales: numbers and tensors."""
+        """Numbers, strings and tensors."""
         return {
-            name: {
-                **({} if learning.share is None else {"share": learning.share}),
-                **_saved(learning.followed),
-                "fixed": rule_of(self.layers[name]) is not learning,
-            }
-            for name, learning in self.learning.items()
-            if rule_of(self.layers[name]) is not None
+            "fixed": not any(isinstance(rule_of(self._module(name)), Learning) for name in self.learning),
+            "modules": {name: _saved(learning) for name, learning in self.learning.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let layers round as when `state_dict` gave the state."""
-        for name, saved in state.items():
-            learning = self.learning[name]
-            if "share" in saved:
-                learning.share = saved["share"].to(self._weight(name).device)
-            self._share(learning, saved.get("leader"))
-            if learning.followed is not None:
-                learning.followed.grid = Grid(**saved["grid"])
-            give(self.layers[name], learning.grid if saved["fixed"] and learning.grid is not None else learning)
-            learning.train(self.layers[name].training)
+        """Let modules round as when `state_dict` gave the state."""
+        places: dict[str, Followed] = {}
+        for name in self.learning.keys() - state["modules"].keys():
+            del self.learning[name]
+        for name, saved in state["modules"].items():
+            learning = self.learning.setdefault(name, Learning(name))
+            learning.share = saved.get("share")
+            for side in ("before", "after"):
+                if (found := saved.get(side)) is not None:
+                    setattr(learning, side, places.setdefault(found["place"], self._followed(found)))
+        self._give(state["fixed"])
+
+    def _followed(self, saved: Mapping[str, Any]) -> Followed:
+        assert self.settings.activations is not None
+        return Followed(self.settings.activations, saved["bits"], saved["place"], Grid(**saved["grid"]))
+
+    def _give(self, fixed: bool = False) -> None:
+        for name, learning in self.learning.items():
+            if not fixed:
+                give(self._module(name), learning)
+            elif (left := learning.fixed()) == Fixed():
+                take(self._module(name))
+            else:
+                give(self._module(name), left)
+
+    def _module(self, name: str) -> nn.Module:
+        return self.model.get_submodule(name)
 
     def _weight(self, name: str) -> Tensor:
-        weight = self.layers[name].weight
+        weight = self._module(name).weight
         assert isinstance(weight, Tensor)
         return weight
 
 
-class _Seen:
-    """What a layer was given."""
-
-    def __init__(self) -> None:
-        self.samples: list[Tensor] = []
-        self.negative = self.infinite = False
-        self.others: Mapping[str, _Seen] = {}
-        self.same: str | None = None
-        """The first layer that has read the same value."""
-        self.last: Callable[[], Tensor | None] = lambda: None
-        """What was read last, if it still is there."""
-
-    def hear(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = args[0] if args else kwargs["input"]
-        self.same = next((name for name, other in self.others.items() if other.last() is given), None)
-        self.last = weakref.ref(given)
-        x = given.detach().float()
-        low, high = x.aminmax()
-        self.infinite |= not bool(torch.isfinite(low + high))
-        self.negative |= bool(low < 0)
-        # The largest magnitude goes along, so that observers that look for it find it.
-        self.samples += [sample(x).flatten(), torch.maximum(-low, high)[None]]
+def _fit(settings: ActivationGrids, bits: int, values: Tensor, signed: bool) -> Grid:
+    """The grid that the recipe's observer wants for some values."""
+    steps = Grid.of(1.0, bits, signed).high
+    return Grid.of(OBSERVERS[settings.observer](values, steps), bits, signed)
 
 
 def _norms(w: Tensor, groups: int) -> Tensor:
@@ -256,15 +233,12 @@ def _norms(w: Tensor, groups: int) -> Tensor:
     return found
 
 
-def sample(x: Tensor) -> Tensor:
-    """Some whole examples of a batch [batch, ...], about SAMPLE values."""
-    return x.detach()[: max(1, SAMPLE * len(x) // max(1, x.numel()))]
-
-
-def _saved(followed: Followed | None) -> dict[str, Any]:
-    if followed is None or followed.grid is None:
-        return {}
-    return {"grid": vars(followed.grid), "leader": followed.leader}
+def _saved(learning: Learning) -> dict[str, Any]:
+    parts = {"before": learning.before, "after": learning.after}
+    return {
+        **({} if learning.share is None else {"share": learning.share}),
+        **{side: followed.state_dict() for side, followed in parts.items() if followed is not None},
+    }
 
 
 def _by_layer(grids: WeightGrids | ActivationGrids | None, found: dict[str, Prunable], field: str) -> dict[str, int]:
