@@ -1,10 +1,11 @@
 """How a network is brought to integers of a few bits after pruning: which layers, how many bits, ranges from where."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
+from .. import plugins
 from ..config import Config
 from ..errors import RecipeError
 from .rule import Targets
@@ -46,7 +47,7 @@ class ActivationGrids(Config):
     """Inputs of layers that are whole numbers times a scale of the layer: 0 .. 255 with 8 bits where they were never
     negative, else -127 .. 127.
 
-    >>> ActivationGrids(bits=4, observer="max").batches
+    >>> ActivationGrids(bits=4, observer="minmax").batches
     8
     """
 
@@ -54,12 +55,21 @@ class ActivationGrids(Config):
 
     bits: Bits = Field(default_factory=lambda: {"all": 8})
     """2 to 8 for each value."""
-    observer: Literal["mse", "max"] = "mse"
-    """Where a grid ends: where the squared error is least (mse), or at the largest magnitude (max)."""
+    observer: str = "mse"
+    """Where a grid ends: one of `openwork.quantization.observers`, such as mse, where the squared error is least, or
+    minmax, at the largest magnitude."""
     batches: Annotated[int, Field(ge=1)] = 8
     """Training batches from which ranges are taken before any training with them."""
     momentum: Annotated[float, Field(ge=0, le=1)] = 0.99
     """How slowly scales follow the data while the network is trained; 1 keeps them as they were calibrated."""
+
+    @field_validator("observer")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        known = plugins.names("quantization.observers")
+        if value not in known:
+            raise ValueError(plugins.unknown("observer", value, known))
+        return value
 
 
 class Quantization(Config):
@@ -69,7 +79,7 @@ class Quantization(Config):
     integers will compute. Zeros and ties of constraints hold. Layers that rules have put on `Levels` keep these, and
     only their inputs are rounded. Recurrent layers and attention in one module stay as they are.
 
-    >>> settings = Quantization(weights={"bits": 4}, activations={"bits": 8, "observer": "max"}, ignore="conv1")
+    >>> settings = Quantization(weights={"bits": 4}, activations={"bits": 8, "observer": "minmax"}, ignore="conv1")
 
     Source: Jacob et al. 2018, arXiv:1712.05877 (rounding while training, moving averages of ranges); Nagel et al. 2021,
     arXiv:2106.08295 (a scale for each output channel).

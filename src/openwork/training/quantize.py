@@ -14,40 +14,51 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from .. import plugins
 from ..constraints.base import Constraint
 from ..constraints.levels import Levels
 from ..errors import DataError, TrainingError
-from ..quantization.ranges import OBSERVERS
+from ..quantization.histogram import Histogram
+from ..quantization.observers.base import Observer
 from ..quantization.rounding import OUTPUT, Fixed, Grid, give, roundable, rule_of, take
 from ..recipes.match import Prunable, targeted, weights
 from ..recipes.quantization import ActivationGrids, Quantization, WeightGrids
 from .hold import Hold
-from .sources import Seen, observed, sample
+from .sources import Seen, observed
+
+EVERY = 8
+"""Steps from one look at the data to the next: observers take longer than a small layer does."""
 
 
 class Followed:
     """The grid of a value, which follows the data while a network is trained."""
 
-    def __init__(self, settings: ActivationGrids, bits: int, place: str, grid: Grid) -> None:
-        self.settings, self.bits, self.place, self.grid = settings, bits, place, grid
+    def __init__(self, settings: ActivationGrids, bits: int, place: str, grid: Grid, steps: int = 0) -> None:
+        self.settings, self.bits, self.place, self.grid, self.steps = settings, bits, place, grid, steps
 
     @classmethod
     def of(cls, settings: ActivationGrids, bits: int, place: str, seen: Seen) -> Self:
         """With the grid that fits what was seen."""
-        return cls(settings, bits, place, _fit(settings, bits, torch.cat(seen.samples), seen.negative))
+        return cls(settings, bits, place, _fit(settings, bits, seen.values, seen.values.signed))
 
     def __call__(self, x: Tensor, follow: bool) -> Tensor:
         """`x` on the grid, which first moves a little towards what fits `x` if it is to `follow`."""
         x = x.float()  # bfloat16 has too few digits for the products of 8 bits
-        if follow and (kept := self.settings.momentum) < 1:
-            looked_at = x.detach() if self.settings.observer == "max" else sample(x)
-            fit = _fit(self.settings, self.bits, looked_at, self.grid.low < 0)
-            self.grid = self.grid.scaled(kept * self.grid.scale + (1 - kept) * fit.scale)
+        if follow and self.settings.momentum < 1:
+            self.steps += 1
+            if self.steps % EVERY == 0:
+                self._follow(x.detach())
         return self.grid.round(x)
+
+    def _follow(self, x: Tensor) -> None:
+        (now := Seen()).hear(x)
+        if not now.infinite:  # the loss will say so
+            kept, fit = self.settings.momentum, _fit(self.settings, self.bits, now.values, self.grid.low < 0)
+            self.grid = self.grid.scaled(kept * self.grid.scale + (1 - kept) * fit.scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers and strings."""
-        return {"bits": self.bits, "place": self.place, "grid": vars(self.grid)}
+        return {"bits": self.bits, "place": self.place, "grid": vars(self.grid), "steps": self.steps}
 
 
 class Learning:
@@ -201,7 +212,8 @@ class Quantizer:
 
     def _followed(self, saved: Mapping[str, Any]) -> Followed:
         assert self.settings.activations is not None
-        return Followed(self.settings.activations, saved["bits"], saved["place"], Grid(**saved["grid"]))
+        grid = Grid(**saved["grid"])
+        return Followed(self.settings.activations, saved["bits"], saved["place"], grid, saved["steps"])
 
     def _give(self, fixed: bool = False) -> None:
         for name, learning in self.learning.items():
@@ -221,10 +233,11 @@ class Quantizer:
         return weight
 
 
-def _fit(settings: ActivationGrids, bits: int, values: Tensor, signed: bool) -> Grid:
+def _fit(settings: ActivationGrids, bits: int, values: Histogram, signed: bool) -> Grid:
     """The grid that the recipe's observer wants for some values."""
-    steps = Grid.of(1.0, bits, signed).high
-    return Grid.of(OBSERVERS[settings.observer](values, steps), bits, signed)
+    observer = plugins.find(Observer.ROOM, settings.observer, Observer)()  # type: ignore[type-abstract]
+    levels = Grid.of(1.0, bits, signed).high
+    return Grid.of(observer.limit(values, levels) if values.largest else 0.0, bits, signed)
 
 
 def _norms(w: Tensor, groups: int) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..quantization.histogram import Histogram
+
 SAMPLE = 2**15
 """Values of a batch that are looked at, about."""
 
@@ -17,8 +19,8 @@ SAMPLE = 2**15
 class Seen:
     """What a layer was given."""
 
-    samples: list[Tensor] = field(default_factory=list)
-    negative: bool = False
+    values: Histogram = field(default_factory=Histogram)
+    """Of samples, and of the largest and the least of all values."""
     infinite: bool = False
     readers: set[str] = field(default_factory=set)
     """The layer that was the first to read the same value, in each batch."""
@@ -29,10 +31,10 @@ class Seen:
         """Take a value in."""
         x = x.detach().float()
         low, high = x.aminmax()
-        self.infinite |= not bool(torch.isfinite(low + high))
-        self.negative |= bool(low < 0)
-        # The largest magnitude goes along, so that observers that look for it find it.
-        self.samples += [sample(x).flatten(), torch.maximum(-low, high)[None]]
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            self.infinite = True
+        else:
+            self.values.add(torch.cat([sample(x).flatten(), low[None], high[None]]))
 
 
 def sample(x: Tensor) -> Tensor:
