@@ -8,24 +8,21 @@ atoms is a class: it is removed from all its places, or from none.
 """
 
 import math
-import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ._atoms import Atoms, Ids
-from ._layer import Layer, Scale, Values, nonzero
+from ._constants import Make, evaluated, kept_if, normed, padded, pooled, same_as
+from ._layer import Layer, Scale, Values
+from ._nodes import arguments, attribute, cuts_space, flattens, held, inputs_of, leaves, over_space, pads_space
 from ._operators import BINARY_NAMES, ELEMENTWISE, ELEMENTWISE_NAMES, POOLING, POOLING_NAMES, name_of, overwrites
-
-Make = Callable[[dict[fx.Node, Values]], Values]
-"""What the channels of a value hold, from what those before it hold."""
 
 CALLED = {
     name: ("weight", "bias", "stride", "padding") if name != "linear" else ("weight", "bias", "", "")
@@ -57,6 +54,7 @@ class Flow:
         self._owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
         self._owners.update(id(n.meta["value"]) for n in graph.nodes if n.op == "get_attr")
         self._values: dict[fx.Node, _Value] = {}
+        self._axes: dict[fx.Node, int] = {}
         self._makers: list[tuple[fx.Node, Make]] = []
         for node in graph.nodes:
             self._visit(node)
@@ -85,7 +83,7 @@ class Flow:
             self._fresh(node, INPUT)
         elif node.op == "get_attr":
             self._fresh(node, f"it goes together with {node.target}, a tensor of forward()")
-        elif overwrites(node, self._module(node)) and any(len(s.users) > 1 for s in self._sources(node)):
+        elif overwrites(node, self._module(node)) and any(len(s.users) > 1 for s in inputs_of(node)):
             self._stop(node, f"{node} overwrites what others read")
         elif node.op == "call_module":
             self._call(node, self._modules[str(node.target)])
@@ -93,18 +91,18 @@ class Flow:
             self._function(node, name_of(node))
 
     def _call(self, node: fx.Node, module: nn.Module) -> None:
-        name, sources = str(node.target), self._sources(node)
+        name, sources = str(node.target), inputs_of(node)
         source = self._values.get(sources[0]) if len(sources) == 1 else None
         if source is None:
             self._stop(node, self._unknown(node))
         elif isinstance(module, ELEMENTWISE):
             self._same(node, self._evaluated(node))
         elif isinstance(module, POOLING):
-            self._same(node, self._pooled(node, module))
+            self._same(node, pooled(node, module))
         elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
             self._flatten(node)
         elif isinstance(module, nn.ZeroPad2d | nn.ConstantPad2d):
-            self._same(node, self._kept_if(sources[0], float(module.value)))
+            self._same(node, kept_if(sources[0], float(module.value)))
         elif self._calls[name] > 1 or any(self._owners[id(p)] > 1 for p in module.parameters()):
             self._stop(node, f"{name} is used in several places")
         elif isinstance(module, _ConvNd | nn.Linear):
@@ -116,32 +114,32 @@ class Flow:
             self._stop(node, self._unknown(node))
 
     def _function(self, node: fx.Node, name: str) -> None:
-        sources = self._sources(node)
+        sources = inputs_of(node)
         source = self._values.get(sources[0]) if sources else None
         if name in BINARY_NAMES and len(sources) == 2 and len(node.all_input_nodes) == 2:
             self._binary(node, name)
         elif name == "cat":
             self._cat(node)
         elif name in CALLED and source is not None and (owner := self._owner(node)):
-            padding = fx.map_arg(_arguments(node, *CALLED[name], default=(None, None, 1, 0))[3], _held)
-            bias = _arguments(node, "weight", "bias", default=(None, None))[1] is not None
+            padding = fx.map_arg(arguments(node, *CALLED[name], default=(None, None, 1, 0))[3], held)
+            bias = arguments(node, "weight", "bias", default=(None, None))[1] is not None
             self._layer(node, owner, self._modules[owner], source, padding, bias)
         elif source is None or len(sources) != 1:
             self._stop(node, self._unknown(node))
         elif name in ELEMENTWISE_NAMES | BINARY_NAMES:
             self._same(node, self._evaluated(node))
         elif name in POOLING_NAMES:
-            self._same(node, self._pooled(node, None))
-        elif (name == "flatten" and _arguments(node, "start_dim", "end_dim", default=(0, -1)) == (1, -1)) or (
-            name == "reshape" and self._flattens(node)
+            self._same(node, pooled(node, None))
+        elif (name == "flatten" and arguments(node, "start_dim", "end_dim", default=(0, -1)) == (1, -1)) or (
+            name == "reshape" and flattens(node)
         ):
             self._flatten(node)
-        elif name in ("mean", "amax", "amin") and self._over_space(node, source):
-            self._same(node, lambda known: known[sources[0]])
-        elif name == "pad" and self._pads_space(node, source):
-            self._same(node, self._padded(node))
-        elif name == "getitem" and self._cuts_space(node, source):
-            self._same(node, lambda known: known[sources[0]])
+        elif name in ("mean", "amax", "amin") and over_space(node, source.axis):
+            self._same(node, same_as(sources[0]))
+        elif name == "pad" and pads_space(node, source.axis):
+            self._same(node, padded(node))
+        elif name == "getitem" and cuts_space(node, source.axis):
+            self._same(node, same_as(sources[0]))
         else:
             self._stop(node, self._unknown(node))
 
@@ -149,7 +147,7 @@ class Flow:
 
     def _owner(self, node: fx.Node) -> str:
         """The layer whose own weight (and bias) a function of `forward()` uses, if it is used nowhere else."""
-        given = _arguments(node, "weight", "bias", default=(None, None))
+        given = arguments(node, "weight", "bias", default=(None, None))
         targets = [str(g.target) for g in given if isinstance(g, fx.Node) and g.op == "get_attr" and len(g.users) == 1]
         name = targets[0].removesuffix(".weight") if targets else ""
         module = self._modules.get(name)
@@ -167,7 +165,7 @@ class Flow:
         if grouped and isinstance(module, _ConvTransposeNd):
             self._stop(node, f"{name} is a transposed convolution in groups")
             return
-        read, reads = self._sources(node)[0], source.ids
+        read, reads = inputs_of(node)[0], source.ids
         if along := source.axis != axis:
             why = f"{name} reads it along another axis"
             self.atoms.pin(source.ids, why)
@@ -182,9 +180,9 @@ class Flow:
         users = list(node.users)
         after = self._module(users[0]) if len(users) == 1 else None
         norm = after if isinstance(after, _BatchNorm) and self._calls[str(users[0].target)] == 1 else None
-        padded = any(padding) if isinstance(padding, tuple | list) else padding not in (0, "valid")
+        bordered = any(padding) if isinstance(padding, tuple | list) else padding not in (0, "valid")
         uneven = isinstance(module, _ConvTransposeNd) or (
-            not linear and padded and any(size > 1 for size in module.kernel_size)
+            not linear and bordered and any(size > 1 for size in module.kernel_size)
         )
         layer = Layer(name, module, None if along else read, reads, writes, uneven, norm, bias)
         self.layers.append(layer)
@@ -198,34 +196,21 @@ class Flow:
         if isinstance(module, _BatchNorm) and module.running_mean is None:  # averages of the batch: zeros become beta
             self._same(node, lambda known: np.full(len(source.ids), np.nan))
             return
-        evaluated = self._evaluated(node)
-        self._same(node, evaluated if isinstance(module, nn.PReLU) else self._normed(module, evaluated))
-
-    @staticmethod
-    def _normed(module: _BatchNorm, evaluated: Callable[..., Values]) -> Callable[..., Values]:
-        """A factor of zero leaves the bias, whatever comes in."""
-
-        def make(known: dict[fx.Node, Values]) -> Values:
-            found = evaluated(known)
-            if module.weight is None:
-                return found
-            bias = module.bias.detach().double().numpy(force=True)
-            return np.where(nonzero(module.weight, axes=1), found, bias)
-
-        return make
+        found = self._evaluated(node)
+        self._same(node, found if isinstance(module, nn.PReLU) else normed(module, found))
 
     def _binary(self, node: fx.Node, name: str) -> None:
-        sources = self._sources(node)
+        sources = inputs_of(node)
         first, second = (self._values.get(s) for s in sources)
         one_axis = first and second and first.axis == second.axis
         if not one_axis or sources[0].meta["value"].ndim != sources[1].meta["value"].ndim:
             self._stop(node, f"{node} joins values of different shapes")
             return
         assert first is not None and second is not None
-        evaluated = self._evaluated(node)
+        alone = self._evaluated(node)
 
         def make(known: dict[fx.Node, Values]) -> Values:
-            found = evaluated(known)
+            found = alone(known)
             if name == "mul":  # nothing times anything is nothing
                 found = np.where((known[sources[0]] == 0) | (known[sources[1]] == 0), 0.0, found)
             return found
@@ -240,7 +225,7 @@ class Flow:
         self._put(node, max(first, second, key=lambda value: len(value.ids)), make)
 
     def _cat(self, node: fx.Node) -> None:
-        (axis,), given = _arguments(node, "dim", default=(0,)), node.args[0] if node.args else ()
+        (axis,), given = arguments(node, "dim", default=(0,)), node.args[0] if node.args else ()
         parts: list[Any] = list(given) if isinstance(given, tuple | list) else []
         values = [self._values.get(part) if isinstance(part, fx.Node) else None for part in parts]
         axis %= node.meta["value"].ndim
@@ -251,94 +236,12 @@ class Flow:
         self._put(node, _Value(axis, ids), lambda known: np.concatenate([known[part] for part in parts]))
 
     def _flatten(self, node: fx.Node) -> None:
-        source = self._sources(node)[0]
+        source = inputs_of(node)[0]
         value, times = self._values[source], math.prod(source.meta["value"].shape[2:])
         if value.axis != 1:
             self._stop(node, self._unknown(node))
             return
         self._put(node, _Value(1, np.repeat(value.ids, times)), lambda known: np.repeat(known[source], times))
-
-    def _flattens(self, node: fx.Node) -> bool:
-        """Whether `reshape` leaves the number of features open: `x.view(x.size(0), -1)`."""
-        source, value = self._sources(node)[0].meta["value"], node.meta["value"]
-        given: Any = node.args[1:]
-        sizes = given[0] if given and isinstance(given[0], tuple | list) else given
-        return bool(value.ndim == len(sizes) == 2 and sizes[1] == -1 and value.shape[0] == source.shape[0])
-
-    def _pooled(self, node: fx.Node, module: nn.Module | None) -> Make:
-        """Averages count a border of zeros unless they are told not to."""
-        (source,) = self._sources(node)
-        names, found = ("padding", "count_include_pad", "divisor_override"), [0, True, None]
-        if isinstance(module, nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d):
-            found = [getattr(module, name, None) for name in names]
-        elif name_of(node).startswith("avg_pool"):
-            places = ("kernel_size", "stride", names[0], "ceil_mode", *names[1:])
-            _, _, border, _, *rest = _arguments(node, *places, default=(None, None, 0, False, True, None))
-            found = [border, *rest]
-        padding, counted, divisor = found
-        wide = any(padding) if isinstance(padding, tuple | list) else bool(padding)
-        return self._kept_if(source, 0.0) if (wide and counted) or divisor else lambda known: known[source]
-
-    def _padded(self, node: fx.Node) -> Make:
-        _, mode, filler = _arguments(node, "pad", "mode", "value", default=((), "constant", None))
-        (source,) = self._sources(node)
-        return self._kept_if(source, float(filler or 0)) if mode == "constant" else lambda known: known[source]
-
-    @staticmethod
-    def _kept_if(source: fx.Node, border: float) -> Make:
-        """What has the value of the border keeps it."""
-        return lambda known: np.where(known[source] == border, known[source], np.nan)
-
-    @staticmethod
-    def _over_space(node: fx.Node, source: _Value) -> bool:
-        dims, _ = _arguments(node, "dim", "keepdim", default=(None, False))
-        ndim = node.all_input_nodes[0].meta["value"].ndim
-        axes = [dims] if isinstance(dims, int) else list(dims or [])
-        return bool(axes) and all(axis % ndim > source.axis for axis in axes)
-
-    @staticmethod
-    def _pads_space(node: fx.Node, source: _Value) -> bool:
-        (pads,) = _arguments(node, "pad", default=((),))
-        return bool(len(pads) <= 2 * (node.meta["value"].ndim - source.axis - 1))
-
-    @staticmethod
-    def _cuts_space(node: fx.Node, source: _Value) -> bool:
-        """Whether an index takes every channel: `x[:, :, ::2, ::2]`."""
-        index: Any = node.args[1]
-        plain = isinstance(index, tuple) and all(isinstance(part, slice) for part in index)
-        return plain and (len(index) <= source.axis or index[source.axis] == slice(None))
-
-    def _evaluated(self, node: fx.Node) -> Make:
-        """The operator itself, on one element of each channel."""
-        module = self._module(node)
-
-        def value_of(source: fx.Node, known: dict[fx.Node, Values]) -> Any:
-            held = source.meta["value"]
-            if not isinstance(held, Tensor):
-                return held
-            shape = [1] * held.ndim
-            shape[self._values[source].axis] = -1
-            return torch.from_numpy(known[source]).to(device, dtype, copy=True).reshape(shape)
-
-        parameter = next(module.parameters(), None) if module is not None else None
-        device = torch.device("cpu") if parameter is None else parameter.device
-        dtype = node.meta["value"].dtype
-
-        @torch.no_grad()
-        def make(known: dict[fx.Node, Values]) -> Values:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: value_of(source, known))
-            if module is not None:
-                found = module(*args, **kwargs)
-            elif node.op == "call_method":
-                found = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-            else:
-                found = node.target(*args, **kwargs)  # type: ignore[operator]
-            unknown = np.any(np.broadcast_arrays(*(np.isnan(known[source]) for source in self._sources(node))), axis=0)
-            made = found.double().flatten().numpy(force=True)
-            # Some operators turn NaN into a number.
-            return np.where(unknown | ~np.isfinite(made), np.nan, made)
-
-        return make
 
     # ---- what is not understood ----
 
@@ -358,31 +261,23 @@ class Flow:
 
     def _size(self, node: fx.Node) -> None:
         """A number, a size or several tensors: harmless if it does not tell how many channels there are."""
-        sources = self._sources(node)
+        sources = inputs_of(node)
         if not sources:
             return
         (source, *others), name = sources, name_of(node)
         value = self._values.get(source)
         what = node.args[1] if len(node.args) > 1 else None
-        of_shape = (name == "size" and what is None) or (_attribute(node) == "shape")
+        of_shape = (name == "size" and what is None) or (attribute(node) == "shape")
         if value is not None and not others:
-            if _attribute(node) in ("dtype", "device", "ndim", "layout") or name in ("dim", "is_floating_point"):
+            if attribute(node) in ("dtype", "device", "ndim", "layout") or name in ("dim", "is_floating_point"):
                 return
             ndim = source.meta["value"].ndim
             if name == "size" and isinstance(what, int) and what % ndim != value.axis:
                 return
-            if of_shape and all(self._leaves(user, ndim, value.axis) for user in node.users):
+            if of_shape and all(leaves(user, ndim, value.axis) for user in node.users):
                 return
         counts = of_shape or name == "size"
         self._pin(sources, f"forward() counts its channels ({node})" if counts else f"{node} reads it")
-
-    @staticmethod
-    def _leaves(user: fx.Node, ndim: int, axis: int) -> bool:
-        """Whether what is read of a shape leaves the channels out."""
-        if user.target is not operator.getitem or not isinstance(user.args[1], int | slice):
-            return False
-        chosen = list(range(ndim))[user.args[1]]
-        return axis not in (chosen if isinstance(chosen, list) else [chosen])
 
     def _fresh(self, node: fx.Node, why: str) -> None:
         """New channels that stay, along the customary axis."""
@@ -402,31 +297,16 @@ class Flow:
     # ---- small helpers ----
 
     def _same(self, node: fx.Node, make: Make) -> None:
-        source = self._values[self._sources(node)[0]]
+        source = self._values[inputs_of(node)[0]]
         axis = source.axis if source.axis < node.meta["value"].ndim else node.meta["value"].ndim - 1
         self._put(node, _Value(axis, source.ids), make)
 
+    def _evaluated(self, node: fx.Node) -> Make:
+        return evaluated(node, self._module(node), self._axes)
+
     def _put(self, node: fx.Node, value: _Value, make: Make) -> None:
-        self._values[node] = value
+        self._values[node], self._axes[node] = value, value.axis
         self._makers.append((node, make))
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self._modules[str(node.target)] if node.op == "call_module" else None
-
-    @staticmethod
-    def _sources(node: fx.Node) -> list[fx.Node]:
-        return [s for s in node.all_input_nodes if isinstance(s.meta["value"], Tensor)]
-
-
-def _arguments(node: fx.Node, *names: str, default: Sequence[Any]) -> tuple[Any, ...]:
-    """Arguments after the first, by position or name."""
-    given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
-    return tuple(given.get(name, value) for name, value in zip(names, default, strict=True))
-
-
-def _held(node: fx.Node) -> Any:
-    return node.meta["value"]
-
-
-def _attribute(node: fx.Node) -> str:
-    return str(node.args[1]) if node.target is getattr and len(node.args) > 1 else ""
