@@ -153,7 +153,7 @@ schedule: {shape_epochs: 1, retrain_epochs: 1, batch_size: 48}
 }
 
 
-@pytest.mark.parametrize("name", ["admm", "slr", *MORE])
+@pytest.mark.parametrize("name", ["admm", "slr", "quantized", *MORE])
 def test_a_run_goes_on_on_another_device(name: str, there: torch.device, tmp_path: Path) -> None:
     recipe = short(tiny_recipe(name)) if name in RECIPES else Recipe.parse(MORE[name], name=name)
     whole = compress(tiny_net(), recipe, TinyData(), threads=1)
