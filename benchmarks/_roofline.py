@@ -31,7 +31,7 @@ SECONDS = 0.05
 FIRST_LEVEL = 2**15
 """Bytes beyond which a tile's input does not stay in the first-level cache (32 or 48 KiB, shared with weights)."""
 
-LANES = {"avx512vnni": 16, "avx512": 16, "avx2": 8}
+LANES = {"avx512vnni": 16, "avx512": 16, "avx2vnni": 8, "avx2": 8}
 
 MOST_TILES = 14
 """Tiles of Winograd's convolution that a register block holds at most."""

@@ -26,6 +26,7 @@ constexpr Feature kFeatures[] = {
     {"avx2", 7, 0, 1, 5, false},      {"fma", 1, 0, 2, 12, false},        {"avx512f", 7, 0, 1, 16, true},
     {"avx512dq", 7, 0, 1, 17, true},  {"avx512bw", 7, 0, 1, 30, true},    {"avx512vl", 7, 0, 1, 31, true},
     {"avx512_vnni", 7, 0, 2, 11, true}, {"avx512_bf16", 7, 1, 0, 5, true},
+    {"avx_vnni", 7, 1, 0, 4, false},
 };
 
 // The registers that the system saves when it switches between programs.

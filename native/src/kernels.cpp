@@ -14,6 +14,7 @@ std::vector<const Kernels*> available_kernels() {
   const bool avx512 = avx2 && cpu_has("avx512f") && cpu_has("avx512dq") && cpu_has("avx512bw") && cpu_has("avx512vl");
   if (avx512 && cpu_has("avx512_vnni")) found.push_back(&avx512vnni_kernels());
   if (avx512) found.push_back(&avx512_kernels());
+  if (avx2 && cpu_has("avx_vnni")) found.push_back(&avx2vnni_kernels());
   if (avx2) found.push_back(&avx2_kernels());
 #elif defined(__aarch64__)
   if (cpu_has("asimddp")) found.push_back(&neondot_kernels());

@@ -280,6 +280,7 @@ const Kernels& reference_kernels();
 const Kernels& base_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
+const Kernels& avx2vnni_kernels();
 const Kernels& avx512_kernels();
 const Kernels& avx512vnni_kernels();
 #elif defined(__aarch64__)

@@ -365,15 +365,14 @@ void quantize(const Quantize& p) {
   }
 }
 
-// A block of MB rows; the register block is as wide as `nv` vectors.
-template <int MB>
-void quad_taps(const QuadTaps& t, int64_t q, int nv, int block_begin, int block_end) {
-  for (int row = block_begin * MB; row < block_end * MB; row++)
+// Blocks of mb rows; a tile is nv vectors wide. Not copied into the 48 functions that call it.
+[[gnu::noinline]] void quad_taps(const QuadTaps& t, int64_t q, int mb, int nv, int block_begin, int block_end) {
+  for (int row = block_begin * mb; row < block_end * mb; row++)
     for (int64_t at = q; at < q + int64_t{nv} * kUnit; at++) {
       uint32_t sum = static_cast<uint32_t>(t.start[row]);  // wraps around
-      for (int32_t k = t.begin[row / MB]; k < t.end[row / MB]; k++) {
-        const int8_t* w = t.value + (int64_t{k} * MB + row % MB) * kQuad;
-        const uint32_t x = quad_at(t.arena + t.offset[t.list[row / MB] + k] + at);
+      for (int32_t k = t.begin[row / mb]; k < t.end[row / mb]; k++) {
+        const int8_t* w = t.value + (int64_t{k} * mb + row % mb) * kQuad;
+        const uint32_t x = quad_at(t.arena + t.offset[t.list[row / mb] + k] + at);
         for (int c = 0; c < kQuad; c++) sum += static_cast<uint32_t>(w[c] * channel(x, c, t.is_signed));
       }
       float y = std::fma(static_cast<float>(static_cast<int32_t>(sum)), t.scale[row], t.bias[row]);
@@ -396,7 +395,7 @@ void quad_taps(const QuadTaps& t, int64_t q, int nv, int block_begin, int block_
 
 template <int MB, int... NV>
 void fill_quad_taps(QuadTapsKernel* row, std::integer_sequence<int, NV...>) {
-  ((row[NV] = [](const QuadTaps& t, int64_t q, int begin, int end) { quad_taps<MB>(t, q, NV + 1, begin, end); }), ...);
+  ((row[NV] = [](const QuadTaps& t, int64_t q, int begin, int end) { quad_taps(t, q, MB, NV + 1, begin, end); }), ...);
 }
 
 template <bool SIGNED>

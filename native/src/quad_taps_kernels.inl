@@ -55,6 +55,7 @@ inline vec scaled(const QuadTaps& t, int64_t row, int64_t at, ivec sum) {
 template <Residual RESIDUAL>
 void finish(const QuadTaps& t, int64_t row, int count, int nv, int64_t q, const ivec* sums) {
   const vec lo = splat(t.lo), hi = splat(t.hi);
+  const ByteRange range(t.quads_out ? t.lo : 0, t.quads_out ? t.hi : 0);  // floats may have no bounds
   for (int m = 0; m < count && !t.quads_out; m++)
     for (int v = 0; v < nv; v++) {
       const int64_t at = q + v * kLanes;
@@ -64,10 +65,10 @@ void finish(const QuadTaps& t, int64_t row, int count, int nv, int64_t q, const 
   for (int m = 0; m < count && t.quads_out; m += kQuad)
     for (int v = 0; v < nv; v++) {
       const int64_t at = q + v * kLanes;
-      ivec k[kQuad];
+      vec y[kQuad];
 #pragma GCC unroll 4
-      for (int c = 0; c < kQuad; c++) k[c] = rounded(scaled<RESIDUAL>(t, row + m + c, at, sums[(m + c) * nv + v]), lo, hi);
-      ivec quads = packed(k[0], k[1], k[2], k[3]);
+      for (int c = 0; c < kQuad; c++) y[c] = scaled<RESIDUAL>(t, row + m + c, at, sums[(m + c) * nv + v]);
+      ivec quads = rounded_quads(y[0], y[1], y[2], y[3], range);
       if (t.table) quads = looked_up(t.table, quads);
       store_quads(t.arena_out + t.out[(row + m) / kQuad] + at, keep_quads(quads, pixels(t.inside, at)));
     }

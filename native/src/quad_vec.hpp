@@ -39,6 +39,16 @@ inline QuadValues as_values(ivec x) { return x; }
 inline QuadWeights as_weights(ivec w) { return w; }
 inline ivec dot(ivec sum, QuadValues x, QuadWeights w) { return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w); }
 
+#elif OW_LANES == 8 && defined(__AVXVNNI__)
+
+constexpr bool kUnsignedQuads = true;
+constexpr int kDotRegisters = 1;
+using QuadValues = ivec;
+using QuadWeights = ivec;
+inline QuadValues as_values(ivec x) { return x; }
+inline QuadWeights as_weights(ivec w) { return w; }
+inline ivec dot(ivec sum, QuadValues x, QuadWeights w) { return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w); }
+
 #elif OW_LANES == 4 && defined(__ARM_FEATURE_DOTPROD)
 
 constexpr bool kUnsignedQuads = false;
@@ -147,6 +157,28 @@ inline ivec rounded(vec v, vec lo, vec hi) {
 inline ivec packed(ivec a, ivec b, ivec c, ivec d) {
   const uvec low = ((uvec)a & 0xff) | ((uvec)b << 8 & 0xff00), high = ((uvec)c & 0xff) | ((uvec)d << 8 & 0xff00);
   return (ivec)(low | high << 16);
+}
+
+// Bounds of 8-bit results.
+struct ByteRange {
+  ByteRange(float low, float high) : lo(splat(low)), hi(splat(high)), lowest(splat_quad(static_cast<int32_t>(0x01010101u * (static_cast<uint32_t>(static_cast<int32_t>(low)) & 255)))), is_signed(low < 0) {}
+  vec lo, hi;
+  ivec lowest;  // quads of lo
+  bool is_signed;
+};
+
+// packed() of four channels' rounded() values.
+inline ivec rounded_quads(vec a, vec b, vec c, vec d, const ByteRange& range) {
+#if OW_LANES == 16 && defined(__AVX512BW__)
+  // Saturation is the lower bound, which NaN and what is below all integers come to as well.
+  const auto whole = [&](vec v) __attribute__((always_inline)) { return _mm512_cvtps_epi32(_mm512_min_ps((__m512)range.hi, (__m512)v)); };
+  const __m512i low = _mm512_packs_epi32(whole(a), whole(b)), high = _mm512_packs_epi32(whole(c), whole(d));
+  const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  if (range.is_signed) return (ivec)_mm512_max_epi8(_mm512_shuffle_epi8(_mm512_packs_epi16(low, high), order), (__m512i)range.lowest);
+  return (ivec)_mm512_max_epu8(_mm512_shuffle_epi8(_mm512_packus_epi16(low, high), order), (__m512i)range.lowest);
+#else
+  return packed(rounded(a, range.lo, range.hi), rounded(b, range.lo, range.hi), rounded(c, range.lo, range.hi), rounded(d, range.lo, range.hi));
+#endif
 }
 
 // Channel `byte` of quads.

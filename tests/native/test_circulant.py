@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from openwork.engine import _native
 
-every_isa = pytest.mark.parametrize("isa", _native.isas())
+every_isa = pytest.mark.parametrize("isa", steps.FLOATS)
 many = settings(max_examples=60, deadline=None)
 BLOCKS = [4, 8, 16, 32, 64, 128]
 options = {

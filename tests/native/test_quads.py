@@ -131,6 +131,7 @@ def test_tiles_are_as_wide_as_registers_allow():
     known = {
         "avx512vnni": (12, 10, 6, 3),
         "avx512": (12, 7, 4, 2),
+        "avx2vnni": (12, 4, 2, 1),
         "avx2": (10, 3, 2, 1),
         "neondot": (12, 10, 6, 3),
         "neon": (12, 10, 6, 3),

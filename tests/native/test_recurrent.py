@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.compiler.recurrent import Cells
-from openwork.engine import _native
 
-every_isa = pytest.mark.parametrize("isa", _native.isas())
+every_isa = pytest.mark.parametrize("isa", steps.FLOATS)
 seeds = st.integers(0, 2**32 - 1)
 MODULES = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM, "tanh": torch.nn.RNN, "relu": torch.nn.RNN}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from openwork.engine import _native
 
-every_isa = pytest.mark.parametrize("isa", _native.isas())
+every_isa = pytest.mark.parametrize("isa", steps.FLOATS)
 many = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 

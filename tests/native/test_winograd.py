@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openwork.compiler import winograd
 from openwork.engine import _native
 
-every_isa = pytest.mark.parametrize("isa", _native.isas())
+every_isa = pytest.mark.parametrize("isa", steps.FLOATS)
 many = settings(max_examples=60, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -84,7 +84,7 @@ def test_what_is_not_finite_appears_where_pytorch_has_it(isa, seed, values, many
                 torch.testing.assert_close(there, wanted[o], rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
-@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("isa", steps.FLOATS)
 @pytest.mark.parametrize("tile", [2, 4])
 def test_infinity_under_a_zero_weight_is_nan_as_in_pytorch(isa, tile):
     case, weight = steps.winograd(tile=tile, residual=False)

@@ -9,10 +9,10 @@ import numpy as np
 
 from openwork.engine import _native
 
-QUADS_ALONE = ("avx512vnni", "neondot")
-"""Instruction sets that differ from the next one in their kernels on quads alone."""
+FLOATS = tuple(isa for isa in _native.isas() if isa not in ("avx512vnni", "avx2vnni", "neondot"))
+"""Instruction sets that differ in their kernels on floats; the others differ in those on quads alone."""
 
-FAST = tuple(isa for isa in _native.isas() if isa not in ("reference", *QUADS_ALONE))
+FAST = tuple(isa for isa in FLOATS if isa != "reference")
 """Instruction sets whose kernels on floats are compared with the naive reference."""
 
 UNIT = _native.UNIT
