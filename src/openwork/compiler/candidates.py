@@ -13,7 +13,7 @@ from .lowering import MAX_ROWS, Draft, Weights
 from .pack import union_taps
 from .reorder import order
 
-LANES_OVER_OUTPUTS = ("rows", "recurrent")
+LANES_OVER_OUTPUTS = ("rows", "recurrent", "quad_rows")
 """Steps of few samples: their blocks are panels of `WIDTHS` outputs."""
 
 WIDTHS = (16, 32, 64)
@@ -96,6 +96,12 @@ def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
     if w.levels:
         yield from (c for c in _packings(replace(draft, weights=replace(w, levels=())), base, isa) if _nests(w, c))
         return
+    if draft.op == "quad_rows":
+        yield from (Choice("quad_rows", WIDTHS[0], (1,), dense) for dense in (True, False))
+        return
+    if draft.op == "quad_taps":
+        yield from (Choice("quad_taps", r, (1,), dense) for r in allowed_rows(w) for dense in (True, False))
+        return
     if draft.op in LANES_OVER_OUTPUTS:
         yield from (Choice(draft.op, width, (1,), dense) for width in WIDTHS for dense in (True, False))
         yield from (Choice(draft.op, width, (1,), False) for width in (NARROW if draft.op == "rows" else ()))
@@ -131,7 +137,7 @@ def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> I
     """The same packing with other register tiles, likely best first, each with a cut that suits it."""
     if draft.op in LANES_OVER_OUTPUTS:
         samples = range(min(base.fields["batch"], _native.MAX_SAMPLES), 0, -1)
-        chunks = 2 * threads if choice.op == "rows" else threads
+        chunks = 2 * threads if choice.op in ("rows", "quad_rows") else threads
         yield from (replace(choice, tile=(s,), row_chunks=chunks) for s in samples)
         return
     if choice.op == "winograd":
@@ -142,7 +148,7 @@ def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> I
         shapes = _dense_tiles(isa, choice.rows, h, w)
         found = [replace(choice, tile=shape) for shape in shapes[:3]]
     else:
-        widest = _native.widest_tile(isa, choice.rows)
+        widest = widest_tile(isa, choice)
         found = [
             replace(choice, tile=(t,))
             for t in dict.fromkeys((widest, widest - 1, widest - 2, (widest + 1) // 2, 1 + widest // 3))
@@ -151,6 +157,11 @@ def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> I
         if choice.pieces > 1:
             found = [in_pieces(base, c) or c for c in found]
     yield from (_cut(base, c, threads, isa) for c in found)
+
+
+def widest_tile(isa: str, choice: Choice) -> int:
+    """Vectors of positions in the widest register block of a kernel with taps."""
+    return int((_native.widest_quad_tile if choice.op == "quad_taps" else _native.widest_tile)(isa, choice.rows))
 
 
 def in_pieces(base: Step, choice: Choice) -> Choice | None:
@@ -231,7 +242,7 @@ def cuts(base: Step, choice: Choice, threads: int) -> Iterator[Choice]:
     ways = [(1, threads), (1, 4 * threads), (threads, 1), (4 * threads, 1), (threads, threads), (1, 1)]
     if "slabs" in base.fields and choice.op != "winograd":  # of a slab
         ways = [(1, 1), (4, 1), (1, 4)]
-    elif choice.op in ("rows", "balanced", "circulant"):
+    elif choice.op in ("rows", "balanced", "circulant", "quad_rows"):
         ways = [(1, 1), (threads, 1), (4 * threads, 1), (16 * threads, 1)]
     elif choice.op == "recurrent":
         ways = [(1, 1), (threads, 1), (4 * threads, 1)]
@@ -253,7 +264,7 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
     if choice.op == "balanced":
         return float(w.balanced[choice.rows].slots * (1.1 + 0.15 * base.fields["batch"]))
     taps = _taps(w, choice)
-    if choice.op == "rows":
+    if choice.op in ("rows", "quad_rows"):
         # a narrow panel reads half a weight more for each column's number, and each sample's value of it by itself
         listed = 0.5 + base.fields["batch"] if choice.rows in NARROW else 0.0
         return taps * (choice.rows + listed) / 16.0

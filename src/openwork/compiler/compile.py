@@ -31,6 +31,10 @@ from .tune import tune as search
 TOLERANCE = 1e-3
 """Largest error against PyTorch, relative to the largest output, that is not a bug."""
 
+ROUNDED_TOLERANCE = 2e-2
+"""The same of a network that rounds its activations, of the norm of all differences relative to that of the outputs:
+where a sum lies halfway between two numbers, its last bit decides which it becomes, and what comes after sees that."""
+
 
 def compile(
     model: nn.Module,
@@ -160,6 +164,8 @@ def _engine(
         sparser = (lower(optimize(capture(level, inputs)), threads, nested=True) for level in levels)
         lowered = nest([lowered, *sparser])
     program, layers = _tune(lowered, threads, isa, settings.tune, progress or (lambda done, total: None))
+    if whole := sum(layer.get("type") == "int8" for layer in layers):
+        facts = {**facts, "int8": {"layers": whole, "of": sum("weights" in layer for layer in layers)}}
     facts = {
         **facts,
         "torch": torch.__version__,
@@ -172,7 +178,7 @@ def _engine(
     error = max(check(engine, network, inputs, level) for level, network in enumerate([model, *levels], 1))
     if any_length:
         check_padding(engine, model, inputs)
-    return _with_facts(engine, {**facts, "isa": engine.isa, "max_relative_error": error})
+    return _with_facts(engine, {**facts, "isa": engine.isa, _name_of_error(engine): error})
 
 
 def in_turns(
@@ -204,7 +210,7 @@ def in_turns(
         check(other, model, _varied(inputs))
     except OpenworkError:  # a model that mixes its samples, or does not take one alone
         return engine
-    return _faster(engine, _with_facts(other, {**other.provenance, "max_relative_error": error}))
+    return _faster(engine, _with_facts(other, {**other.provenance, _name_of_error(other): error}))
 
 
 def _faster(engine: Engine, other: Engine) -> Engine:
@@ -258,36 +264,53 @@ def _record(draft: Draft, layer: Layer) -> dict[str, Any]:
         record |= {
             "taps": layer.taps,
             "weights": w.count,
-            "nonzero": int(np.count_nonzero(w.matrix)),
+            "nonzero": w.nonzero,
             "pixels": w.pixels,
             "tried": list(layer.tried),
         }
         if layer.multiply_adds is not None:
             record["multiply_adds"] = layer.multiply_adds
+        if w.whole:
+            record["type"] = "int8"
         if w.levels:
             record["levels"] = [int(np.count_nonzero(level.keep)) for level in w.levels]
     return record
 
 
 def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> float:
-    """Largest error of the engine on `inputs`, relative to the largest output; `CompileError` above the tolerance."""
-    worst = _worst_error(engine, model, inputs, level)
-    if worst > TOLERANCE:
+    """Largest error of the engine on `inputs`, relative to the largest output, or to all outputs where the network
+    rounds its activations; `CompileError` above the tolerance."""
+    worst, limit = _worst_error(engine, model, inputs, level), _tolerance(engine)
+    if worst > limit:
         raise CompileError(
-            f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {TOLERANCE}); "
+            f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {limit}); "
             "please report this model"
         )
     return worst
+
+
+def _rounds(engine: Engine) -> bool:
+    """Whether an engine rounds activations to bytes."""
+    return any(step.op.startswith("quad_") or step.op == "quantize" for step in engine.artifact.program.steps)
+
+
+def _tolerance(engine: Engine) -> float:
+    return ROUNDED_TOLERANCE if _rounds(engine) else TOLERANCE
+
+
+def _name_of_error(engine: Engine) -> str:
+    """What provenance calls the error that `check` found."""
+    return "relative_error" if _rounds(engine) else "max_relative_error"
 
 
 def check_padding(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """`CompileError` if zeros after the end of a shorter sequence change what the model says of it."""
     short = shortened(inputs)
     worst = _worst_error(engine, model, short)
-    if worst > TOLERANCE:
+    if worst > (limit := _tolerance(engine)):
         raise CompileError(
             f"zeros that fill length {short[0].shape[1]} up to {inputs[0].shape[1]} change the outputs by {worst:.2g} "
-            f"of the largest one (limit {TOLERANCE}); give the model an attention mask, or leave any_length out"
+            f"of the largest one (limit {limit}); give the model an attention mask, or leave any_length out"
         )
 
 
@@ -296,18 +319,20 @@ def _worst_error(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], l
         wanted = tree_leaves(model(*inputs))  # as torch.export flattens lists and dicts
     got = engine(*inputs, level=level)
     results = zip([got] if isinstance(got, Tensor) else got, wanted, strict=True)
-    return max(_error(ours, theirs.detach()) for ours, theirs in results)
+    rounds = _rounds(engine)
+    return max(_error(ours, theirs.detach(), rounds) for ours, theirs in results)
 
 
-def _error(ours: Tensor, theirs: Tensor) -> float:
+def _error(ours: Tensor, theirs: Tensor, rounds: bool = False) -> float:
     """Relative error of floats; of whole numbers, which a last bit before them may tip over, the share that differs."""
     if theirs.is_floating_point() or ours.is_floating_point():
-        return _relative_error(ours.to(torch.float32), theirs.to(torch.float32))
+        return _relative_error(ours.to(torch.float32), theirs.to(torch.float32), rounds)
     return float((ours != theirs).float().mean()) if ours.shape == theirs.shape else math.inf
 
 
-def _relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference over the largest finite value; infinite where only one side is NaN or infinite."""
+def _relative_error(ours: Tensor, theirs: Tensor, rounds: bool = False) -> float:
+    """Largest difference over the largest finite value, or where a network `rounds` the norm of all differences over
+    that of all finite values; infinite where only one side is NaN or infinite."""
     if ours.shape != theirs.shape:
         return math.inf
     finite = torch.isfinite(theirs)
@@ -315,7 +340,8 @@ def _relative_error(ours: Tensor, theirs: Tensor) -> float:
         return math.inf
     if not finite.any():
         return 0.0
-    error = float((ours - theirs)[finite].abs().max()) / (float(theirs[finite].abs().max()) or 1.0)
+    difference, size = ((t[finite].norm() if rounds else t[finite].abs().max()) for t in (ours - theirs, theirs))
+    error = float(difference) / (float(size) or 1.0)
     return math.inf if math.isnan(error) else error
 
 

@@ -7,7 +7,7 @@ of one and the left border of the next; likewise the rows between two images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -275,6 +275,43 @@ def joined(views: Sequence[PlaneView]) -> PlaneView:
     for view in views[1:]:
         first.grid.merge(view.grid)
     return PlaneView(first.grid, first.h, first.w, tuple(channel for view in views for channel in view.channels))
+
+
+QUAD = 4
+"""Channels in a word of bytes."""
+
+
+@dataclass(frozen=True)
+class Quads:
+    """A value in bytes: words of four channels each, which lie in planes like any others."""
+
+    view: PlaneView
+    """Planes of words."""
+    lanes: tuple[int, ...]
+    """For each channel which byte of a pixel's words it is, counted through all planes; no two are the same. Bytes that
+    are no channel may hold anything."""
+    scale: float
+    signed: bool
+
+    @property
+    def in_order(self) -> bool:
+        """Whether channels follow each other without gaps, as they do in what most steps write."""
+        return self.lanes == tuple(range(len(self.lanes))) and len(self.view.channels) == -(-len(self.lanes) // QUAD)
+
+    def chosen(self, index: Sequence[int]) -> "Quads":
+        """Some channels, each once, in any order: nothing moves."""
+        lanes = [self.lanes[i] for i in index]
+        kept = sorted({lane // QUAD for lane in lanes})
+        place = {plane: QUAD * at for at, plane in enumerate(kept)}
+        view = replace(self.view, channels=tuple(self.view.channels[plane] for plane in kept))
+        return replace(self, view=view, lanes=tuple(place[lane // QUAD] + lane % QUAD for lane in lanes))
+
+
+def joined_quads(values: Sequence[Quads]) -> Quads:
+    """The channels of several values of one scale and sign as those of one: nothing moves."""
+    begins = np.cumsum([0, *(QUAD * len(v.view.channels) for v in values)])
+    lanes = tuple(int(begin) + lane for begin, v in zip(begins, values, strict=False) for lane in v.lanes)
+    return replace(values[0], view=joined([v.view for v in values]), lanes=lanes)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,27 @@ from functools import cached_property
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..formats.program import Array, ProgramSpec, Segment, Step, TensorSpec, TorchCall, runs
 from . import balanced, circulant
 from .graph import Graph, Node
-from .layout import External, Grid, Image, Planes, PlaneView, Rows, RowsView, Slabs, Storage, View, plane_shape
+from .integers import Bytes
+from .layout import (
+    QUAD,
+    External,
+    Grid,
+    Image,
+    Planes,
+    PlaneView,
+    Quads,
+    Rows,
+    RowsView,
+    Slabs,
+    Storage,
+    View,
+    plane_shape,
+)
 from .plan import plan
 
 if TYPE_CHECKING:
@@ -81,7 +98,7 @@ class Weights:
     """What the packer and the tuner need to know of a taps or rows step."""
 
     matrix: Array
-    """[out, in/groups * kernel]."""
+    """[out, in/groups * kernel]; of integer layers words of int32, each four channels' bytes at a kernel position."""
     bias: Array
     groups: int
     pixels: int
@@ -98,6 +115,16 @@ class Weights:
         """How many weights the layer has."""
         return self.own or int(self.matrix.size)
 
+    @property
+    def nonzero(self) -> int:
+        """How many of them are not zero."""
+        return int(np.count_nonzero(self.matrix.view(np.int8) if self.whole else self.matrix))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the weights are bytes."""
+        return self.matrix.dtype.kind == "i"
+
     @cached_property
     def circulant(self) -> int:
         """Side of the matrix's circulant blocks, 0 if it has none."""
@@ -107,6 +134,14 @@ class Weights:
     def balanced(self) -> dict[int, balanced.Fit]:
         """How the matrix can be packed so that rows take one input each of a window, by the window's length."""
         return balanced.fits(self.matrix)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """What an integer layer's step has besides what a layer of floats has."""
+
+    fields: dict[str, Any]
+    arrays: dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -127,6 +162,10 @@ class Lowering:
         self.slabs = Slabs(slabs)
         self.users = graph.users()
         self.values: dict[str, View] = {}
+        self.quads: dict[str, Quads] = {}
+        """Values that lie in bytes; `view` makes floats of them for those who read floats."""
+        self.unrounded: dict[str, str] = {}
+        """Features that are to be rounded, and what they are before: who multiplies features rounds them."""
         self.shapes = {n.name: n.shape for n in graph}
         self.dtypes = {n.name: str(n.attrs.get("dtype", "float32")) for n in graph if n.op in ("input", "torch")}
         self.cache: dict[Any, Any] = {}
@@ -182,6 +221,10 @@ class Lowering:
 
     def view(self, name: str) -> View:
         """A value wherever it lies; one that PyTorch computed arrives in an external buffer."""
+        if name in self.unrounded and name not in self.values:
+            self.as_quads(name, self.graph[name]["bytes"])
+        if name in self.quads and name not in self.values:
+            self.values[name] = self.floats(self.quads[name])
         if name not in self.values:
             assert name in self.in_torch, name
             self.values[name] = self.external(name, self.shapes[name])
@@ -203,6 +246,43 @@ class Lowering:
             self.cache["planes", name] = target
         return self.cache["planes", name]  # type: ignore[no-any-return]
 
+    def as_quads(self, name: str, found: Bytes) -> Quads:
+        """A value that lies on a grid, as bytes."""
+        if name not in self.quads:
+            self.quads[name] = self.rounded(self.planes(self.unrounded.get(name, name)), found)
+        return self.quads[name]
+
+    def rounded(self, source: PlaneView, found: Bytes) -> Quads:
+        """Bytes of the numbers of a grid that are nearest to a value's."""
+        target = self.new_planes(source.grid, -(-len(source.channels) // QUAD), source.h, source.w)
+
+        def fields() -> dict[str, Any]:
+            numbers = {"inverse": found.inverse, "lo": found.lo, "hi": found.hi}
+            return {"x": source.runs(), "y": target.runs(), **position_fields(target), **numbers}
+
+        self.draft("quantize", [source], [target], fields).slabs = True
+        return Quads(target, tuple(range(len(source.channels))), found.scale, found.signed)
+
+    def floats(self, source: Quads) -> PlaneView:
+        """The numbers that bytes stand for."""
+        target = self.new_planes(source.view.grid, len(source.lanes), source.view.h, source.view.w)
+        spill = self.zeros(target, "spill") if not source.in_order else None
+        channels = dict(zip(source.lanes, target.channels, strict=True))
+        everything = [channels.get(lane, spill) for lane in range(max(source.lanes) + 1)]
+        whole = replace(target, channels=tuple(c for c in everything if c is not None))
+
+        def fields() -> dict[str, Any]:
+            return {
+                "x": source.view.runs(),
+                "y": whole.runs(),
+                **position_fields(target),
+                "scale": source.scale,
+                "signed": source.signed,
+            }
+
+        self.draft("dequantize", [source.view], [whole], fields).slabs = True
+        return target
+
     def rows(self, name: str) -> RowsView:
         """A value as rows of features: [N, ...] flattened after the batch, or [..., F] by its last axis."""
         view, shape = self.view(name), self.shapes[name]
@@ -218,10 +298,14 @@ class Lowering:
             self.cache["rows", name] = target
         return self.cache["rows", name]  # type: ignore[no-any-return]
 
-    def phases(self, name: str, stride: Pair, wanted: set[Pair], halo: bool = False) -> dict[Pair, PlaneView]:
-        """Phase (a, b) holds x[:, :, a::sh, b::sw], in slabs with their `halo`; phases of one value share a grid."""
+    def phases(
+        self, name: str, stride: Pair, wanted: set[Pair], halo: bool = False, quads: Quads | None = None
+    ) -> dict[Pair, PlaneView]:
+        """Phase (a, b) holds x[:, :, a::sh, b::sw], in slabs with their `halo`; phases of one value share a grid.
+        They are those of its `quads` if these are given."""
         n, c, h, w = self.shapes[name]
-        key = ("phases", name, stride)
+        c = len(quads.view.channels) if quads else c
+        key = ("phases", name, stride, quads)
         if key not in self.cache:
             self.cache[key] = (Grid(n), {})
         grid, found = self.cache[key]
@@ -234,7 +318,8 @@ class Lowering:
             )  # some phases lack a last row or column
         filled = [(a, b) for a, b in missing if a < h and b < w]  # the others have no pixel, and stay zero
         if filled:
-            self.split(self.view(name), [found[p] for p in filled], filled, stride, (h, w), halo)
+            source = quads.view if quads else self.view(name)
+            self.split(source, [found[p] for p in filled], filled, stride, (h, w), halo)
         return {phase: found[phase] for phase in wanted}
 
     def new_planes(self, grid: Grid, channels: int, h: int, w: int) -> PlaneView:
@@ -401,11 +486,13 @@ class Lowering:
         target: PlaneView,
         weights: Weights,
         residual: PlaneView | None,
+        integers: "Integers | None" = None,
     ) -> None:
-        """A weighted sum of shifted planes; `sources` are the phases that `shifts` name."""
+        """A weighted sum of shifted planes; `sources` are the phases that `shifts` name. With `integers` the sum is one
+        of bytes."""
         node, grid = self.node, target.grid
         # rows that fill up the last block of up to 8 read zeros and are stored where nobody reads
-        uneven = len(target.channels) % MAX_ROWS != 0
+        uneven = len(weights.matrix) % MAX_ROWS != 0
         spill = (self.zeros(target, "spill"),) if uneven else ()
         zero = (self.zeros(target, "zero"),) if uneven and residual else ()
         touched = [*sources, *([residual] if residual else []), PlaneView(grid, target.h, target.w, zero)]
@@ -421,14 +508,15 @@ class Lowering:
                 "zero": zero[0][0].offset(0) if zero else -1,
                 "grid": [grid.batch, grid.stride, pitch, target.h, target.w],
                 **slab_fields(grid.slabs),
-                **epilogue_fields(node),
+                **(integers.fields if integers else epilogue_fields(node)),
             }
 
         if any(dy for _, (dy, _) in shifts):
             for source in sources:
                 self.halo(source)
         to: list[View] = [target, PlaneView(grid, target.h, target.w, spill)]
-        made = self.draft("taps", touched, to, fields, **self.slope(node))
+        arrays = {**self.slope(node), **(integers.arrays if integers else {})}
+        made = self.draft("quad_taps" if integers else "taps", touched, to, fields, **arrays)
         made.weights, made.slabs = weights, True
         if any(shift != (0, 0) for _, shift in shifts) or any((s.h, s.w) != (target.h, target.w) for s in sources):
             made.padded = sources
@@ -536,6 +624,12 @@ def _writing(call: TorchCall, buffer: int) -> TorchCall:
 def image_fields(image: Image, offsets: Iterable[int]) -> dict[str, Any]:
     place = {"buffer": image.buffer, "pitch": image.pitch, "stride": image.stride, "planes": runs(list(offsets))}
     return place | slab_fields(image.slabs)
+
+
+def position_fields(view: PlaneView) -> dict[str, Any]:
+    """The grid and slabs of a step that treats every position alike."""
+    grid = view.grid
+    return {"grid": [grid.batch, grid.stride, grid.pitch, view.h, view.w], **slab_fields(grid.slabs)}
 
 
 def slab_fields(slabs: list[int]) -> dict[str, Any]:

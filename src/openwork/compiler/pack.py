@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..formats.program import Array, Step, runs
 from . import balanced, circulant, recurrent, winograd
+from .layout import QUAD
 
 if TYPE_CHECKING:
     from .candidates import Choice
@@ -30,8 +31,8 @@ class Packed:
     """Row pointers, [blocks + 1]."""
     index: NDArray[np.int32]
     """Columns of the weight matrix (channel * kernel position), [taps]."""
-    value: F32
-    """[taps * rows]: the block's values of a tap lie together."""
+    value: Array
+    """[taps * rows]: the block's values of a tap lie together; words of four bytes in layers of integers."""
     bias: F32
     """[blocks * rows], zero where the last block is padded."""
     ends: NDArray[np.int32]
@@ -44,7 +45,7 @@ class Packed:
 
 
 def pack(
-    matrix: F32, bias: F32, rows: int, groups: int = 1, dense: bool = False, levels: Sequence["Level"] = ()
+    matrix: Array, bias: F32, rows: int, groups: int = 1, dense: bool = False, levels: Sequence["Level"] = ()
 ) -> Packed:
     """Pack `matrix` [out, in/groups * kernel] into blocks of `rows` consecutive rows.
 
@@ -81,7 +82,7 @@ def pack(
     )
 
 
-def _parts(matrix: F32, levels: Sequence["Level"]) -> list[F32]:
+def _parts(matrix: Array, levels: Sequence["Level"]) -> list[Array]:
     """What each level adds to the sparser one after it, the sparsest first: their sum is the matrix."""
     if not levels:
         return [matrix]
@@ -89,14 +90,14 @@ def _parts(matrix: F32, levels: Sequence["Level"]) -> list[F32]:
     return [np.where(keep & ~less, matrix, np.float32(0)) for keep, less in itertools.pairwise(keeps)][::-1]
 
 
-def _filled(array: F32, rows: int, value: float = 0.0) -> F32:
+def _filled(array: Array, rows: int, value: float = 0.0) -> Array:
     """The array with rows of `value` appended, up to `rows`."""
-    found = np.full((rows, *array.shape[1:]), value, np.float32)
+    found = np.full((rows, *array.shape[1:]), value, array.dtype)
     found[: len(array)] = array
     return found
 
 
-def union_taps(matrix: F32, rows: int) -> int:
+def union_taps(matrix: Array, rows: int) -> int:
     """How many taps `pack` would make, without packing."""
     out, columns = matrix.shape
     blocks = -(-out // rows)
@@ -125,6 +126,8 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
     packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense, w.levels)
     fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
     arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}
+    if w.whole:
+        arrays |= {"value": packed.value.view(np.int8), "scale": _filled(base.arrays["scale"], len(packed.bias))}
     if not choice.dense:
         arrays |= _compressed(packed)
     if w.levels:
@@ -132,7 +135,13 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
     if choice.dense and w.groups > 1:
         per_group = len(w.matrix) // w.groups
         fields["block_group"] = [b * choice.rows // per_group for b in range(len(packed.bias) // choice.rows)]
-    kind = {"taps": _taps_fields, "dense": _dense_fields, "rows": _rows_fields}[choice.op]
+    kind = {
+        "taps": _taps_fields,
+        "dense": _dense_fields,
+        "rows": _rows_fields,
+        "quad_taps": _quad_taps_fields,
+        "quad_rows": _quad_rows_fields,
+    }[choice.op]
     fields = kind(fields, choice, len(packed.bias) - len(w.matrix))
     return with_tile(Step(choice.op, base.name, fields, arrays), choice)
 
@@ -140,12 +149,14 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
 def with_tile(step: Step, choice: "Choice") -> Step:
     """The same packing with another tile and cut."""
     tile: dict[str, Any] = {"row_chunks": choice.row_chunks, "tile_chunks": choice.tile_chunks}
-    if step.op in ("rows", "recurrent", "balanced", "circulant"):
+    if step.op in ("rows", "recurrent", "balanced", "circulant", "quad_rows"):
         tile = {"samples": choice.tile[0], "row_chunks": choice.row_chunks}
     elif step.op == "dense":
         tile["tile"] = list(choice.tile)
     elif step.op == "winograd":
         tile["block"] = choice.tile[1]
+    elif step.op == "quad_taps":
+        tile["vectors"] = choice.tile[0]
     else:
         tile |= {"vectors": choice.tile[0], "pieces": choice.pieces}
     return Step(step.op, step.name, {**step.fields, **tile}, step.arrays)
@@ -159,6 +170,16 @@ def _taps_fields(fields: dict[str, Any], choice: "Choice", spare: int) -> dict[s
         "out": runs([*fields["out"], *[spill] * spare]),
         "residual": runs([*residual, *[zero] * spare]) if residual else [],
     }
+
+
+def _quad_taps_fields(fields: dict[str, Any], choice: "Choice", spare: int) -> dict[str, Any]:
+    """The same where four rows may share a plane of words, of what is written and of what is added."""
+    planes = spare // QUAD if fields["quads_out"] else spare
+    more = spare if fields["residual_kind"] == "float" else spare // QUAD
+    out, residual = [*fields["out"], *[fields.pop("spill")] * planes], fields["residual"]
+    zero = fields.pop("zero")
+    residual = runs([*residual, *[zero] * more]) if residual else []
+    return fields | {"mb": choice.rows, "out": runs(out), "residual": residual}
 
 
 def _dense_fields(fields: dict[str, Any], choice: "Choice", _spare: int) -> dict[str, Any]:
@@ -178,6 +199,11 @@ def _winograd_fields(base: Step, choice: "Choice") -> dict[str, Any]:
 
 def _rows_fields(fields: dict[str, Any], choice: "Choice", _spare: int) -> dict[str, Any]:
     return fields | {"width": choice.rows}
+
+
+def _quad_rows_fields(fields: dict[str, Any], _choice: "Choice", _spare: int) -> dict[str, Any]:
+    """A panel is as wide as a vector, always."""
+    return fields
 
 
 def _of_levels(packed: Packed, levels: Sequence["Level"]) -> dict[str, Array]:

@@ -364,7 +364,7 @@ def _signature(draft: Draft, base: Step) -> Any:
         geometry += (base.fields["steps"], Cells.of(base.fields))
     phases = len(base.fields["planes"]) if many else 1
     fused = many and bool(base.fields["residual"])
-    square = many and winograd.applies(base.fields, w.groups)
+    square = many and not w.whole and winograd.applies(base.fields, w.groups)
     levels = tuple(round(50 * np.count_nonzero(level.keep) / level.keep.size) for level in w.levels)
     few: Any = ()
     if draft.op == "rows":
@@ -380,7 +380,7 @@ def _taps_of(step: Step) -> int:
         return len(step.arrays["value"])
     if step.op == "balanced":
         return len(step.arrays["begin"])
-    rows = int(step.fields["mb" if step.op == "taps" else "width"])
+    rows = WIDTHS[0] if step.op == "quad_rows" else int(step.fields["mb" if "mb" in step.fields else "width"])
     if step.op == "winograd":
         return len(step.arrays["value"]) // ((int(step.fields["tile"]) + 2) ** 2 * rows) * winograd.KERNEL**2
     if step.fields["dense"]:

@@ -277,6 +277,8 @@ class Engine:
             "isa": self.isa,
             "peak_gflops": round(peak / 1e9, 1),
         }
+        if whole := sum(row.get("type") == "int8" for row in rows):
+            totals["int8_layers"] = whole
         if self._spec.turns > 1:
             totals["turns"] = self._spec.turns
         if self.levels > 1:
@@ -311,8 +313,9 @@ class Engine:
             "microseconds": round(microseconds, 2),
             "gflops": round(flops / microseconds / 1e3, 2) if flops and microseconds else None,
             "multiply_adds": done or None,
+            "type": layer.get("type", "float32"),
             "share_of_peak": round(2.0 * done / (microseconds * 1e-6) / peak, 4)
-            if flops and peak and microseconds
+            if flops and peak and microseconds and "type" not in layer
             else None,
             "tried": list(layer.get("tried", [])),
             "why": str(layer.get("why", "")),

@@ -18,7 +18,8 @@ class Explanation:
     """One row a step, in the order in which they run; `str()` is a table, `to_dict()` is JSON.
 
     `gflops` counts each non-zero weight once for each output, `multiply_adds` and `share_of_peak` what a kernel does:
-    Winograd's convolution and products of frequencies are fewer for the same result.
+    Winograd's convolution and products of frequencies are fewer for the same result. Layers of `type` int8 have no
+    share: the peak is that of float32.
     """
 
     rows: list[dict[str, Any]]

@@ -7,6 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+DOT_PRODUCTS = ("avx512vnni", "avx2vnni", "neondot")
+"""Sets of kernels with instructions for sums of products of bytes."""
+
 
 @cache
 def processor() -> str:
@@ -50,6 +53,11 @@ def notices(provenance: Mapping[str, Any], isa: str, threads: int) -> list[str]:
         found.append(f"tuned for {before} threads, runs with {threads}: engine.retune() fits it to them")
     if isinstance(provenance.get("isa"), str) and provenance["isa"] != isa:
         found.append(f"tuned for {provenance['isa'][:20]}, runs with {isa}: engine.retune() fits it to that")
+    if "int8" in provenance and isa not in DOT_PRODUCTS:
+        found.append(
+            f"int8 layers run without the CPU's dot products of bytes ({isa} has none: VNNI, dotprod): results are the "
+            "same, but little faster than float32, or slower"
+        )
     if threads > cores():
         found.append(f"{threads} threads on {cores()} cores: more threads than cores make it slower")
     return found

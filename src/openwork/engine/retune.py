@@ -36,8 +36,8 @@ def retune(spec: ProgramSpec, program: Any) -> dict[int, Retuned]:
     return found
 
 
-_TILES = {"taps": "vectors", "dense": "tile", "winograd": "block"}
-_TILES |= dict.fromkeys(("rows", "balanced", "circulant"), "samples")
+_TILES = {"taps": "vectors", "quad_taps": "vectors", "dense": "tile", "winograd": "block"}
+_TILES |= dict.fromkeys(("rows", "balanced", "circulant", "quad_rows"), "samples")
 """The field that says how large a kernel's tile is."""
 
 
@@ -85,7 +85,8 @@ class _Search:
         elif self.first.op == "winograd":
             sizes = {14, 28, 56, 112}
         else:
-            widest = _native.widest_tile(self.program.isa, self.first.fields["mb"])
+            widest_tile = _native.widest_quad_tile if self.first.op == "quad_taps" else _native.widest_tile
+            widest = widest_tile(self.program.isa, self.first.fields["mb"])
             sizes = {widest, widest - 1, widest - 2, (widest + 1) // 2, 1 + widest // 3}
         yield from ({name: size} for size in sorted(sizes - {now}) if size >= 1)
 

@@ -5,10 +5,14 @@
 | add | a, b [N, C, H, W], [N, S, C] or [N, C] | | |
 """
 
+from typing import Any
+
 from torch import fx
 
 from ..graph import Graph, Node, Shape
-from ..lowering import Lowering
+from ..integers import Bytes
+from ..layout import Quads
+from ..lowering import Lowering, position_fields
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 from ._affine import many_tokens
 from ._binary import binary
@@ -37,4 +41,37 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("add", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
-    binary(low, node, "add")
+    if "bytes" not in node.attrs:
+        binary(low, node, "add")
+        return
+    found = node["bytes"]
+    a, b = (low.quads.get(name) for name in node.inputs)
+    if a and b and a.lanes == b.lanes and len(a.view.channels) == len(b.view.channels):
+        low.quads[node.name] = _of_bytes(low, a, b, found)
+    else:
+        binary(low, node, "add")
+        low.quads[node.name] = low.rounded(low.planes(node.name), found)
+        del low.values[node.name]
+
+
+def _of_bytes(low: Lowering, a: Quads, b: Quads, found: Bytes) -> Quads:
+    """The sum of bytes as bytes."""
+    a.view.grid.merge(b.view.grid)
+    target = low.new_planes(a.view.grid, len(a.view.channels), a.view.h, a.view.w)
+
+    def fields() -> dict[str, Any]:
+        return {
+            **position_fields(target),
+            "a": a.view.runs(),
+            "b": b.view.runs(),
+            "y": target.runs(),
+            "signed_a": a.signed,
+            "signed_b": b.signed,
+            "scale_a": a.scale / found.scale,
+            "scale_b": b.scale / found.scale,
+            "lo": found.lo,
+            "hi": found.hi,
+        }
+
+    low.draft("quad_sum", [a.view, b.view], [target], fields).slabs = True
+    return Quads(target, a.lanes, found.scale, found.signed)

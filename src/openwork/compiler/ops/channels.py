@@ -93,5 +93,9 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("channels")
 def lower(low: Lowering, node: Node) -> None:
+    index = node["index"]
+    if (quads := low.quads.get(node.inputs[0])) and len(set(index)) == len(index):
+        low.quads[node.name] = quads.chosen(index)
+        return
     view = low.planes(node.inputs[0])
-    low.values[node.name] = PlaneView(view.grid, view.h, view.w, tuple(view.channels[i] for i in node["index"]))
+    low.values[node.name] = PlaneView(view.grid, view.h, view.w, tuple(view.channels[i] for i in index))

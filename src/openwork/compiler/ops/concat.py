@@ -8,7 +8,7 @@
 from torch import fx
 
 from ..graph import Graph, Node, Shape
-from ..layout import joined
+from ..layout import joined, joined_quads
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 from .constant import constant_like
@@ -42,4 +42,9 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("concat")
 def lower(low: Lowering, node: Node) -> None:
-    low.values[node.name] = joined([low.planes(name) for name in node.inputs])
+    quads = [low.quads.get(name) for name in node.inputs]
+    found = [q for q in quads if q]
+    if len(found) == len(quads) and len({(q.scale, q.signed) for q in found}) == 1:
+        low.quads[node.name] = joined_quads(found)
+    else:
+        low.values[node.name] = joined([low.planes(name) for name in node.inputs])

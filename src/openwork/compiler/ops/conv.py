@@ -10,7 +10,7 @@
 from torch import fx
 
 from ..graph import Graph, Node, Shape
-from ..lowering import Lowering, Pair, Weights, rows_beyond
+from ..lowering import Lowering, Weights
 from ..operators import (
     Converter,
     arguments,
@@ -25,8 +25,10 @@ from ..operators import (
     window_size,
 )
 from . import _depthwise as depthwise
+from . import _integers as integers
 from . import _strided as strided
 from ._affine import matrix
+from ._taps import over_windows
 
 
 @captures("aten.conv2d.default", "aten.conv2d.padding")
@@ -67,7 +69,14 @@ def _only_pixel(low: Lowering, node: Node) -> tuple[int, ...] | None:
 @lowers("conv", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
     weight, bias = low.graph.constant(node, "weight"), low.graph.constant(node, "bias")
-    if at := _only_pixel(low, node):
+    at = _only_pixel(low, node)
+    if integers.is_integer(node):
+        if at:
+            integers.on_rows(low, node, weight[:, :, at[0], at[1]])
+        else:
+            integers.convolution(low, node)
+        return
+    if at:
         matrix(low, node, weight[:, :, at[0], at[1]], bias)
         return
     if depthwise.suits(low, node):
@@ -76,30 +85,7 @@ def lower(low: Lowering, node: Node) -> None:
     if strided.suits(low, node):
         strided.lower(low, node)
         return
-    out, _, *kernel = weight.shape
-    stride: Pair = node["stride"]
-    # tap (dy, dx) of output (0, 0) reads input row dy*dilation - padding: phase row % stride, row // stride rows down
-    steps = [
-        [divmod(k * d - p, s) for k in range(size)]
-        for size, d, p, s in zip(kernel, node["dilation"], node["padding"], stride, strict=True)
-    ]
-    taps = [((a, b), (i, j)) for i, a in steps[0] for j, b in steps[1]]
-    wanted = {phase for phase, _ in taps}
-    if stride == (1, 1):
-        views = {(0, 0): low.planes(node.inputs[0])}
-    else:
-        views = low.phases(node.inputs[0], stride, wanted, halo=any(dy for _, (dy, _) in taps))
-    order = sorted(wanted)
-    source = views[order[0]]
-    grid, (h, w) = source.grid, node.shape[2:]
-    before = tuple(max(0, -min(i for i, _ in axis)) for axis in steps)
-    reach = [max(i for i, _ in axis) for axis in steps]
-    after = (max(0, reach[0] + rows_beyond(source, h)), max(0, reach[1] + w - source.w))
-    grid.need(source.h, source.w, (before[0], before[1]), after)
+    out = len(weight)
     residual = low.planes(node.inputs[1]) if len(node.inputs) > 1 else None
-    if residual:
-        grid.merge(residual.grid)
-    target = low.new_planes(grid, out, h, w)
-    weights = Weights(weight.reshape(out, -1), bias, node["groups"], node.shape[0] * h * w)
-    low.taps([views[p] for p in order], [(order.index(p), shift) for p, shift in taps], target, weights, residual)
-    low.values[node.name] = target
+    weights = Weights(weight.reshape(out, -1), bias, node["groups"], node.shape[0] * node.shape[2] * node.shape[3])
+    low.values[node.name] = over_windows(low, node, weights, residual, out)

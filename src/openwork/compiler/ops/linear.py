@@ -11,6 +11,7 @@ from torch import fx
 from ..graph import Graph, Node, Shape
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, layer_constants, lowers, rank, require
+from . import _integers as integers
 from ._affine import matrix
 
 
@@ -44,4 +45,7 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("linear", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
-    matrix(low, node, low.graph.constant(node, "weight"), low.graph.constant(node, "bias"))
+    if integers.is_integer(node):
+        integers.linear(low, node)
+    else:
+        matrix(low, node, low.graph.constant(node, "weight"), low.graph.constant(node, "bias"))

@@ -32,19 +32,22 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("mean")
 def lower(low: Lowering, node: Node) -> None:
-    source = low.planes(node.inputs[0])
+    quads = low.quads.get(node.inputs[0])
+    quads = quads if quads and quads.in_order else None
+    source = quads.view if quads else low.planes(node.inputs[0])
     n, c = node.shape[:2]
     target = RowsView(Rows(n, c), node.shape)
 
     def fields() -> dict[str, Any]:
         x = source.image
-        scale = 1 / (source.h * source.w)
+        scale = (quads.scale if quads else 1) / (source.h * source.w)
         return {
+            **({"channels": c, "signed": quads.signed} if quads else {}),
             "x": image_fields(x, x.offsets), "batch": n, "y": target.storage.base, "y_stride": target.storage.stride,
             "h": source.h, "w": source.w, "scale": scale,
         }  # fmt: skip
 
-    draft = low.draft("mean", [source], [target], fields)
+    draft = low.draft("quad_mean" if quads else "mean", [source], [target], fields)
     draft.slabs = True
     draft.padded = [source]  # sums run along the rows and what is between them
     low.values[node.name] = target

@@ -5,10 +5,12 @@
 | pad | x [N, C, H, W] | amounts: (before, after) of channels, height, width | |
 """
 
+from dataclasses import replace
+
 from torch import fx
 
 from ..graph import Graph, Node, Shape
-from ..layout import Grid, PlaneView
+from ..layout import QUAD, Grid, PlaneView, Quads, joined_quads
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require
 
@@ -43,13 +45,19 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 @lowers("pad")
 def lower(low: Lowering, node: Node) -> None:
     channels, *image = node["amounts"]
-    view = low.planes(node.inputs[0])
+    quads = low.quads.get(node.inputs[0])
+    view = quads.view if quads else low.planes(node.inputs[0])
     if any(any(a) for a in image):
         target = low.new_planes(Grid(node.shape[0]), len(view.channels), *node.shape[2:])
         target.channels[0][0].private = True  # the copy leaves the border as it was: zero
         low.copy(view, target, size=(view.h, view.w), at=(image[0][0], image[1][0]))
         view = target
     zero = low.zeros(view, "zero")
+    if quads:
+        more = [Quads(replace(view, channels=(zero,) * -(-c // QUAD)), tuple(range(c)), quads.scale, quads.signed)
+                for c in channels]  # fmt: skip
+        low.quads[node.name] = joined_quads([more[0], replace(quads, view=view), more[1]])
+        return
     low.values[node.name] = PlaneView(
         view.grid, view.h, view.w, (zero,) * channels[0] + view.channels + (zero,) * channels[1]
     )

@@ -6,6 +6,7 @@
 | avg_pool | x | as max_pool; count_padding, divisor (None: the window's values) | |
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,14 +86,16 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("max_pool", "avg_pool")
 def lower(low: Lowering, node: Node) -> None:
-    source = low.view(node.inputs[0])
+    is_max = node.op == "max_pool"
+    quads = low.quads.get(node.inputs[0]) if is_max else None
+    source = quads.view if quads else low.view(node.inputs[0])
     n, c, h, w = low.shapes[node.inputs[0]]
+    c = len(quads.view.channels) if quads else c
     target = low.new_planes(Grid(n), c, *node.shape[2:])
     if isinstance(source, PlaneView):
         stride, before, kernel, dilation = (node[k][0] for k in ("stride", "padding", "kernel", "dilation"))
         low.windows(source, target, stride, before, (kernel - 1) * dilation + 1)
     attrs = {k: list(node[k]) for k in ("kernel", "stride", "padding", "dilation")}
-    is_max = node.op == "max_pool"
     none = np.zeros(0, np.float32)
     scales = (none, none) if is_max else (_scales(node, 0, h), _scales(node, 1, w))
 
@@ -100,7 +103,7 @@ def lower(low: Lowering, node: Node) -> None:
         x, y = source.image, target.image
         size = [h, w, *node.shape[2:]]
         return {
-            "max": is_max,
+            **({"signed": quads.signed} if quads else {"max": is_max}),
             "x": image_fields(x, x.offsets),
             "y": image_fields(y, y.offsets),
             "batch": n,
@@ -108,9 +111,13 @@ def lower(low: Lowering, node: Node) -> None:
             **attrs,
         }
 
-    draft = low.draft("pool", [source], [target], fields, scale_y=scales[0], scale_x=scales[1])
+    arrays = {} if quads else {"scale_y": scales[0], "scale_x": scales[1]}
+    draft = low.draft("quad_pool" if quads else "pool", [source], [target], fields, **arrays)
     draft.slabs = draft.alike = True
-    low.values[node.name] = target
+    if quads:
+        low.quads[node.name] = replace(quads, view=target)
+    else:
+        low.values[node.name] = target
 
 
 def _scales(node: Node, axis: int, size: int) -> Array:

@@ -5,6 +5,7 @@
 | slice | x [N, C, H, W] | start, stop, step: of channels, height, width | |
 """
 
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
@@ -65,16 +66,20 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 def lower(low: Lowering, node: Node) -> None:
     _, c, h, w = low.shapes[node.inputs[0]]
     start, stop, step = node["start"], node["stop"], node["step"]
-    chosen = slice(start[0], stop[0], step[0])
+    chosen = range(start[0], stop[0], step[0])
+    quads = low.quads.get(node.inputs[0])
     whole = stop[1:] == (h, w) and all(a < s for a, s in zip(start[1:], step[1:], strict=True))
     if whole and step[1:] == (1, 1):
-        view = low.planes(node.inputs[0])
+        view = quads.view if quads else low.planes(node.inputs[0])
     elif whole and all(
         (size - a + s - 1) // s == -(-size // s) for size, a, s in zip((h, w), start[1:], step[1:], strict=True)
     ):
         phase = (start[1], start[2])
-        view = low.phases(node.inputs[0], step[1:], {phase})[phase]
+        view = low.phases(node.inputs[0], step[1:], {phase}, quads=quads)[phase]
     else:
-        view = low.new_planes(Grid(node.shape[0]), c, *node.shape[2:])
-        low.copy(low.view(node.inputs[0]), view, origin=start[1:], step=step[1:])
-    low.values[node.name] = PlaneView(view.grid, view.h, view.w, view.channels[chosen])
+        view = low.new_planes(Grid(node.shape[0]), len(quads.view.channels) if quads else c, *node.shape[2:])
+        low.copy(quads.view if quads else low.view(node.inputs[0]), view, origin=start[1:], step=step[1:])
+    if quads:
+        low.quads[node.name] = replace(quads, view=view).chosen(chosen)
+    else:
+        low.values[node.name] = PlaneView(view.grid, view.h, view.w, tuple(view.channels[i] for i in chosen))

@@ -116,9 +116,12 @@ def features_shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 @lowers("features")
 def lower_features(low: Lowering, node: Node) -> None:
     """A list of some of the same planes: nothing moves."""
+    chosen = range(node["first"], node["first"] + node.shape[2])
+    if quads := low.quads.get(node.inputs[0]):
+        low.quads[node.name] = quads.chosen(chosen)
+        return
     view = low.planes(node.inputs[0])
-    chosen = view.channels[node["first"] : node["first"] + node.shape[2]]
-    low.values[node.name] = PlaneView(view.grid, view.h, view.w, chosen)
+    low.values[node.name] = PlaneView(view.grid, view.h, view.w, tuple(view.channels[i] for i in chosen))
 
 
 @captures("aten.slice.Tensor", "<built-in function getitem>")

@@ -38,5 +38,6 @@ def _mergeable(graph: Graph, node: Node, inputs: int) -> bool:
         and graph.constant(node, "weight").shape[2:] == (1, 1)
         and node["padding"] == node.attrs.get("after", (0, 0)) == (0, 0)
         and node["groups"] == 1
+        and "step" not in node.constants  # of what each reads
         and node.shape[2:] != (1, 1)
     )

@@ -26,7 +26,7 @@ def run(graph: Graph) -> Graph:
             continue
         whole = f"{group[0].name}.merged"
         if node is group[0]:
-            keys = {role: f"{whole}.{role}" for role in ("weight", "bias")}
+            keys = {role: f"{whole}.{role}" for role in node.constants}
             for role, key in keys.items():
                 constants[key] = np.concatenate([graph.constant(n, role) for n in group])
             shape = (*node.shape[:2], sum(n.shape[2] for n in group))

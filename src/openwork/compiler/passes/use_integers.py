@@ -1,0 +1,32 @@
+"""Layers compute with whole numbers where the model rounds what they read and their weights lie on a grid."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..graph import Graph, Node, rewritten
+from ..integers import bytes_of, whole_weights
+
+ORDER = 32  # after additions and activations are part of layers, before convolutions are merged
+
+LAYERS = ("conv", "linear")
+
+SUM = 2**31
+"""Sums of products must stay below."""
+
+
+def run(graph: Graph) -> Graph:
+    """conv(quantize(x)) gets its weights as bytes, with a step for each output, and the grid of what it reads."""
+    made: dict[str, Node] = {}
+    constants = dict(graph.constants)
+    for node in graph:
+        grid = bytes_of(made, node.inputs[0]) if node.op in LAYERS and "step" not in node.constants else None
+        found = whole_weights(constants[node.constants["weight"]]) if grid is not None else None
+        if grid is not None and found is not None:
+            sums = np.abs(found.whole.astype(np.int64)).reshape(len(found.step), -1).sum(axis=1)
+            if max(-grid.lo, grid.hi) * int(sums.max()) < SUM:
+                keys = {"weight": f"{node.name}.weight.whole", "step": f"{node.name}.step"}
+                constants |= {keys["weight"]: found.whole, keys["step"]: found.step}
+                node = replace(node.with_attrs(reads=grid), constants={**node.constants, **keys})
+        made[node.name] = node
+    return rewritten(graph, made.values(), constants)
