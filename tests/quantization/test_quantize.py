@@ -169,7 +169,9 @@ def test_layers_left_in_float32() -> None:
 
 
 def test_a_saturating_layer_is_named_with_the_fix() -> None:
-    with pytest.warns(OpenworkNotice, match=r"conv1: 2\d % of its input lies beyond .* choose observer minmax"):
+    with pytest.warns(
+        OpenworkNotice, match=r"conv1: 2\d % of its input lies more than a step beyond .* choose observer minmax"
+    ):
         small = openwork.quantize(residual(), images(1), observer={"kind": "percentile", "percent": 75}, measured=0)
     assert any(note.startswith("conv1: ") for note in report_of(small).notes)
     with warnings.catch_warnings():

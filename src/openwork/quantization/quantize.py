@@ -75,7 +75,8 @@ def quantize(
         leave: names of layers that stay in float32.
         samples: calibration samples, at most.
         measured: samples on which the network is run with one layer quantized at a time, for the report; 0: none.
-        saturation: share of an activation's values beyond its last level from which on a notice names the layer.
+        saturation: share of an activation's values more than a step beyond its last level from which on a notice names
+            the layer.
         progress: called with (what, done, total).
 
     Returns:
@@ -230,7 +231,7 @@ class _Quantizing:
                 output_db=alone,
                 input=node.name,
                 grid=grid,
-                clipped=histogram.beyond(limit + grid.scale / 2),
+                clipped=histogram.beyond(limit + grid.scale),
             )
             found.append(line)
             self._remark(one.layer, line, histogram)
@@ -246,7 +247,7 @@ class _Quantizing:
     def _remark(self, layer: Layer, line: LayerFigures, seen: Histogram) -> None:
         if line.clipped > self.settings.saturation:
             self.notes.append(
-                f"{layer.name}: {100 * line.clipped:.2g} % of its input lies beyond the last level, "
+                f"{layer.name}: {100 * line.clipped:.2g} % of its input lies more than a step beyond the last level, "
                 f"{line.grid.scale * line.grid.high:.4g} (largest: {seen.largest:.4g}); choose observer minmax, "
                 f"more activation bits, or leave the layer in float32: leave=({layer.name!r},)"
             )

@@ -32,7 +32,7 @@ class LayerFigures:
     grid: Grid
     """What its input is rounded to."""
     clipped: float
-    """Share of its input's values beyond the grid."""
+    """Share of its input's values more than a step beyond the grid."""
 
 
 @dataclass(frozen=True)

@@ -51,4 +51,4 @@ class Settings(Config):
     measured: int = Field(default=8, ge=0)
     """Samples on which each layer's share of the output error is measured; 0: none."""
     saturation: float = Field(default=0.01, gt=0, le=1)
-    """Share of an activation's values beyond its grid from which on it is reported."""
+    """Share of an activation's values more than a step beyond its grid from which on it is reported."""
