@@ -283,7 +283,7 @@ def test_layers_that_cannot_be_integers_stay_floats():
 
 def test_a_cpu_without_dot_products_of_bytes_is_named():
     model = whole(named(Round(), conv(12, 8, 1)))
-    engine = compiled(model, SHAPE, isa="avx2" if "avx2" in openwork.engine._native.isas() else "portable")
+    engine = compiled(model, SHAPE, isa="avx2" if "avx2" in openwork.engine._native.isas() else "base")
     assert any("without the CPU's dot products of bytes" in notice for notice in engine.notices)
     plain = compiled(conv(12, 8, 1), SHAPE, isa=engine.isa)
     assert not any("dot products" in notice for notice in plain.notices)
