@@ -91,3 +91,32 @@ def test_sparse_kernels_stay_only_if_the_whole_network_is_not_slower(
     layers = [s for s in engine.artifact.program.steps if "value" in s.arrays]
     assert len(layers) == 2 and all((s.op != "taps" or s.fields["dense"]) == dense for s in layers)
     torch.testing.assert_close(engine(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_dense_kernels_that_may_win_after_all_are_timed_more_than_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first look at the best dense kernel falls into a bad moment, and sparse ones are faster alone.
+    looks: dict[Choice, int] = {}
+
+    def time(self: tune._Tuner, at: int, choice: Choice, expected: float) -> float:
+        self._choose(at, choice)
+        looks[choice] = looks.get(choice, 0) + 1
+        if not choice.dense:
+            return 100.0
+        if choice.op == "winograd":
+            return 160.0 if looks[choice] == 1 else 120.0
+        return 150.0
+
+    monkeypatch.setattr(tune._Tuner, "_time", time)
+    monkeypatch.setattr(tune._Tuner, "_together", lambda *_: None)
+    whole = tune._Tuner._whole
+
+    def timed(self: tune._Tuner, choices: dict[tune._Search, Choice]) -> float:
+        whole(self, choices)
+        return 1.0 if all(choice.dense for choice in choices.values()) else 2.0
+
+    monkeypatch.setattr(tune._Tuner, "_whole", timed)
+    layer = nn.Conv2d(64, 64, 3, padding=1)
+    with torch.no_grad():
+        layer.weight[torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(0)) < 0.75] = 0
+    rows = openwork.compile(layer, torch.randn(1, 64, 14, 14), threads=1).explain(1).rows
+    assert [row["kernel"].partition("_")[0] for row in rows if row["op"] == "conv"] == ["winograd"]

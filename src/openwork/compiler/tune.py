@@ -54,6 +54,9 @@ OVERRULED = "dense: sparse kernels are faster alone, but the whole network is fa
 
 DIRECT = "no zeros worth skipping: dense, read with its stride where the input lies"
 
+RIVAL = 2.0
+"""Dense kernels within this factor of the fastest alone may win in the network, so they are timed as carefully."""
+
 _MILLISECONDS = {"fast": 2.0, "thorough": 6.0}
 """How long a candidate is timed alone."""
 
@@ -177,7 +180,7 @@ class _Tuner:
         found = kernels(self.drafts[at], self.bases[at], self.threads, self.isa)
         self._race(search, at, found)
         self._race(search, at, [c for c in (in_pieces(self.bases[at], f) for f in found) if c])
-        for choice in _ahead(search.alone):
+        for choice in dict.fromkeys([*_ahead(search.alone), *_ahead(_dense_rivals(search.alone))]):
             self._race(search, at, list(tiles(self.drafts[at], self.bases[at], choice, self.threads, self.isa)))
         keep = {c.packing for c in _ahead(search.alone)}
         for key in [k for k in self.packed if k[0] == at and k[1] not in keep]:
@@ -193,10 +196,11 @@ class _Tuner:
                 lap[choice] = self._time(at, choice, 0)
                 search.names[choice] = self.program.kernel_name(at)
         search.alone |= lap
-        limit = 1.5 * min(search.alone.values())
+        dense = _dense_rivals(search.alone)
+        limits = {c: 1.5 * min((dense if c in dense else search.alone).values()) for c in lap}
         for _ in range(2):
             for choice in lap:
-                if search.alone[choice] <= limit:
+                if search.alone[choice] <= limits[choice]:
                     search.alone[choice] = min(search.alone[choice], self._time(at, choice, search.alone[choice]))
 
     def _time(self, at: int, choice: Choice, expected: float) -> float:
@@ -309,6 +313,8 @@ def _ahead(times: dict[Choice, float]) -> list[Choice]:
     Beside Winograd's convolution also the fastest other one: its weights are fewer, and in a network all weights come
     from farther away than they do alone.
     """
+    if not times:
+        return []
     times = _worthwhile(times)
     best: dict[Any, Choice] = {}
     for choice in sorted(times, key=times.__getitem__):
@@ -316,6 +322,12 @@ def _ahead(times: dict[Choice, float]) -> list[Choice]:
     least = min(times.values())
     plain = next((c for c in best.values() if c.op != "winograd"), None)
     return [c for c in best.values() if times[c] <= CLOSE * least or c == plain]
+
+
+def _dense_rivals(times: dict[Choice, float]) -> dict[Choice, float]:
+    """The dense kernels, if the best of them may yet overrule a sparse one."""
+    dense = {c: t for c, t in times.items() if c.dense}
+    return dense if dense and min(dense.values()) <= RIVAL * min(times.values()) else {}
 
 
 def _worthwhile(times: dict[Choice, float]) -> dict[Choice, float]:
