@@ -125,7 +125,7 @@ def test_the_runner_names_its_benchmarks():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(
-        "error: unknown benchmark nosuch; known: balanced, circulant, layers, page, patterns, scaling, sweep, targets"
+        "error: unknown benchmark nosuch; known: balanced, circulant, layers, page, patterns, quads, scaling"
     )
 
 

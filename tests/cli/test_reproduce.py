@@ -44,7 +44,7 @@ def test_rows_are_trained_once_measured_together_and_shown(home: Path) -> None:
     assert done.code == 0, done.err
     found = {row["name"]: row for row in done.document["rows"]}
     assert list(found) == ["4x1-75", "patdnn-75", "circulant-75", "nm-90"]
-    assert all(row["epochs"] == [0, 1, 1] for row in found.values()) and done.document["epochs_scale"] == 0.1
+    assert all(row["epochs"] == [0, 1, 1, 0] for row in found.values()) and done.document["epochs_scale"] == 0.1
     assert all(row["us"] > 0 and 0 < row["share_of_peak"] < 1.5 for row in found.values())
     stages, rest = 6 * 16 * 16 * 9, 16 + 64
     assert found["4x1-75"]["nonzero"] == stages // 4 + rest
@@ -120,7 +120,7 @@ def test_rows_of_papers_have_the_rate_that_they_are_held_against(home: Path) -> 
     assert done.code == 0, done.err
     rows = {row["name"]: row for row in done.document["rows"]}
     assert list(rows) == ["admm-348x", "structured-232x-purified"]
-    assert rows["admm-348x"]["nonzero"] == 1237 and rows["admm-348x"]["epochs"] == [1, 1, 1]
+    assert rows["admm-348x"]["nonzero"] == 1237 and rows["admm-348x"]["epochs"] == [1, 1, 1, 0]
     assert sum(rows["structured-232x-purified"]["kept"].values()) == rows["structured-232x-purified"]["nonzero"]
     assert all(set(row["hardened"]) == {"test_accuracy"} for row in rows.values())
     page = (home / "runs/reproduce/lenet5/page.md").read_text()
@@ -133,7 +133,11 @@ def test_rows_of_papers_have_the_rate_that_they_are_held_against(home: Path) -> 
         (("pattern",), "unknown reproduction 'pattern'; did you mean patterns?"),
         (("patterns", "--rows", "5x1-75"), "unknown row '5x1-75'; did you mean"),
         (("lenet5", "--publish", "pages", "--epochs-scale", 0.1), "a trial is not published; run it without"),
-        ((), "name a comparison (cifar10_solvers, lenet5, patterns, structure), or ask for --list"),
+        (
+            (),
+            "name a comparison (cifar10_quantization, cifar10_solvers, lenet5, patterns, quantization, "
+            "resnet18_cifar10, structure), or ask for --list",
+        ),
     ],
 )
 def test_mistakes_are_one_line(home: Path, arguments: tuple[str, ...], words: str) -> None:

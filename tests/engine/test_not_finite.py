@@ -124,6 +124,7 @@ CASES = {
     "recurrent, final state": (lambda: Calls(lambda own, x: own[0](x)[1], nn.GRU(12, 5)), WORDS),
     "regroup": (lambda: Calls(lambda own, x: own[0](x.reshape(12, 12)), nn.Linear(12, 8)), WORDS),
     "swap": (lambda: Calls(lambda own, x: own[0](x.transpose(0, 1))[0], nn.GRU(12, 5)), WORDS),
+    "rounding": (lambda: Calls(lambda own, x: torch.fake_quantize_per_tensor_affine(x, 0.05, 0, -127, 127)), IMAGE),
 }
 FLAGS = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
 OTHER_INPUTS = {"mean of words": (FLAGS,)}
