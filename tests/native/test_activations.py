@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_kernels import grids
+from native_steps.strategies import grids
 
 from openwork.engine import _native
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_kernels import grids
+from native_steps.strategies import grids
 
 every_isa = pytest.mark.parametrize("isa", steps.FAST)
 FUNCTIONS = {f.__name__: f for f in (torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.minimum)}

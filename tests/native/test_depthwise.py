@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_steps.strategies import depthwise_windows
 
 from openwork.engine import _native
 
 every_isa = pytest.mark.parametrize("isa", steps.FLOATS)
 many = settings(max_examples=60, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
-sizes = st.integers(1, 15)
+windows = depthwise_windows([(3, 3), (5, 5), (1, 5), (7, 3), (1, 1), (15, 15)])
 ACTS = {None: lambda x: x, "silu": F.silu, "hardswish": F.hardswish}
 
 
@@ -49,24 +50,11 @@ def check(case, found):
     np.testing.assert_array_equal(found, before)
 
 
-@st.composite
-def windows(draw, most=(14, 40)):
-    """Sizes of images and outputs that do not depend on each other, a kernel, a stride, and the zeros in front."""
-    kernel = draw(st.sampled_from([(3, 3), (5, 5), (1, 5), (7, 3), (1, 1), (15, 15)]) | st.tuples(sizes, sizes))
-    return {
-        "shape": (draw(st.integers(1, 3)), draw(st.integers(1, 3)), *(draw(st.integers(1, size)) for size in most)),
-        "out": tuple(draw(st.integers(1, size)) for size in most),
-        "kernel": kernel,
-        "stride": draw(st.integers(1, 2)),
-        "before": tuple(draw(st.integers(0, k + 1)) for k in kernel),
-    }
-
-
 @every_isa
 @many
 @given(
     seed=seeds,
-    window=windows(),
+    window=windows,
     each=st.integers(1, 3),
     external=st.tuples(st.booleans(), st.booleans()),
     clamp=st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (0.0, 6.0), (-math.inf, -0.5), (-1.0, 1.0)]),
@@ -82,7 +70,7 @@ def test_is_the_convolution_and_writes_its_pixels_only(isa, seed, window, each, 
 @many
 @given(
     seed=seeds,
-    window=windows(),
+    window=windows,
     count=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     act=st.sampled_from([None, ["silu"]]),
     threads=st.integers(1, 3),
@@ -141,7 +129,7 @@ def test_outputs_that_see_nothing_but_zeros_are_the_bias(isa):
 @many
 @given(
     seed=seeds,
-    window=windows(),
+    window=windows,
     each=st.integers(1, 2),
     values=st.sampled_from([[np.nan], [np.inf], [-np.inf], [np.nan, np.inf, -np.inf]]),
     zeros=st.booleans(),

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_steps.strategies import grids
 
 from openwork.engine import _native
 
@@ -23,14 +24,6 @@ INF, NAN = math.inf, math.nan
 def test_this_machine_has_a_fast_kernel_and_the_reference_comes_last():
     assert _native.isas()[-1] == "reference"
     assert "base" in _native.isas()
-
-
-@st.composite
-def grids(draw):
-    """Batch, stride, pitch, height and width of images with shared padding."""
-    h, w = draw(st.integers(1, 9)), draw(st.integers(1, 40))
-    pitch = w + draw(st.integers(0, 3))
-    return draw(st.integers(1, 3)), (h + draw(st.integers(0, 2))) * pitch, pitch, h, w
 
 
 @every_isa

@@ -8,21 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_steps import quad_steps, quads
+from native_steps.strategies import byte_bounds, depthwise_windows, grids
 
 from openwork.engine import _native
 
 every_isa = pytest.mark.parametrize("isa", _native.isas())
 many = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
-byte_bounds = st.sampled_from([(0, 255), (-128, 127), (-127, 127), (0, 15), (3, 200), (-7, 7), (0, 0)])
-
-
-@st.composite
-def grids(draw):
-    """Batch, stride, pitch, height and width of images with shared padding."""
-    h, w = draw(st.integers(1, 6)), draw(st.integers(1, 40))
-    pitch = w + draw(st.integers(0, 3))
-    return draw(st.integers(1, 3)), (h + draw(st.integers(0, 2))) * pitch, pitch, h, w
 
 
 def same(case, isa, wanted, threads=1):
@@ -40,25 +32,14 @@ def arrived(case, target, wanted, isa, threads):
 # ---- depthwise convolution ----
 
 
-@st.composite
-def windows(draw, most=(14, 40)):
-    """Sizes of images and outputs that do not depend on each other, a kernel, a stride, and the zeros in front."""
-    sizes = st.integers(1, 15)
-    kernel = draw(st.sampled_from([(3, 3), (5, 5), (7, 7), (3, 3), (5, 5), (15, 15)]) | st.tuples(sizes, sizes))
-    return {
-        "shape": (draw(st.integers(1, 2)), draw(st.integers(1, 3)), *(draw(st.integers(1, size)) for size in most)),
-        "out": tuple(draw(st.integers(1, size)) for size in most),
-        "kernel": kernel,
-        "stride": draw(st.integers(1, 2)),
-        "before": tuple(draw(st.integers(0, k + 1)) for k in kernel),
-    }
+windows = depthwise_windows([(3, 3), (5, 5), (7, 7), (3, 3), (5, 5), (15, 15)], batch=2)
 
 
 @every_isa
 @many
 @given(
     seed=seeds,
-    window=windows(),
+    window=windows,
     signed=st.booleans(),
     bounds=byte_bounds,
     table=st.booleans(),
@@ -71,7 +52,7 @@ def test_depthwise(isa, seed, window, signed, bounds, table, threads):
 
 @every_isa
 @many
-@given(seed=seeds, window=windows(), count=st.tuples(st.integers(0, 4), st.integers(0, 4)), signed=st.booleans())
+@given(seed=seeds, window=windows, count=st.tuples(st.integers(0, 4), st.integers(0, 4)), signed=st.booleans())
 def test_depthwise_reads_rows_from_whatever_slab_they_lie_in(isa, seed, window, count, signed):
     window["shape"] = window["shape"][1:]
     arrived(*steps.slab_quad_depthwise(seed, **window, count=count, signed=signed), isa, 2)
@@ -254,7 +235,7 @@ def test_rows_with_activation(isa):
 @many
 @given(
     seed=seeds,
-    grid=grids(),
+    grid=grids(height=6),
     signed=st.tuples(st.booleans(), st.booleans()),
     scale=st.sampled_from([(0.5, 0.5), (1.0, -1.0), (0.31, 1.7), (1e30, -1e30), (0.25, 1e-30)]),
     bounds=byte_bounds,
@@ -268,7 +249,7 @@ def test_sum(isa, seed, grid, signed, scale, bounds, threads):
 
 @every_isa
 @many
-@given(seed=seeds, grid=grids(), in_place=st.booleans(), threads=st.integers(1, 2))
+@given(seed=seeds, grid=grids(height=6), in_place=st.booleans(), threads=st.integers(1, 2))
 def test_table(isa, seed, grid, in_place, threads):
     case = steps.quad_table(seed, grid, 2, in_place)
     same(case, isa, quad_steps.pointwise_words(case), threads)
