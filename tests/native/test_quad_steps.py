@@ -24,8 +24,7 @@ def same(case, isa, wanted, threads=1):
 def arrived(case, target, wanted, isa, threads):
     """Words [quads, H, W] lie in the slabs of the target, and nothing else was written."""
     expected = case.arena.copy()
-    for rows, pixels in target.pixels(expected):
-        pixels.view(np.int32)[...] = wanted[:, rows]
+    target.fill(expected, wanted.view(np.float32))
     same(case, isa, expected.view(np.int32), threads)
 
 
@@ -258,16 +257,11 @@ def test_table(isa, seed, grid, in_place, threads):
 @every_isa
 @pytest.mark.parametrize("case", [steps.quad_sum, steps.quad_table])
 def test_slabs_are_steps_of_their_own(isa, case):
-    whole = case(grid=(1, 40, 7, 5, 6))
-    count = len(whole.arena)
-    arena = quad_steps.arena_at_random(2 * count, np.random.default_rng(1))
-    cut = steps.Case(whole.family, {**whole.arguments, "slabs": [2, count, 3]}, arena)
-    wanted = [
-        quad_steps.pointwise_words(steps.Case(whole.family, {**whole.arguments, "grid": [1, 40, 7, rows, 6]}, part))
-        for rows, part in zip((3, 2), np.split(arena, 2), strict=True)
-    ]
+    cut = steps.cut(case(grid=(1, 40, 7, 5, 6)), 2, 3)
+    cut.arena[:] = quad_steps.arena_at_random(len(cut.arena), np.random.default_rng(1))
+    wanted = steps.each_slab(cut, quad_steps.pointwise_words)
     for threads in (1, 3):
-        same(cut, isa, np.concatenate(wanted), threads)
+        same(cut, isa, wanted, threads)
 
 
 # ---- what is wrong ----

@@ -67,20 +67,16 @@ def test_rounding_is_pytorchs(isa):
 
 
 @every_isa
-@pytest.mark.parametrize("case", [steps.quantize, steps.dequantize])
-def test_slabs_are_steps_of_their_own(isa, case):
-    whole = case(grid=(1, 40, 7, 5, 6))
-    cut = steps.cut(whole, 2, 3)
+@pytest.mark.parametrize(
+    ("case", "computed"), [(steps.quantize, quads.quantized), (steps.dequantize, quads.dequantized)]
+)
+def test_slabs_are_steps_of_their_own(isa, case, computed):
+    cut = steps.cut(case(grid=(1, 40, 7, 5, 6)), 2, 3)
     if case is steps.quantize:
         cut.arena[:] = quads.numbers(len(cut.arena), np.random.default_rng(1))
-    wanted = [
-        {steps.quantize: quads.quantized, steps.dequantize: quads.dequantized}[case](
-            steps.Case(whole.family, {**whole.arguments, "grid": [1, 40, 7, rows, 6]}, part)
-        )
-        for rows, part in zip((3, 2), np.split(cut.arena, 2), strict=True)
-    ]
+    wanted = steps.each_slab(cut, computed)
     for threads in (1, 3):
-        same(cut, isa, np.concatenate(wanted), threads)
+        same(cut, isa, wanted, threads)
 
 
 # ---- taps ----
@@ -191,12 +187,9 @@ def test_dense_blocks_share_their_columns(isa, quads_out):
 def test_quad_taps_on_slabs(isa, epilogue):
     whole = steps.quad_taps(grid=(1, 40, 7, 5, 6), **{"bounds": (-math.inf, math.inf), **epilogue})
     cut = steps.cut(whole, 2, 3)
-    wanted = [
-        quads.added(steps.Case(whole.family, {**whole.arguments, "grid": [1, 40, 7, rows, 6]}, part))
-        for rows, part in zip((3, 2), np.split(cut.arena, 2), strict=True)
-    ]
+    wanted = steps.each_slab(cut, quads.added)
     for threads in (1, 3):
-        same(cut, isa, np.concatenate(wanted), threads)
+        same(cut, isa, wanted, threads)
 
 
 @every_isa

@@ -60,8 +60,7 @@ def test_a_copy_fills_slabs_and_their_halos_from_wherever_the_rows_lie(
 ):
     case, target, wanted = steps.slab_copy(seed, shape, step, min(first, shape[1] - 1), count, halo)
     expected = case.arena.copy()
-    for rows, pixels in target.pixels(expected, halo=True):
-        pixels[...] = wanted[:, rows]
+    target.fill(expected, wanted, halo=True)
     np.testing.assert_array_equal(case.run(isa, threads), expected)
     np.testing.assert_array_equal(case.run("reference"), expected)
 
@@ -109,8 +108,7 @@ def test_pooling(isa, seed, is_max, shape, kernel, stride, slabs, whole, data):
         wanted = sums * case.arguments["scale_y"][:, None] * case.arguments["scale_x"]
     found = case.run(isa, 2)
     expected = case.arena.copy()
-    for rows, pixels in target.pixels(expected):
-        pixels[...] = wanted[:, rows]
+    target.fill(expected, wanted)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -17,7 +17,7 @@ from .quad_steps import (
     slab_quad_pool,
 )
 from .quads import dequantize, quad_taps, quantize
-from .slabs import cut, slab_copy, slab_mean, slab_pool
+from .slabs import cut, each_slab, slab_copy, slab_mean, slab_pool  # noqa: F401, for tests
 from .sums import balanced, circulant, convolved, dense, features_alone, multiplied, rows, slotted, taps, winograd  # noqa: F401, for tests
 from .tokens import attention, constant, embedding, layer_norm, unit, word_mean
 

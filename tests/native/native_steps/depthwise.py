@@ -7,7 +7,7 @@ import numpy as np
 
 from .case import Case, f32
 from .images import place, view
-from .slabs import Slabs
+from .slabs import Slabs, slab_pair
 
 
 def depthwise(
@@ -68,13 +68,9 @@ def slab_depthwise(
     rng = np.random.default_rng(seed)
     c, *size = shape
     x = f32(shape, rng)
-    rows = [-(-h // max(1, slabs)) for h, slabs in zip((shape[1], out[0]), count, strict=True)]
-    source = Slabs(shape, count[0], rows[0])
-    target = Slabs((c, *out), count[1], rows[1], begin=source.end)
-    source.floats = target.floats = target.end
+    source, target = slab_pair(shape, (c, *out), count)
     arena = f32(max(1, *count) * target.end, rng)
-    for stretch, pixels in source.pixels(arena):
-        pixels[...] = x[:, stretch]
+    source.fill(arena, x)
     sums = _sums(rng, c, (*size, *out), kernel, stride, before, (-math.inf, math.inf), act)
     return Case("depthwise", {"x": source.view(), "y": target.view(), "batch": 1, **sums}, arena), target, x
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from .case import UNIT, Case, i32, inside
-from .images import place, view
+from .images import place, read, view
 from .quads import fma, numbers, packed, rounded, unpacked, words
-from .slabs import Slabs
+from .slabs import Slabs, slab_pair
 
 EXTREMES = np.array([-128, -127, -1, 0, 1, 127], np.int8)
 
@@ -51,10 +51,7 @@ def quads(stack: np.ndarray) -> np.ndarray:
 
 def read_words(shape: tuple[int, ...], case: Case, which: str) -> np.ndarray:
     """Words [N, quads, H, W] of the view `which` in the case's arena."""
-    a = case.arguments[which]
-    n, c, h, w = shape
-    rows = np.arange(n)[:, None, None, None] * a["stride"] + np.arange(h)[:, None] * a["pitch"] + np.arange(w)
-    return words(case)[a["planes"][:c][None, :, None, None] + rows]
+    return read(shape, case.arena, case.arguments, which).view(np.int32)
 
 
 def written(case: Case, stack: np.ndarray) -> np.ndarray:
@@ -123,8 +120,7 @@ def slab_quad_pool(
     target = Slabs((c, *out), slabs, -(-out[0] // slabs), begin=source.end)
     source.floats = target.floats = target.end
     x, arena = words_at_random(shape, rng), arena_at_random(slabs * target.end, rng)
-    for stretch, pixels in source.pixels(arena, halo=True):
-        pixels.view(np.int32)[...] = x[:, stretch]
+    source.fill(arena, x.view(np.float32), halo=True)
     arguments = {
         "x": source.view(), "y": target.view(), "batch": 1, "size": [h, w, *out], "kernel": [kernel, kernel],
         "stride": [2, 2], "padding": [1, 1], "dilation": [1, 1], "signed": signed,
@@ -149,13 +145,12 @@ def quad_mean(
     if slabs:
         source = Slabs((planes, h, w), slabs, -(-h // slabs))
         source.floats = source.end
-        end, fields, arena = slabs * source.end, {"x": source.view()}, np.zeros(slabs * source.end, np.int32)
-        for stretch, pixels in source.pixels(arena.view(np.float32)):
-            pixels.view(np.int32)[...] = x[0][:, stretch]
+        end, fields, arena = slabs * source.end, {"x": source.view()}, np.zeros(slabs * source.end, np.float32)
+        source.fill(arena, x[0].view(np.float32))
     else:
         fields, end = view("x", -1, x.shape, gap=2)
-        arena = np.zeros(end, np.int32)
-        place(x.view(np.float32), arena.view(np.float32), fields, "x")
+        arena = np.zeros(end, np.float32)
+        place(x.view(np.float32), arena, fields, "x")
     room = arena_at_random(batch * (channels + 2), rng)
     arguments = dict(
         **fields,
@@ -169,9 +164,7 @@ def quad_mean(
         signed=signed,
     )
     sums = np.stack([unpacked(image.reshape(planes, -1), signed).sum(axis=1)[:channels] for image in x])
-    return Case("quad_mean", arguments, np.concatenate([arena.view(np.float32), room])), (
-        sums.astype(np.float32) * scale
-    ).view(np.int32)
+    return Case("quad_mean", arguments, np.concatenate([arena, room])), (sums.astype(np.float32) * scale).view(np.int32)
 
 
 # ---- depthwise convolution ----
@@ -254,13 +247,9 @@ def slab_quad_depthwise(
     rng = np.random.default_rng(seed)
     c, *size = shape
     x = words_at_random(shape, rng)
-    rows = [-(-h // max(1, slabs)) for h, slabs in zip((shape[1], out[0]), count, strict=True)]
-    source = Slabs(shape, count[0], rows[0])
-    target = Slabs((c, *out), count[1], rows[1], begin=source.end)
-    source.floats = target.floats = target.end
+    source, target = slab_pair(shape, (c, *out), count)
     arena = arena_at_random(max(1, *count) * target.end, rng)
-    for stretch, pixels in source.pixels(arena):
-        pixels.view(np.int32)[...] = x[:, stretch]
+    source.fill(arena, x.view(np.float32))
     sums = _depthwise(rng, c, (*size, *out), kernel, stride, before, signed, (-127, 127), False)
     arguments = {"x": source.view(), "y": target.view(), "batch": 1, **sums}
     return Case("quad_depthwise", arguments, arena), target, convolved_depthwise(x[None], arguments)[0]

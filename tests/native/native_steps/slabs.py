@@ -1,5 +1,6 @@
 """Random steps on planes that are cut into slabs, and where their rows lie."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,18 @@ def cut(case: Case, count: int, rows: int, seed: int = 0) -> Case:
     """A taps or dense step whose image is cut into slabs: its arena as often, each with other numbers."""
     arena = f32(count * len(case.arena), np.random.default_rng(seed))
     return Case(case.family, {**case.arguments, "slabs": [count, len(case.arena), rows]}, arena)
+
+
+def each_slab(case: Case, computed: Callable[[Case], np.ndarray]) -> np.ndarray:
+    """What is `computed` for the slabs of a step that was cut, each as a step of its own."""
+    count, floats, rows = case.arguments["slabs"]
+    batch, stride, pitch, h, w = case.arguments["grid"]
+    parts = []
+    for slab, arena in enumerate(case.arena.reshape(count, floats)):
+        whole = {**case.arguments, "grid": [batch, stride, pitch, min(rows, h - slab * rows), w]}
+        del whole["slabs"]
+        parts.append(computed(Case(case.family, whole, arena)))
+    return np.concatenate(parts)
 
 
 @dataclass
@@ -66,6 +79,26 @@ class Slabs:
             shape, strides = (self.shape[0], len(rows), w), (4 * self.plane, 4 * self.pitch, 4)
             yield rows, np.lib.stride_tricks.as_strided(arena[at:], shape, strides)
 
+    def fill(self, arena: np.ndarray, planes: np.ndarray, halo: bool = False) -> None:
+        """Write whole planes [C, H, W] into the slabs of the arena."""
+        for rows, pixels in self.pixels(arena, halo):
+            pixels[...] = planes[:, rows]
+
+
+def slab_pair(
+    shape: tuple[int, int, int],
+    wanted: tuple[int, int, int],
+    count: tuple[int, int],
+    halo: tuple[int, int] = (0, 0),
+) -> tuple[Slabs, Slabs]:
+    """Planes that a step reads and, behind them, planes that it writes, in `count` slabs each (0: whole). `halo` is
+    that of the slabs that it writes."""
+    rows = [-(-h // max(1, slabs)) for h, slabs in zip((shape[1], wanted[1]), count, strict=True)]
+    source = Slabs(shape, count[0], rows[0])
+    target = Slabs(wanted, count[1], rows[1], *(halo if count[1] else (0, 0)), begin=source.end)
+    source.floats = target.floats = target.end
+    return source, target
+
 
 def slab_copy(
     seed: int = 0,
@@ -80,13 +113,9 @@ def slab_copy(
     rng = np.random.default_rng(seed)
     x = f32(shape, rng)
     wanted = x[:, first :: step[0], :: step[1]]
-    rows = [-(-size // max(1, n)) for size, n in zip((shape[1], wanted.shape[1]), count, strict=True)]
-    source = Slabs(shape, count[0], rows[0])
-    target = Slabs(wanted.shape, count[1], rows[1], *(halo if count[1] else (0, 0)), begin=source.end)
-    source.floats = target.floats = target.end
+    source, target = slab_pair(shape, wanted.shape, count, halo)
     arena = f32(max(1, *count) * target.end, rng)
-    for stretch, pixels in source.pixels(arena):
-        pixels[...] = x[:, stretch]
+    source.fill(arena, x)
     channels = shape[0]
     arguments = {
         "x": source.view(),
@@ -120,8 +149,7 @@ def slab_pool(
     target = Slabs((c, *out), slabs, -(-out[0] // slabs), begin=source.end)
     source.floats = target.floats = target.end
     x, arena = f32(shape, rng), f32(slabs * target.end, rng)
-    for stretch, pixels in source.pixels(arena, halo=True):
-        pixels[...] = x[:, stretch]
+    source.fill(arena, x, halo=True)
     scales = [np.zeros(0, np.float32)] * 2 if is_max else [f32(size, rng) for size in out]
     arguments = {
         "max": is_max,
@@ -146,7 +174,6 @@ def slab_mean(seed: int = 0, shape: tuple[int, int, int] = (5, 7, 3), slabs: int
     source = Slabs(shape, slabs, -(-shape[1] // slabs))
     source.floats = source.end
     arena = np.zeros(slabs * source.end + shape[0], np.float32)
-    for stretch, pixels in source.pixels(arena):
-        pixels[...] = x[:, stretch]
+    source.fill(arena, x)
     fields = {"batch": 1, "y": slabs * source.end, "y_stride": 0, "h": shape[1], "w": shape[2]}
     return Case("mean", {"x": source.view(), **fields, "scale": 1 / (shape[1] * shape[2])}, arena), x.mean(axis=(1, 2))
