@@ -6,7 +6,7 @@ merged, so that a position means the same pixel in all of them. The padding betw
 of one and the left border of the next; likewise the rows between two images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -260,6 +260,15 @@ class PlaneView:
         return runs(self.offsets())
 
     @property
+    def positions(self) -> list[int]:
+        """Batch, stride, pitch, height and width, as a step that treats every position alike takes them."""
+        return [self.grid.batch, self.grid.stride, self.grid.pitch, self.h, self.w]
+
+    def chosen(self, index: Iterable[int]) -> "PlaneView":
+        """Some channels, in any order: nothing moves."""
+        return replace(self, channels=tuple(self.channels[i] for i in index))
+
+    @property
     def image(self) -> "Image":
         """As an image stack that copies and pooling understand."""
         return Image(-1, self.grid.pitch, self.grid.stride, self.offsets(), self.grid.slabs)
@@ -303,8 +312,8 @@ class Quads:
         lanes = [self.lanes[i] for i in index]
         kept = sorted({lane // QUAD for lane in lanes})
         place = {plane: QUAD * at for at, plane in enumerate(kept)}
-        view = replace(self.view, channels=tuple(self.view.channels[plane] for plane in kept))
-        return replace(self, view=view, lanes=tuple(place[lane // QUAD] + lane % QUAD for lane in lanes))
+        lanes = [place[lane // QUAD] + lane % QUAD for lane in lanes]
+        return replace(self, view=self.view.chosen(kept), lanes=tuple(lanes))
 
 
 def joined_quads(values: Sequence[Quads]) -> Quads:

@@ -283,6 +283,18 @@ class Lowering:
         self.draft("dequantize", [source.view], [whole], fields).slabs = True
         return target
 
+    def choose(self, name: str, index: Sequence[int]) -> None:
+        """Let the node's value be some channels of another one, in any order: nothing moves."""
+        if (quads := self.quads.get(name)) and len(set(index)) == len(index):
+            self.quads[self.node.name] = quads.chosen(index)
+        else:
+            self.values[self.node.name] = self.planes(name).chosen(index)
+
+    def round_own(self, found: Bytes) -> None:
+        """Let the node's value, which was stored as floats, be bytes: nobody may read what it was before."""
+        self.quads[self.node.name] = self.rounded(self.planes(self.node.name), found)
+        del self.values[self.node.name]
+
     def rows(self, name: str) -> RowsView:
         """A value as rows of features: [N, ...] flattened after the batch, or [..., F] by its last axis."""
         view, shape = self.view(name), self.shapes[name]
@@ -486,7 +498,7 @@ class Lowering:
         target: PlaneView,
         weights: Weights,
         residual: PlaneView | None,
-        integers: "Integers | None" = None,
+        integers: Integers | None = None,
     ) -> None:
         """A weighted sum of shifted planes; `sources` are the phases that `shifts` name. With `integers` the sum is one
         of bytes."""
@@ -506,8 +518,7 @@ class Lowering:
                 "residual": residual.offsets() if residual else [],
                 "spill": spill[0][0].offset(0) if spill else -1,
                 "zero": zero[0][0].offset(0) if zero else -1,
-                "grid": [grid.batch, grid.stride, pitch, target.h, target.w],
-                **slab_fields(grid.slabs),
+                **position_fields(target),
                 **(integers.fields if integers else epilogue_fields(node)),
             }
 
@@ -628,8 +639,7 @@ def image_fields(image: Image, offsets: Iterable[int]) -> dict[str, Any]:
 
 def position_fields(view: PlaneView) -> dict[str, Any]:
     """The grid and slabs of a step that treats every position alike."""
-    grid = view.grid
-    return {"grid": [grid.batch, grid.stride, grid.pitch, view.h, view.w], **slab_fields(grid.slabs)}
+    return {"grid": view.positions, **slab_fields(view.grid.slabs)}
 
 
 def slab_fields(slabs: list[int]) -> dict[str, Any]:

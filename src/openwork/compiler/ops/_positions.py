@@ -35,7 +35,7 @@ def grid_of(view: View) -> list[int]:
     if isinstance(view, RowsView):
         rows = view.storage
         return [rows.batch, rows.stride, rows.stride, 1, rows.features]
-    return [view.grid.batch, view.grid.stride, view.grid.pitch, view.h, view.w]
+    return view.positions
 
 
 def act_of(node: Node) -> list[Any]:

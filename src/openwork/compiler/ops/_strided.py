@@ -60,7 +60,7 @@ def lower(low: Lowering, node: Node) -> None:
             "shifts": [[0, dy * x.pitch + dx] for dy in rows for dx in columns],
             "out": target.offsets(),
             "residual": residual.offsets() if residual else [],
-            "grid": [n, y.stride, y.pitch, h, w],
+            "grid": target.positions,
             "step": stride[1],
             "x_stride": x.stride,
             "x_pitch": stride[0] * x.pitch,

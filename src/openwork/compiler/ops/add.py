@@ -50,8 +50,7 @@ def lower(low: Lowering, node: Node) -> None:
         low.quads[node.name] = _of_bytes(low, a, b, found)
     else:
         binary(low, node, "add")
-        low.quads[node.name] = low.rounded(low.planes(node.name), found)
-        del low.values[node.name]
+        low.round_own(found)
 
 
 def _of_bytes(low: Lowering, a: Quads, b: Quads, found: Bytes) -> Quads:

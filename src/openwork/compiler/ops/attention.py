@@ -270,4 +270,4 @@ def _finite(node: Node) -> dict[str, float | None]:
 
 
 def _some(view: PlaneView, first: int, count: int) -> PlaneView:
-    return PlaneView(view.grid, view.h, view.w, view.channels[first : first + count])
+    return view.chosen(range(first, first + count))

@@ -11,7 +11,6 @@ import numpy as np
 from torch import fx
 
 from ..graph import Graph, Node, Shape
-from ..layout import PlaneView
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 
@@ -93,9 +92,4 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("channels")
 def lower(low: Lowering, node: Node) -> None:
-    index = node["index"]
-    if (quads := low.quads.get(node.inputs[0])) and len(set(index)) == len(index):
-        low.quads[node.name] = quads.chosen(index)
-        return
-    view = low.planes(node.inputs[0])
-    low.values[node.name] = PlaneView(view.grid, view.h, view.w, tuple(view.channels[i] for i in index))
+    low.choose(node.inputs[0], node["index"])

@@ -65,7 +65,7 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 @lowers("interleave")
 def lower(low: Lowering, node: Node) -> None:
     view = low.planes(node.inputs[0])
-    phases = PlaneView(view.grid, view.h, view.w, tuple(view.channels[i] for i in node["index"]))
+    phases = view.chosen(node["index"])
     low.values[node.name] = interleave(low, phases, node["factor"], node.shape)
 
 

@@ -44,13 +44,7 @@ def lower(low: Lowering, node: Node) -> None:
     target = low.new_planes(source.grid, len(source.channels), source.h, source.w)
 
     def fields() -> dict[str, Any]:
-        grid = source.grid
-        return {
-            "x": source.runs(),
-            "y": target.runs(),
-            "eps": node["eps"],
-            "grid": [grid.batch, grid.stride, grid.pitch, source.h, source.w],
-        }
+        return {"x": source.runs(), "y": target.runs(), "eps": node["eps"], "grid": source.positions}
 
     arrays = {role: low.graph.constant(node, role) for role in ("weight", "bias")}
     low.draft("layer_norm", [source], [target], fields, **arrays)

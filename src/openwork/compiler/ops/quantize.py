@@ -77,8 +77,7 @@ def lower(low: Lowering, node: Node) -> None:
         low.quads[node.name] = _looked_up(low, node, quads)
     elif node.act:
         pointwise(low, node)
-        low.quads[node.name] = low.rounded(low.planes(node.name), node["bytes"])
-        del low.values[node.name]
+        low.round_own(node["bytes"])
     elif on_rows(node):
         low.unrounded[node.name] = node.inputs[0]
     else:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import fx
 
 from ..graph import Graph, Node, Shape
-from ..layout import Grid, PlaneView
+from ..layout import Grid
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 from . import _walk
@@ -82,4 +82,4 @@ def lower(low: Lowering, node: Node) -> None:
     if quads:
         low.quads[node.name] = replace(quads, view=view).chosen(chosen)
     else:
-        low.values[node.name] = PlaneView(view.grid, view.h, view.w, tuple(view.channels[i] for i in chosen))
+        low.values[node.name] = view.chosen(chosen)

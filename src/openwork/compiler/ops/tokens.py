@@ -116,12 +116,7 @@ def features_shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 @lowers("features")
 def lower_features(low: Lowering, node: Node) -> None:
     """A list of some of the same planes: nothing moves."""
-    chosen = range(node["first"], node["first"] + node.shape[2])
-    if quads := low.quads.get(node.inputs[0]):
-        low.quads[node.name] = quads.chosen(chosen)
-        return
-    view = low.planes(node.inputs[0])
-    low.values[node.name] = PlaneView(view.grid, view.h, view.w, tuple(view.channels[i] for i in chosen))
+    low.choose(node.inputs[0], range(node["first"], node["first"] + node.shape[2]))
 
 
 @captures("aten.slice.Tensor", "<built-in function getitem>")
