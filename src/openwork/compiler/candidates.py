@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..engine import _native
+from ..engine.retune import tile_widths
 from ..formats.program import Step
 from . import circulant, recurrent, winograd
 from .lowering import MAX_ROWS, Draft, Weights
@@ -148,20 +149,10 @@ def tiles(draft: Draft, base: Step, choice: Choice, threads: int, isa: str) -> I
         shapes = _dense_tiles(isa, choice.rows, h, w)
         found = [replace(choice, tile=shape) for shape in shapes[:3]]
     else:
-        widest = widest_tile(isa, choice)
-        found = [
-            replace(choice, tile=(t,))
-            for t in dict.fromkeys((widest, widest - 1, widest - 2, (widest + 1) // 2, 1 + widest // 3))
-            if t >= 1
-        ]
+        found = [replace(choice, tile=(width,)) for width in tile_widths(isa, choice.op, choice.rows)]
         if choice.pieces > 1:
             found = [in_pieces(base, c) or c for c in found]
     yield from (_cut(base, c, threads, isa) for c in found)
-
-
-def widest_tile(isa: str, choice: Choice) -> int:
-    """Vectors of positions in the widest register block of a kernel with taps."""
-    return int((_native.widest_quad_tile if choice.op == "quad_taps" else _native.widest_tile)(isa, choice.rows))
 
 
 def in_pieces(base: Step, choice: Choice) -> Choice | None:

@@ -36,6 +36,13 @@ def retune(spec: ProgramSpec, program: Any) -> dict[int, Retuned]:
     return found
 
 
+def tile_widths(isa: str, op: str, rows: int) -> list[int]:
+    """Vectors of positions that register blocks of a kernel with taps may span, likely best first."""
+    widest = (_native.widest_quad_tile if op == "quad_taps" else _native.widest_tile)(isa, rows)
+    widths = dict.fromkeys((widest, widest - 1, widest - 2, (widest + 1) // 2, 1 + widest // 3))
+    return [width for width in widths if width >= 1]
+
+
 _TILES = {"taps": "vectors", "quad_taps": "vectors", "dense": "tile", "winograd": "block"}
 _TILES |= dict.fromkeys(("rows", "balanced", "circulant", "quad_rows"), "samples")
 """The field that says how large a kernel's tile is."""
@@ -85,10 +92,8 @@ class _Search:
         elif self.first.op == "winograd":
             sizes = {14, 28, 56, 112}
         else:
-            widest_tile = _native.widest_quad_tile if self.first.op == "quad_taps" else _native.widest_tile
-            widest = widest_tile(self.program.isa, self.first.fields["mb"])
-            sizes = {widest, widest - 1, widest - 2, (widest + 1) // 2, 1 + widest // 3}
-        yield from ({name: size} for size in sorted(sizes - {now}) if size >= 1)
+            sizes = set(tile_widths(self.program.isa, self.first.op, self.first.fields["mb"]))
+        yield from ({name: size} for size in sorted(sizes - {now}))
 
     def _splits(self) -> Iterator[dict[str, int]]:
         threads = self.program.threads
