@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .circulant import BLOCKS
 from .graph import Array, Graph, Node, rewritten, verify
+from .integers import is_integer
 
 F64 = NDArray[np.float64]
 
@@ -41,7 +42,7 @@ def in_frequencies(graph: Graph) -> Graph | None:
 def _suits(graph: Graph, node: Node) -> bool:
     """A convolution over all channels of an image larger than a pixel; of one pixel the circulant step is the means.
     Zeros alone are circulant, too, and nothing to transform."""
-    whole = node.op == "conv" and node["groups"] == 1 and node.shape[2:] != (1, 1) and "step" not in node.constants
+    whole = node.op == "conv" and node["groups"] == 1 and node.shape[2:] != (1, 1) and not is_integer(node)
     return whole and bool(graph.constant(node, "weight").any())
 
 

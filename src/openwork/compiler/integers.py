@@ -72,7 +72,7 @@ class Bytes(NamedTuple):
         return Bytes(self.scale, self.nearest(lo), self.nearest(hi))
 
 
-def merged(grids: "list[Bytes | None]") -> Bytes | None:
+def merged(grids: list[Bytes | None]) -> Bytes | None:
     """One grid that holds the numbers of several; None if they have different steps, or bytes do not hold all."""
     found = [g for g in grids if g is not None]
     if len(found) < len(grids) or len({g.scale for g in found}) != 1:
@@ -87,6 +87,11 @@ def bytes_of(nodes: Mapping[str, Node], name: str) -> Bytes | None:
     if (own := node.attrs.get("bytes")) is not None:
         return own  # type: ignore[no-any-return]
     return merged([bytes_of(nodes, source) for source in node.inputs]) if node.op in CARRIED and node.plain else None
+
+
+def is_integer(node: Node) -> bool:
+    """Whether a layer has whole numbers for weights."""
+    return "step" in node.constants
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...engine import _native
-from ..graph import Node
+from ..graph import Node, Shape
 from ..layout import Grid, PlaneView
 from ..lowering import Lowering, Weights, epilogue_fields, image_fields, size_of
 
@@ -18,13 +18,15 @@ LEAST_DENSITY = 0.5
 
 
 def suits(low: Lowering, node: Node) -> bool:
-    """Whether a convolution has one input plane for each output, and a shape that the native step takes."""
+    """Whether the step of floats does a convolution."""
+    return isinstance(low.view(node.inputs[0]), PlaneView) and not low.nested and fits(low, node)
+
+
+def fits(low: Lowering, node: Node) -> bool:
+    """Whether a convolution has one input plane for each output, and a shape that native steps take."""
     weight = low.graph.constant(node, "weight")
-    image = isinstance(low.view(node.inputs[0]), PlaneView)
     return bool(
-        image
-        and not low.nested
-        and len(node.inputs) == 1
+        len(node.inputs) == 1
         and weight.shape[1] == 1
         and node["groups"] > 1
         and max(weight.shape[2:]) <= _native.MAX_DEPTHWISE
@@ -47,11 +49,7 @@ def lower(low: Lowering, node: Node) -> None:
         return {
             "x": image_fields(x, [x.offsets[o // each] for o in range(out)]),
             "y": image_fields(y, y.offsets),
-            "batch": n,
-            "size": [*size_of(source), h, w],
-            "kernel": list(weight.shape[2:]),
-            "stride": node["stride"][0],
-            "before": list(node["padding"]),
+            **window_fields(node, weight.shape[2:], source),
             **epilogue_fields(node),
         }
 
@@ -59,3 +57,14 @@ def lower(low: Lowering, node: Node) -> None:
     draft.slabs = True
     draft.fixed = Weights(weight.reshape(out, -1), bias, node["groups"], n * h * w)
     low.values[node.name] = target
+
+
+def window_fields(node: Node, kernel: Shape, source: PlaneView) -> dict[str, Any]:
+    """Sizes of images and kernels, and how windows lie."""
+    return {
+        "batch": node.shape[0],
+        "size": [*size_of(source), *node.shape[2:]],
+        "kernel": list(kernel),
+        "stride": node["stride"][0],
+        "before": list(node["padding"]),
+    }

@@ -10,18 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine import _native
 from ..graph import Array, Node
 from ..layout import QUAD, Grid, PlaneView, Quads, Rows, RowsView
-from ..lowering import Integers, Lowering, Weights, epilogue_fields, image_fields, size_of
+from ..lowering import Integers, Lowering, Weights, epilogue_fields, image_fields
+from . import _depthwise as depthwise
 from ._affine import many_tokens, rows_fields
-from ._depthwise import LEAST_DENSITY
 from ._taps import over_windows
-
-
-def is_integer(node: Node) -> bool:
-    """Whether a layer has whole numbers for weights."""
-    return "step" in node.constants
 
 
 def convolution(low: Lowering, node: Node) -> None:
@@ -158,16 +152,7 @@ def _store(low: Lowering, node: Node, target: PlaneView, out: int) -> None:
 def _is_depthwise(low: Lowering, node: Node) -> bool:
     """Whether the step for a kernel on each plane does it."""
     weight = low.graph.constant(node, "weight")
-    return bool(
-        "bytes" in node.attrs
-        and len(node.inputs) == 1
-        and node["groups"] == len(weight) > 1
-        and weight.shape[1] == 1
-        and max(weight.shape[2:]) <= _native.MAX_DEPTHWISE
-        and node["dilation"] == (1, 1)
-        and node["stride"] in ((1, 1), (2, 2))
-        and np.count_nonzero(weight) >= LEAST_DENSITY * weight.size
-    )
+    return "bytes" in node.attrs and node["groups"] == len(weight) and depthwise.fits(low, node)
 
 
 def _depthwise(low: Lowering, node: Node, source: Quads) -> None:
@@ -187,11 +172,7 @@ def _depthwise(low: Lowering, node: Node, source: Quads) -> None:
         return {
             "x": image_fields(x, x.offsets),
             "y": image_fields(y, y.offsets),
-            "batch": n,
-            "size": [*size_of(source.view), h, w],
-            "kernel": list(kernel),
-            "stride": node["stride"][0],
-            "before": list(node["padding"]),
+            **depthwise.window_fields(node, kernel, source.view),
             "signed": source.signed,
             "lo": result.lo,
             "hi": result.hi,

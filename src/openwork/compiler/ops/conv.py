@@ -10,6 +10,7 @@
 from torch import fx
 
 from ..graph import Graph, Node, Shape
+from ..integers import is_integer
 from ..lowering import Lowering, Weights
 from ..operators import (
     Converter,
@@ -70,7 +71,7 @@ def _only_pixel(low: Lowering, node: Node) -> tuple[int, ...] | None:
 def lower(low: Lowering, node: Node) -> None:
     weight, bias = low.graph.constant(node, "weight"), low.graph.constant(node, "bias")
     at = _only_pixel(low, node)
-    if integers.is_integer(node):
+    if is_integer(node):
         if at:
             integers.on_rows(low, node, weight[:, :, at[0], at[1]])
         else:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import fx
 
 from ..graph import Graph, Node, Shape
+from ..integers import is_integer
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, layer_constants, lowers, rank, require
 from . import _integers as integers
@@ -45,7 +46,7 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("linear", epilogue=True)
 def lower(low: Lowering, node: Node) -> None:
-    if integers.is_integer(node):
+    if is_integer(node):
         integers.linear(low, node)
     else:
         matrix(low, node, low.graph.constant(node, "weight"), low.graph.constant(node, "bias"))

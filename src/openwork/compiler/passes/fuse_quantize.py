@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ..graph import Graph, Node, rewritten
-from ..integers import bytes_of
+from ..integers import bytes_of, is_integer
 from ..ops._positions import on_rows
 
 ORDER = 40  # after layers compute with whole numbers
@@ -35,7 +35,7 @@ def _looks_up(node: Node, made: dict[str, Node]) -> bool:
 
 def _stores_bytes(node: Node, made: dict[str, Node]) -> bool:
     """Whether the kernels of an operator can round its result; those of few samples give floats."""
-    whole = "step" in node.constants
+    whole = is_integer(node)
     if node.op == "add":
         whole = all(bytes_of(made, name) is not None for name in node.inputs)
     return whole and not node.act and not on_rows(node) and "bytes" not in node.attrs

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..graph import Graph, Node, rewritten
+from ..integers import is_integer
 
 ORDER = 35  # after additions are part of a convolution
 
@@ -38,6 +39,6 @@ def _mergeable(graph: Graph, node: Node, inputs: int) -> bool:
         and graph.constant(node, "weight").shape[2:] == (1, 1)
         and node["padding"] == node.attrs.get("after", (0, 0)) == (0, 0)
         and node["groups"] == 1
-        and "step" not in node.constants  # of what each reads
+        and not is_integer(node)  # of what each reads
         and node.shape[2:] != (1, 1)
     )

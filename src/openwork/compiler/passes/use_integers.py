@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..graph import Graph, Node, rewritten
-from ..integers import bytes_of, whole_weights
+from ..integers import bytes_of, is_integer, whole_weights
 
 ORDER = 32  # after additions and activations are part of layers, before convolutions are merged
 
@@ -20,7 +20,7 @@ def run(graph: Graph) -> Graph:
     made: dict[str, Node] = {}
     constants = dict(graph.constants)
     for node in graph:
-        grid = bytes_of(made, node.inputs[0]) if node.op in LAYERS and "step" not in node.constants else None
+        grid = bytes_of(made, node.inputs[0]) if node.op in LAYERS and not is_integer(node) else None
         found = whole_weights(constants[node.constants["weight"]]) if grid is not None else None
         if grid is not None and found is not None:
             sums = np.abs(found.whole.astype(np.int64)).reshape(len(found.step), -1).sum(axis=1)
