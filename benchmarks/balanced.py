@@ -14,8 +14,8 @@ from torch import nn
 import openwork
 from openwork.compiler.candidates import Choice, kernels
 from openwork.compiler.capture import capture
+from openwork.compiler.drafts import Lowered
 from openwork.compiler.lower import lower
-from openwork.compiler.lowering import Lowered
 from openwork.compiler.optimize import optimize
 from openwork.compiler.pack import layer_step
 from openwork.constraints.base import Constraint

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import openwork
-from openwork.compiler.lowering import Level
+from openwork.compiler.drafts import Level
 from openwork.compiler.pack import pack
 from openwork.constraints.base import Sparsity
 from openwork.constraints.block import Block

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.compiler import layout
+from openwork.compiler.drafts import Draft
 from openwork.compiler.graph import Node
 from openwork.compiler.layout import UNIT, Grid, Planes, PlaneView, Rows, Slabs
-from openwork.compiler.lowering import Draft
 from openwork.compiler.pack import pack, union_taps
 from openwork.compiler.plan import SPACIOUS, largest_live, lifetimes, plan
 from openwork.formats.program import runs

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import openwork
 from openwork.compiler import candidates, reorder
 from openwork.compiler.candidates import Choice
-from openwork.compiler.lowering import Weights
+from openwork.compiler.drafts import Weights
 from openwork.compiler.pack import union_taps
 from openwork.compiler.reorder import order, similar
 

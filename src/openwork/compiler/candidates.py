@@ -10,7 +10,7 @@ from ..engine import _native
 from ..engine.retune import tile_widths
 from ..formats.program import Step
 from . import circulant, recurrent, winograd
-from .lowering import MAX_ROWS, Draft, Weights
+from .drafts import MAX_ROWS, Draft, Weights
 from .pack import union_taps
 from .reorder import order
 

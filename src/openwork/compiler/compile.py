@@ -18,11 +18,11 @@ from ..errors import CompileError, OpenworkError, UsageError
 from ..formats.artifact import Artifact, plain_json
 from ..formats.program import torch_calls
 from .capture import capture, evaluating
+from .drafts import Draft, Lowered
 from .frequencies import in_frequencies
 from .graph import Graph
 from .lengths import find_lengths, shortened
 from .lower import lower
-from .lowering import Draft, Lowered
 from .nested import nest
 from .optimize import optimize
 from .tune import Effort, Layer

@@ -1,7 +1,8 @@
 """From graph to program: every node by its operator's rule, in order."""
 
+from .drafts import Lowered
 from .graph import Graph
-from .lowering import Lowered, Lowering
+from .lowering import Lowering
 from .operators import lowering_rule
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import CompileError
 from ..formats.program import Array, Step
-from .lowering import Draft, Level, Lowered, Weights
+from .drafts import Draft, Level, Lowered, Weights
 
 SAME = 1e-5
 """Largest relative difference of weights that folding may leave between levels."""

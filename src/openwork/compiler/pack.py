@@ -17,7 +17,7 @@ from .layout import QUAD
 
 if TYPE_CHECKING:
     from .candidates import Choice
-    from .lowering import Level, Weights
+    from .drafts import Level, Weights
 
 F32 = NDArray[np.float32]
 

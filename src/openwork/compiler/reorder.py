@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..formats.program import Step
-from .lowering import Level, Weights
+from .drafts import Level, Weights
 from .pack import union_taps
 
 COMPARED = 1024

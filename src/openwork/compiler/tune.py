@@ -31,7 +31,7 @@ from .candidates import (
     multiply_adds,
     tiles,
 )
-from .lowering import Draft, Lowered
+from .drafts import Draft, Lowered
 from .pack import layer_step, union_taps, with_tile
 from .recurrent import Cells
 from .reorder import order, reordered

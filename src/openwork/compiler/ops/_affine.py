@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from ..drafts import Weights, epilogue_fields
 from ..graph import Array, Node, Shape
 from ..layout import Rows, RowsView
-from ..lowering import Lowering, Weights, epilogue_fields
+from ..lowering import Lowering
 
 MANY = 8
 """Tokens from which lanes run over tokens rather than over outputs."""

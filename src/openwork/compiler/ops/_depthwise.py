@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...engine import _native
+from ..drafts import Weights, epilogue_fields, image_fields, size_of
 from ..graph import Node, Shape
 from ..layout import Grid, PlaneView
-from ..lowering import Lowering, Weights, epilogue_fields, image_fields, size_of
+from ..lowering import Lowering
 
 LEAST_DENSITY = 0.5
 """Share of weights that are not zero below which taps, which skip zeros, do less."""

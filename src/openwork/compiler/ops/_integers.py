@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..drafts import Integers, Weights, epilogue_fields, image_fields
 from ..graph import Array, Node
 from ..layout import QUAD, Grid, PlaneView, Quads, Rows, RowsView
-from ..lowering import Integers, Lowering, Weights, epilogue_fields, image_fields
+from ..lowering import Lowering
 from . import _depthwise as depthwise
 from ._affine import many_tokens, rows_fields
 from ._taps import over_windows

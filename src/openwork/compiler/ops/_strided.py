@@ -6,9 +6,10 @@ Taps, whose lanes run over positions, need what they read split into phases firs
 from typing import Any
 
 from ...formats.program import runs
+from ..drafts import Weights, epilogue_fields, slab_fields
 from ..graph import Node
 from ..layout import Grid
-from ..lowering import Lowering, Weights, epilogue_fields, slab_fields
+from ..lowering import Lowering
 from ..pack import union_taps
 
 PANEL = 16

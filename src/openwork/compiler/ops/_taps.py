@@ -1,8 +1,9 @@
 """A convolution as a weighted sum of shifted planes, of floats or of bytes."""
 
+from ..drafts import Integers, Pair, Weights
 from ..graph import Node
 from ..layout import PlaneView, Quads
-from ..lowering import Integers, Lowering, Pair, Weights, rows_beyond
+from ..lowering import Lowering, rows_beyond
 
 
 def over_windows(

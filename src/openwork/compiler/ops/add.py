@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import fx
 
+from ..drafts import position_fields
 from ..graph import Graph, Node, Shape
 from ..integers import Bytes
 from ..layout import Quads
-from ..lowering import Lowering, position_fields
+from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 from ._affine import many_tokens
 from ._binary import binary

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from ..drafts import image_fields
 from ..graph import Array, Graph, Node, Shape
 from ..layout import Grid
-from ..lowering import Lowering, image_fields
+from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 
 

@@ -9,9 +9,10 @@
 
 from torch import fx
 
+from ..drafts import Weights
 from ..graph import Graph, Node, Shape
 from ..integers import is_integer
-from ..lowering import Lowering, Weights
+from ..lowering import Lowering
 from ..operators import (
     Converter,
     arguments,

@@ -7,9 +7,10 @@
 Made by `merge_added_convs`, of the last convolution of a residual block and that of its shortcut.
 """
 
+from ..drafts import Weights
 from ..graph import Graph, Node, Shape
 from ..layout import joined
-from ..lowering import Lowering, Weights
+from ..lowering import Lowering
 from ..operators import implies, lowers
 
 

@@ -15,9 +15,10 @@ import math
 import numpy as np
 from torch import fx
 
+from ..drafts import Weights
 from ..graph import Graph, Node, Shape
 from ..layout import PlaneView
-from ..lowering import Lowering, Weights, rows_beyond
+from ..lowering import Lowering, rows_beyond
 from ..operators import (
     Converter,
     arguments,

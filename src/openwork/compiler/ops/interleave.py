@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import fx
 
+from ..drafts import Pair, image_fields
 from ..graph import Graph, Node, Shape
 from ..layout import Grid, PlaneView
-from ..lowering import Lowering, Pair, image_fields
+from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 
 

@@ -15,10 +15,11 @@ import numpy as np
 from torch import fx
 
 from ...engine import _native
+from ..drafts import position_fields
 from ..graph import Array, Graph, Node, Shape
 from ..integers import Bytes
 from ..layout import Quads
-from ..lowering import Lowering, position_fields
+from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require
 from . import _walk
 from ._positions import on_rows, pointwise

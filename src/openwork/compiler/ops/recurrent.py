@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from ..drafts import Weights
 from ..graph import Array, Graph, Node, Shape
 from ..layout import External, Rows, RowsView
-from ..lowering import Lowering, Weights
+from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 from ..recurrent import Cells
 from . import _walk

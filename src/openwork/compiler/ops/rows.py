@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import fx
 
+from ..drafts import image_fields
 from ..graph import Graph, Node, Shape
 from ..layout import External, Image, Rows, RowsView
-from ..lowering import Lowering, image_fields
+from ..lowering import Lowering
 from ..operators import Converter, captures, computed, implies, lowers, rank, require, shape_of
 from . import _walk
 

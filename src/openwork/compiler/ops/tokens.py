@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import fx
 
+from ..drafts import image_fields
 from ..graph import Graph, Node, Shape
 from ..layout import Grid, Image, PlaneView, Rows, RowsView
-from ..lowering import Lowering, image_fields
+from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
 from . import _walk
 
