@@ -1,238 +1,21 @@
 """Each pass on small graphs: the text before and after; and that `verify` finds what a broken pass would do."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from graphs import ONE, POOL, WORDS, after, conv, graph, linear, lines, node, pool, prelu, rounding, scale, words, x
+from integer_pass_cases import INTEGERS
 from torch import Generator, no_grad, randn
 from torch.testing import assert_close
 
 from openwork import compile, plugins
-from openwork.compiler.graph import Graph, Node, verify
-from openwork.compiler.integers import Bytes
+from openwork.compiler.graph import Node, verify
 from openwork.compiler.operators import window_size
 from openwork.compiler.optimize import optimize, passes
 from openwork.errors import CompileError
 
-ONE = (1, 1)
-CONV = {"stride": ONE, "padding": (0, 0), "dilation": ONE, "groups": 1}
-POOL = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": ONE, "ceil": False}
-
-
-def node(name, op, inputs, shape, constants=(), **attrs):
-    """A node whose constants are called after it."""
-    return Node(name, op, tuple(inputs.split()), shape, attrs, {role: f"{name}.{role}" for role in constants})
-
-
-def x(shape=(1, 2, 6, 6)):
-    return Node("x", "input", (), shape)
-
-
-def conv(name, inputs, shape=(1, 2, 6, 6), **attrs):
-    return node(name, "conv", inputs, shape, ("weight", "bias"), **{**CONV, **attrs})
-
-
-def scale(name, inputs, shape=(1, 2, 6, 6)):
-    return node(name, "scale", inputs, shape, ("weight", "bias"))
-
-
-def linear(name, inputs, shape):
-    return node(name, "linear", inputs, shape, ("weight", "bias"))
-
-
-def whole(layer):
-    """A layer with weights of whole numbers."""
-    return replace(layer, constants={**layer.constants, "step": f"{layer.name}.step"})
-
-
-def prelu(name, inputs, shape=(1, 2, 6, 6), op="pointwise"):
-    return node(name, op, inputs, shape, ("slope",), act=("leaky_relu",))
-
-
-def pool(name, inputs, shape=(1, 2, 3, 3), **attrs):
-    return node(name, "max_pool", inputs, shape, **{**POOL, **attrs})
-
-
-def graph(*nodes, returns=None, kernel=1):
-    """A graph of these nodes; every weight is filled with 2, 3, 4, ..., every bias with 10, 20, ..."""
-    constants = {}
-    shapes = {n.name: n.shape for n in nodes}
-    for n in nodes:
-        if n.op in ("embedding", "constant"):
-            (role,) = n.constants
-            shape = (5, n.shape[-1]) if role == "table" else (1, *n.shape[1:])
-            constants[n.constants[role]] = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-        elif n.op == "linear":
-            shape = (n.shape[-1], shapes[n.inputs[0]][-1])
-            constants[f"{n.name}.weight"] = np.arange(2, 2 + np.prod(shape), dtype=np.float32).reshape(shape)
-            constants[f"{n.name}.bias"] = 10 * np.arange(1, 1 + n.shape[-1], dtype=np.float32)
-        elif "slope" in n.constants:
-            constants[f"{n.name}.slope"] = np.full(n.shape[1], 0.5, np.float32)
-        elif n.constants:
-            out, into = n.shape[1], shapes[n.inputs[0]][1]
-            shape = {
-                "conv": (out, into, kernel, kernel),
-                "conv_transpose": (out, into, kernel, kernel),
-                "scale": (out,),
-            }[n.op]
-            constants[f"{n.name}.weight"] = np.arange(2, 2 + np.prod(shape), dtype=np.float32).reshape(shape)
-            constants[f"{n.name}.bias"] = 10 * np.arange(1, 1 + out, dtype=np.float32)
-        if "step" in n.constants:
-            constants[f"{n.name}.step"] = np.ones(n.shape[1], np.float32)
-    return verify(Graph(tuple(nodes), tuple((returns or nodes[-1].name).split()), constants), "building")
-
-
-def lines(text):
-    """Text of a graph, indented as the test likes, with short words for the attributes that do not matter."""
-    plain = "dilation=(1,1) groups=1 padding=(0,0) stride=(1,1)"
-    clamped = r"dilation=(1,1) groups=1 hi=\1 lo=\2 padding=(0,0) stride=(1,1)"
-    text = text.replace("EXTRA", plain.replace("groups", "extra=(0,0) groups"))
-    text = re.sub(r"CLAMPED:hi=(\S+),lo=(\S+)", clamped, text).replace("CONV", plain)
-    text = re.sub(r"SIDES:(\S+):(\S+)", r"after=\2 dilation=(1,1) groups=1 padding=\1 stride=(1,1)", text)
-    return [line.strip() for line in text.strip().splitlines()]
-
-
-def after(name, g):
-    return verify(plugins.module("compiler.passes", name).run(g), name)
-
-
-WORDS = (1, 9, 4)
-
-
-def words(name, op, inputs="", constants=(), shape=WORDS, **attrs):
-    return node(name, op, inputs, shape, constants, **attrs)
-
-
-def rounding(name, inputs, shape=(1, 2, 6, 6), lo=-127, hi=127, scale=0.5):
-    return node(name, "quantize", inputs, shape, bytes=Bytes(scale, lo, hi))
-
-
 GOLDEN = [
-    (
-        "move_quantize",
-        "before pooling, concatenation and a channel shuffle, once for all readers, with the bounds of a clamp",
-        lambda: graph(
-            *(x(), conv("c", "x"), conv("d", "x"), node("r", "clamp", "c", (1, 2, 6, 6), lo=0.0, hi=6.0)),
-            node("j", "concat", "r d", (1, 4, 6, 6)),
-            pool("p", "j", (1, 4, 3, 3)),
-            rounding("q", "p", (1, 4, 3, 3)),
-            rounding("t", "p", (1, 4, 3, 3)),
-            conv("e", "q", (1, 2, 3, 3)),
-            conv("f", "t", (1, 2, 3, 3)),
-            returns="e f",
-        ),
-        """
-        x: 1x2x6x6 = input()
-        c: 1x2x6x6 = conv(x) CONV bias=%c.bias weight=%c.weight
-        d: 1x2x6x6 = conv(x) CONV bias=%d.bias weight=%d.weight
-        j: 1x2x6x6 = quantize(c) bytes=Bytes(scale=0.5,lo=0,hi=12)
-        j.1: 1x2x6x6 = quantize(d) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        p: 1x4x6x6 = concat(j, j.1)
-        q: 1x4x3x3 = max_pool(p) ceil=False dilation=(1,1) kernel=(2,2) padding=(0,0) stride=(2,2)
-        e: 1x2x3x3 = conv(q) CONV bias=%e.bias weight=%e.weight
-        f: 1x2x3x3 = conv(q) CONV bias=%f.bias weight=%f.weight
-        return e, f
-        """,
-    ),
-    (
-        "move_quantize",
-        "what is rounded already is not rounded again, and a clamp between numbers of the grid is its bound",
-        lambda: graph(
-            *(x(), rounding("q", "x"), node("r", "clamp", "q", (1, 2, 6, 6), lo=0.0)),
-            rounding("s", "r"),
-            node("c", "channels", "s", (1, 1, 6, 6), index=(1,)),
-            rounding("t", "c", (1, 1, 6, 6)),
-            conv("e", "t", (1, 1, 6, 6)),
-        ),
-        """
-        x: 1x2x6x6 = input()
-        r: 1x2x6x6 = quantize(x) bytes=Bytes(scale=0.5,lo=0,hi=127)
-        c: 1x1x6x6 = channels(r) index=(1,)
-        e: 1x1x6x6 = conv(c) CONV bias=%e.bias weight=%e.weight
-        return e
-        """,
-    ),
-    (
-        "move_quantize",
-        "features are rounded where they are read, images before they become features",
-        lambda: graph(
-            *(x(), node("m", "mean", "x", (1, 2, 1, 1)), rounding("q", "m", (1, 2, 1, 1))),
-            *(node("f", "flatten", "q", (1, 2)), linear("l", "f", (1, 3))),
-            *(
-                conv("c", "x"),
-                node("g", "flatten", "c", (1, 72)),
-                rounding("s", "g", (1, 72)),
-                linear("k", "s", (1, 3)),
-            ),
-            returns="l k",
-        ),
-        """
-        x: 1x2x6x6 = input()
-        m: 1x2x1x1 = mean(x)
-        q: 1x2 = flatten(m)
-        f: 1x2 = quantize(q) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        l: 1x3 = linear(f) bias=%l.bias weight=%l.weight
-        c: 1x2x6x6 = conv(x) CONV bias=%c.bias weight=%c.weight
-        g: 1x2x6x6 = quantize(c) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        s: 1x72 = flatten(g)
-        k: 1x3 = linear(s) bias=%k.bias weight=%k.weight
-        return l, k
-        """,
-    ),
-    (
-        "move_quantize",
-        "not where others read what is not rounded, nor with bounds between numbers or beyond 0, nor of other steps",
-        lambda: graph(
-            *(x(), conv("c", "x"), pool("p", "c"), rounding("q", "p", (1, 2, 3, 3))),
-            *(rounding("a", "q", (1, 2, 3, 3), scale=0.25), node("b", "clamp", "a", (1, 2, 3, 3), lo=-0.3)),
-            *(node("d", "clamp", "x", (1, 2, 6, 6), lo=1.0), rounding("e", "d")),
-            returns="b p e",
-        ),
-        None,
-    ),
-    (
-        "use_integers",
-        "weights are whole numbers of a step where what is read is rounded, with or without a pooling between",
-        lambda: graph(
-            *(x(), rounding("q", "x"), pool("p", "q"), conv("c", "p", (1, 2, 3, 3), lo=0.0), conv("d", "x")),
-            returns="c d",
-        ),
-        """
-        x: 1x2x6x6 = input()
-        q: 1x2x6x6 = quantize(x) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        p: 1x2x3x3 = max_pool(q) ceil=False dilation=(1,1) kernel=(2,2) padding=(0,0) stride=(2,2)
-        c: 1x2x3x3 = conv(p) dilation=(1,1) groups=1 lo=0.0 padding=(0,0) reads=Bytes(scale=0.5,lo=-127,hi=127) """
-        """stride=(1,1) bias=%c.bias step=%c.step weight=%c.weight.whole
-        d: 1x2x6x6 = conv(x) CONV bias=%d.bias weight=%d.weight
-        return c, d
-        """,
-    ),
-    (
-        "fuse_quantize",
-        "into layers of integers and sums of what is rounded, which others do not read",
-        lambda: graph(
-            *(x(), rounding("q", "x")),
-            *(whole(conv("c", "q", hi=6.0)), rounding("r", "c", lo=0)),
-            *(whole(conv("d", "q")), rounding("s", "d"), whole(conv("e", "q", act=("tanh",))), rounding("t", "e")),
-            *(node("a", "add", "q s", (1, 2, 6, 6), lo=0.0), rounding("u", "a")),
-            *(node("b", "add", "d s", (1, 2, 6, 6)), rounding("v", "b")),
-            returns="r t u v",
-        ),
-        """
-        x: 1x2x6x6 = input()
-        q: 1x2x6x6 = quantize(x) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        r: 1x2x6x6 = conv(q) bytes=Bytes(scale=0.5,lo=0,hi=12) CONV bias=%c.bias step=%c.step weight=%c.weight
-        d: 1x2x6x6 = conv(q) CONV bias=%d.bias step=%d.step weight=%d.weight
-        s: 1x2x6x6 = quantize(d) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        e: 1x2x6x6 = conv(q) act=('tanh',) CONV bias=%e.bias step=%e.step weight=%e.weight
-        t: 1x2x6x6 = quantize(e) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        u: 1x2x6x6 = add(q, s) bytes=Bytes(scale=0.5,lo=0,hi=127)
-        b: 1x2x6x6 = add(d, s)
-        v: 1x2x6x6 = quantize(b) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        return r, t, u, v
-        """,
-    ),
     (
         "fold_embedding",
         "rows that are added to an embedding come along with it, one after the other",
@@ -742,26 +525,6 @@ GOLDEN = [
         """,
     ),
     (
-        "fuse_quantize",
-        "an activation of what is rounded",
-        lambda: graph(
-            *(x(), rounding("q", "x"), node("a", "pointwise", "q", (1, 2, 6, 6), act=("silu",)), rounding("r", "a")),
-            *(node("b", "pointwise", "x", (1, 2, 6, 6), act=("silu",)), rounding("s", "b")),
-            *(prelu("c", "q"), rounding("t", "c")),
-            returns="r s t",
-        ),
-        """
-        x: 1x2x6x6 = input()
-        q: 1x2x6x6 = quantize(x) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        r: 1x2x6x6 = quantize(q) act=('silu',) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        b: 1x2x6x6 = pointwise(x) act=('silu',)
-        s: 1x2x6x6 = quantize(b) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        c: 1x2x6x6 = pointwise(q) act=('leaky_relu',) slope=%c.slope
-        t: 1x2x6x6 = quantize(c) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        return r, s, t
-        """,
-    ),
-    (
         "move_clamp",
         "before a max-pooling, to what can take it along",
         lambda: graph(x(), conv("c", "x"), pool("p", "c"), node("r", "clamp", "p", (1, 2, 3, 3), lo=0.0, hi=6.0)),
@@ -792,6 +555,7 @@ GOLDEN = [
         lambda: graph(x(), node("r", "slice", "x", (1, 1, 6, 6), start=(1, 0, 0), stop=(2, 6, 6), step=(1, 1, 1))),
         None,
     ),
+    *INTEGERS,
 ]
 
 
