@@ -197,7 +197,7 @@ def _ours() -> list[Row]:
             )
             for name in ("71x", "167x", "348x")
             for method, words, solver in (
-                ("magnitude", "magnitude, gradually", Magnitude(gradual=True, ramp=24)),
+                ("magnitude", "magnitude, gradually", Magnitude(gradual=True, ramp=EPOCHS * 4 // 5)),
                 ("slr", "surrogate Lagrangian relaxation", SLR(rho=0.1, step=0.01)),
             )
         ),
