@@ -60,7 +60,9 @@ def notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def how(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Command, seed, time, machine and day of each row."""
-    head = ("row", "command", "seed", "epochs (dense + shape + retrain)", "minutes", "threads", "machine", "date")
+    rows = list(rows)
+    phases = "dense + shape + retrain" + " + quantize" * any(any(row["epochs"][3:]) for row in rows)
+    head = ("row", "command", "seed", f"epochs ({phases})", "minutes", "threads", "machine", "date")
     lines = [
         (
             row["title"],

@@ -177,7 +177,7 @@ class Patterns(Reproduction):
 def _introduction(document: Mapping[str, Any]) -> str:
     """What every row has in common, and the dense network that all are held against."""
     row, dense = document["rows"][0], document["dense"]
-    epochs = " + ".join(str(n) for n in row["epochs"][1:])
+    epochs = " + ".join(str(n) for n in row["epochs"][1:3])
     machine, day = document["machine"]["processor"], document["when"][:10]
     return (
         f"{document['model']} on {document['data']}, from the zoo's own weights; every row ADMM with {epochs} epochs "
