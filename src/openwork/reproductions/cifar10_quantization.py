@@ -1,7 +1,7 @@
 """ResNet-20 on CIFAR-10 on few bits: weights on 4 to 1 bits, at once and in steps; pruned, with activations on 8.
 
-All rows have six epochs. Those of weights alone quantize every layer, the stem and the classifier too, with one scale a
-layer; progressive ones go through more bits first.
+All rows have six epochs, but five where quantization is not trained. Those of weights alone quantize every layer, the
+stem and the classifier too, with one scale a layer; progressive ones go through more bits first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ DROP = 0.003
 
 
 class Cifar10Quantization(Reproduction):
-    """ResNet-20 on CIFAR-10 with third-party weights, 6 epochs, seed 0."""
+    """ResNet-20 on CIFAR-10 with third-party weights, at most 6 epochs, seed 0."""
 
     TITLE: ClassVar[str] = "ResNet-20 on CIFAR-10 in few bits"
     MODEL: ClassVar[str] = "cifar10_resnet20"

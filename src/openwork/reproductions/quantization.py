@@ -21,7 +21,7 @@ from .lenet5 import SCHEDULE as UNQUANTIZED
 from .lenet5 import WEIGHTS
 
 SHAPE_EPOCHS, RETRAIN_EPOCHS = 12, 4
-"""Of every row but the joint ones."""
+"""Of every row but the joint one."""
 SCHEDULE = UNQUANTIZED.model_copy(
     update={
         "dense_epochs": 6,
@@ -75,7 +75,7 @@ class Quantization(Reproduction):
                 Row(f"{name}-progressive", f"{words}, ADMM in steps of fewer bits", _progressive(name, bits), **binary),
             ]
         frozen = _progressive("binary", 1).model_copy(update={"name": "lenet5-binary-frozen", "steps": FREEZING})
-        words = "plus and minus one number a layer, ADMM in steps that freeze a half, three quarters, all"
+        words = "plus and minus one number a layer, ADMM in steps that freeze a half, three quarters, 90 %, all"
         return [*found, Row("binary-frozen", words, frozen, **lossless), _joint()]
 
     def measure(self, results: Mapping[str, Result], inputs: Tensor, threads: int) -> dict[str, dict[str, Any]]:
