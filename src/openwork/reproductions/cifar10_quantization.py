@@ -17,17 +17,16 @@ from ..recipes.schedule import Rate
 from ..recipes.steps import Step
 from ..solvers.admm import ADMM
 from ..training.result import Result
-from . import _pages, _storage
+from . import _cifar10, _pages, _storage
+from ._cifar10 import STAGES
 from .base import Reproduction, Row
-from .cifar10_solvers import SCHEDULE as UNQUANTIZED
-from .cifar10_solvers import STAGES
 from .quantization import LEVELS as FEW
 
 LEVELS = {**FEW, 3: {"kind": "levels", "bits": 3}}
 WAYS = {4: (8, 4), 3: (4, 3), 2: (4, 2), 1: (4, 2, 1)}
 """Bits of each step of the progressive rows."""
 SHAPE_EPOCHS, RETRAIN_EPOCHS = 4, 2
-SCHEDULE = UNQUANTIZED.model_copy(
+SCHEDULE = _cifar10.SCHEDULE.model_copy(
     update={
         "shape_epochs": SHAPE_EPOCHS,
         "retrain_epochs": RETRAIN_EPOCHS,

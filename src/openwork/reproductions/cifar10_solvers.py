@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ..recipes.recipe import Recipe
 from ..recipes.rule import Rule
-from ..recipes.schedule import OptimizerSettings, Rate, Schedule
+from ..recipes.schedule import Rate
 from ..recipes.steps import Ladder
 from ..report import charts
 from ..solvers.admm import ADMM
@@ -18,11 +18,10 @@ from ..solvers.base import Solver
 from ..solvers.magnitude import Magnitude
 from ..solvers.reweighted import Reweighted
 from ..solvers.slr import SLR
-from . import _pages
+from . import _cifar10, _pages
+from ._cifar10 import STAGES, stage_sparsity
 from .base import Reproduction, Row, rate
 
-STAGES = "re:layer.*conv"
-"""The convolutions of the stages; the stem and the classifier, of ResNet-20 0.4 % of the weights, stay dense."""
 RATES = (4, 8, 16)
 """Weights of the whole dense network for each one that is kept."""
 PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -42,18 +41,14 @@ SOLVERS: dict[str, tuple[str, Solver]] = {
 WIDTHS = {4: 8, 8: 6, 16: 4}
 """Channels in the first stage of the narrower network, by the rate that it is held against."""
 
-SCHEDULE = Schedule(
-    shape_epochs=SHAPE_EPOCHS,
-    retrain_epochs=RETRAIN_EPOCHS,
-    updates_per_epoch=UPDATES,
-    batch_size=128,
-    shape_rate=Rate(peak=0.01, decay="cosine", final=0.1),
-    retrain_rate=Rate(peak=0.05, decay="cosine", warmup_epochs=1),
-    optimizer=OptimizerSettings(kind="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4),
-    precision="bfloat16",
-    norm_batches=200,
-    channels_last=True,
-    seed=0,
+SCHEDULE = _cifar10.SCHEDULE.model_copy(
+    update={
+        "shape_epochs": SHAPE_EPOCHS,
+        "retrain_epochs": RETRAIN_EPOCHS,
+        "updates_per_epoch": UPDATES,
+        "retrain_rate": Rate(peak=0.05, decay="cosine", warmup_epochs=1),
+        "norm_batches": 200,
+    }
 )
 
 
@@ -117,16 +112,6 @@ def _from_scratch() -> Iterator[Row]:
             Recipe(name=f"scratch-{times}x", rules=(rule,), schedule=schedule),
             options={"weights": None, "width": width},
         )
-
-
-def stage_sparsity(depth: int, times: float) -> float:
-    """Zeros in the stages that make the whole network `times` smaller, the stem and the classifier being dense."""
-    blocks, stem, classifier = (depth - 2) // 6, 3 * 16 * 9, 64 * 10
-    layers = [(16, 16)] * (2 * blocks)
-    for width in (32, 64):
-        layers += [(width // 2, width)] + [(width, width)] * (2 * blocks - 1)
-    stages = sum(inputs * outputs * 9 for inputs, outputs in layers)
-    return 1 - ((stages + stem + classifier) / times - stem - classifier) / stages
 
 
 def _page(document: Mapping[str, Any]) -> str:

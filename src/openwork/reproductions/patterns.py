@@ -15,8 +15,8 @@ from ..report import charts
 from ..solvers.admm import ADMM
 from ..training.result import Result
 from . import _latency, _pages
+from ._cifar10 import SCHEDULE, STAGES
 from .base import Reproduction, Row
-from .cifar10_solvers import SCHEDULE, STAGES
 
 WIDER = ("re:layer3\\.1.*conv", "re:layer3\\.2\\.conv1")
 """41 % of the weights: where a pattern knows powers of two only, these take the next one, which makes 90 % of 7/8."""

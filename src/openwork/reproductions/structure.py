@@ -23,8 +23,8 @@ from ..slimming.slim import slim
 from ..solvers.admm import ADMM
 from ..training.result import Result
 from . import _latency, _pages
+from ._cifar10 import SCHEDULE, STAGES, stage_sparsity
 from .base import Reproduction, Row, rate
-from .cifar10_solvers import SCHEDULE, STAGES, stage_sparsity
 
 RATES = (2, 4, 8, 16)
 """Weights of the whole dense network for each one that is kept."""
