@@ -1,6 +1,6 @@
 """What pages of reproductions are made of: tables in Markdown, and figures in words."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .base import rate
@@ -9,6 +9,28 @@ from .base import rate
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table."""
     return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
+
+
+def beside_papers(
+    rows: Iterable[Mapping[str, Any]],
+    head: Sequence[str] = (),
+    cells: Callable[[Mapping[str, Any]], Sequence[str]] = lambda row: (),
+) -> list[str]:
+    """The table of rows beside what is published; `head` and `cells` are more columns before the state."""
+    lines = [
+        (
+            row["title"],
+            paper(row),
+            published(row),
+            ours(row),
+            f"{row['dense_accuracy']:.2%}",
+            after_the_cut(row),
+            *cells(row),
+            row["state"],
+        )
+        for row in rows
+    ]
+    return table(("row", "paper", "published", "ours", "dense", "right after the cut", *head, "state"), lines)
 
 
 def trial(document: Mapping[str, Any]) -> list[str]:

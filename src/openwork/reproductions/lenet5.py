@@ -245,20 +245,6 @@ def _rows_and_columns(name: str) -> Recipe:
 def _page(document: Mapping[str, Any]) -> str:
     rows = document["rows"]
     best = max((row for row in rows if row["accuracy"] >= GOOD), key=rate, default=None)
-    head = ("row", "paper", "published", "ours", "dense", "right after the cut", "kept by layer", "state")
-    lines = [
-        (
-            row["title"],
-            _pages.paper(row),
-            _pages.published(row),
-            _pages.ours(row),
-            f"{row['dense_accuracy']:.2%}",
-            _pages.after_the_cut(row),
-            " + ".join(f"{kept:,}" for kept in row["kept"].values()),
-            row["state"],
-        )
-        for row in rows
-    ]
     return "\n".join(
         [
             f"# {document['title']}",
@@ -270,9 +256,13 @@ def _page(document: Mapping[str, Any]) -> str:
             *_pages.trial(document),
             *(["", f"The highest rate at {GOOD:.1%} or more: {_pages.ours(best)} ({best['title']})."] if best else []),
             "",
-            *_pages.table(head, lines),
+            *_pages.beside_papers(rows, ("kept by layer",), _kept_by_layer),
             *_pages.notes(rows),
             *_pages.how(rows),
             "",
         ]
     )
+
+
+def _kept_by_layer(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (" + ".join(f"{kept:,}" for kept in row["kept"].values()),)

@@ -138,20 +138,6 @@ def _joint() -> Row:
 
 def _page(document: Mapping[str, Any]) -> str:
     rows = document["rows"]
-    head = ("row", "paper", "published", "ours", "dense", "right after the cut", *_storage.HEAD, "state")
-    lines = [
-        (
-            row["title"],
-            _pages.paper(row),
-            _pages.published(row),
-            _pages.ours(row),
-            f"{row['dense_accuracy']:.2%}",
-            _pages.after_the_cut(row),
-            *_storage.row(row),
-            row["state"],
-        )
-        for row in rows
-    ]
     return "\n".join(
         [
             f"# {document['title']}",
@@ -162,7 +148,7 @@ def _page(document: Mapping[str, Any]) -> str:
             "trains its own dense network from the same random weights on 55,000 images; the last epoch counts.",
             *_pages.trial(document),
             "",
-            *_pages.table(head, lines),
+            *_pages.beside_papers(rows, _storage.HEAD, _storage.row),
             *_pages.notes(rows),
             *_pages.how(rows),
             "",

@@ -86,19 +86,6 @@ def _recipe(name: str, kept: float) -> Recipe:
 
 def _page(document: Mapping[str, Any]) -> str:
     rows = document["rows"]
-    head = ("row", "paper", "published", "ours", "dense", "right after the cut", "state")
-    lines = [
-        (
-            row["title"],
-            _pages.paper(row),
-            _pages.published(row),
-            _pages.ours(row),
-            f"{row['dense_accuracy']:.2%}",
-            _pages.after_the_cut(row),
-            row["state"],
-        )
-        for row in rows
-    ]
     return "\n".join(
         [
             f"# {document['title']}",
@@ -109,7 +96,7 @@ def _page(document: Mapping[str, Any]) -> str:
             "each cut. The last epoch counts, and nothing is chosen by the test split.",
             *_pages.trial(document),
             "",
-            *_pages.table(head, lines),
+            *_pages.beside_papers(rows),
             *_pages.notes(rows),
             *_pages.how(rows),
             "",
