@@ -14,15 +14,12 @@ from ..recipes.quantization import Quantization as Settings
 from ..recipes.recipe import Recipe
 from ..recipes.rule import Rule
 from ..recipes.schedule import Rate
-from ..recipes.steps import Step
 from ..solvers.admm import ADMM
 from ..training.result import Result
-from . import _cifar10, _pages, _storage
+from . import _bits, _cifar10, _pages, _storage
 from ._cifar10 import STAGES
 from .base import Reproduction, Row
-from .quantization import LEVELS as FEW
 
-LEVELS = {**FEW, 3: {"kind": "levels", "bits": 3}}
 WAYS = {4: (8, 4), 3: (4, 3), 2: (4, 2), 1: (4, 2, 1)}
 """Bits of each step of the progressive rows."""
 SHAPE_EPOCHS, RETRAIN_EPOCHS = 4, 2
@@ -35,7 +32,6 @@ SCHEDULE = _cifar10.SCHEDULE.model_copy(
         "norm_batches": 100,
     }
 )
-SOLVER = ADMM(rho=1e-3, growth=1.5)
 BLOCKS = {"kind": "channel_block", "shape": (4, 4), "sparsity": 0.904}
 """90 % of all weights, the stem and the classifier being dense."""
 DROP = 0.003
@@ -81,28 +77,13 @@ class Cifar10Quantization(Reproduction):
 
 
 def _one_shot(bits: int) -> Recipe:
-    rule = Rule(targets="all", constraint=LEVELS[bits])
-    return Recipe(name=f"resnet20-{bits}-bits", rules=(rule,), solver=SOLVER, schedule=SCHEDULE)
+    return _bits.at_once(f"resnet20-{bits}-bits", bits, SCHEDULE)
 
 
 def _progressive(bits: int) -> Recipe:
-    """As many epochs over all steps together, retraining as evenly spread as it goes, the last step first."""
-    last, way = _one_shot(bits), WAYS[bits]
-    epochs = _spread(SHAPE_EPOCHS + RETRAIN_EPOCHS, len(way))
-    steps = [
-        Step(
-            rules=None if wider == bits else (Rule(targets="all", constraint=LEVELS[wider]),),
-            shape_epochs=count - 1,
-            retrain_epochs=1,
-        )
-        for wider, count in zip(way, epochs, strict=True)
-    ]
-    solver = SOLVER.model_copy(update={"growth": SOLVER.growth ** len(way)})
-    return last.model_copy(update={"name": f"{last.name}-in-steps", "steps": tuple(steps), "solver": solver})
-
-
-def _spread(epochs: int, steps: int) -> list[int]:
-    return [epochs // steps + (at >= steps - epochs % steps) for at in range(steps)]
+    """As many epochs over all steps together, the last of each step for retraining."""
+    epochs = (SHAPE_EPOCHS + RETRAIN_EPOCHS) // len(WAYS[bits])
+    return _bits.in_steps(_one_shot(bits), WAYS[bits], epochs - 1, 1)
 
 
 def _integers(bits: int, epochs: int) -> Recipe:

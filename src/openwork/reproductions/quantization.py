@@ -1,7 +1,7 @@
 """LeNet-5 on MNIST with weights of few bits: binary and ternary in all layers, and pruned first, down to a kilobyte.
 
 Every row trains its own dense network from the same random weights; the last epoch counts. Progressive rows go through
-more bits to fewer, in as many epochs as those that go at once. Biases stay as they are and are not counted.
+more bits to fewer, in about as many epochs as those that go at once. Biases stay as they are and are not counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ..recipes.schedule import Rate
 from ..recipes.steps import Step
 from ..solvers.admm import ADMM
 from ..training.result import Result
-from . import _pages, _storage
+from . import _bits, _pages, _storage
 from .base import Reproduction, Row
 from .lenet5 import SCHEDULE as UNQUANTIZED
 from .lenet5 import WEIGHTS
@@ -31,13 +31,6 @@ SCHEDULE = UNQUANTIZED.model_copy(
         "retrain_rate": Rate(peak=1e-3, decay="cosine"),
     }
 )
-SOLVER = ADMM(rho=1e-3, growth=1.5)
-LEVELS: dict[int, dict[str, Any]] = {
-    8: {"kind": "levels", "bits": 8},
-    4: {"kind": "levels", "bits": 4},
-    2: {"kind": "levels", "bits": 2},
-    1: {"kind": "levels", "bits": 1, "zeros": "level"},
-}
 WAYS = {1: (8, 4, 2, 1), 2: (8, 4, 2)}
 """Bits of each step of the progressive rows."""
 
@@ -88,25 +81,13 @@ class Quantization(Reproduction):
 
 
 def _one_shot(name: str, bits: int) -> Recipe:
-    rule = Rule(targets="all", constraint=LEVELS[bits])
-    return Recipe(name=f"lenet5-{name}", rules=(rule,), solver=SOLVER, schedule=SCHEDULE)
+    return _bits.at_once(f"lenet5-{name}", bits, SCHEDULE)
 
 
 def _progressive(name: str, bits: int) -> Recipe:
-    """As many epochs, over all steps together."""
-    last, way = _one_shot(name, bits), WAYS[bits]
-    steps = [Step(rules=(Rule(targets="all", constraint=LEVELS[wider]),)) for wider in way[:-1]]
-    epochs = {"shape_epochs": SHAPE_EPOCHS // len(way), "retrain_epochs": RETRAIN_EPOCHS // len(way)}
-    # Fewer updates in a step: rho grows as far as it does at once.
-    solver = SOLVER.model_copy(update={"growth": SOLVER.growth ** len(way)})
-    return last.model_copy(
-        update={
-            "name": f"{last.name}-in-steps",
-            "steps": (*steps, Step()),
-            "solver": solver,
-            "schedule": last.schedule.model_copy(update=epochs),
-        }
-    )
+    """About as many epochs, over all steps together."""
+    steps = len(WAYS[bits])
+    return _bits.in_steps(_one_shot(name, bits), WAYS[bits], SHAPE_EPOCHS // steps, RETRAIN_EPOCHS // steps)
 
 
 def _joint() -> Row:
