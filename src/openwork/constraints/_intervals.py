@@ -156,9 +156,9 @@ def rounded(numbers: Tensor, digits: int) -> Tensor:
     return torch.ldexp((mantissa * 2.0**digits).round(), exponent - digits)
 
 
-def sampled(rows: Tensor, most: int | None) -> Tensor:
+def sampled(rows: Tensor, most: int) -> Tensor:
     """Rows in order; of long ones an even sample."""
-    step = 1 if most is None else -(-rows.shape[1] // most)
+    step = -(-rows.shape[1] // most)
     # A step that divides the row would meet the same places of all kernels, or the same input channel.
     while step > 1 and math.gcd(step, rows.shape[1]) > 1:
         step += 1

@@ -36,9 +36,7 @@ def of(model: nn.Module, recipe: Recipe) -> dict[str, int]:
 
 def row(figures: dict[str, Any]) -> tuple[str, str, str]:
     """Cells of a table: codes, all and files, each with how many times smaller that is than float32."""
-    found, dense = figures.get("storage"), 4 * figures["weights"]
-    if found is None:
-        return "", "", ""
+    found, dense = figures["storage"], 4 * figures["weights"]
     codes, whole, files = (f"{found[name]:,} B ({dense / found[name]:,.0f}x)" for name in ("codes", "all", "files"))
     return codes, whole, files
 
