@@ -1,7 +1,7 @@
 """What quantized weights take: codes alone, codes and indices, and files."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def of(model: nn.Module, recipe: Recipe) -> dict[str, int]:
     return found
 
 
-def row(figures: dict[str, Any]) -> tuple[str, str, str]:
+def row(figures: Mapping[str, Any]) -> tuple[str, str, str]:
     """Cells of a table: codes, all and files, each with how many times smaller that is than float32."""
     found, dense = figures["storage"], 4 * figures["weights"]
     codes, whole, files = (f"{found[name]:,} B ({dense / found[name]:,.0f}x)" for name in ("codes", "all", "files"))
