@@ -29,50 +29,7 @@ inline ivec flipped(ivec x) { return x ^ splat_quad(static_cast<int32_t>(0x80808
 
 // dot(sum, x, w)[l] = sum[l] + the four products of x's and w's bytes in lane l. Values and weights are made ready once, with
 // as_values and as_weights, for as many sums as they have a part in. kDotRegisters is what each of them takes.
-#if OW_LANES == 16 && defined(__AVX512VNNI__)
-
-constexpr bool kUnsignedQuads = true;
-constexpr int kDotRegisters = 1;
-using QuadValues = ivec;
-using QuadWeights = ivec;
-inline QuadValues as_values(ivec x) { return x; }
-inline QuadWeights as_weights(ivec w) { return w; }
-inline ivec dot(ivec sum, QuadValues x, QuadWeights w) { return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w); }
-
-#elif OW_LANES == 8 && defined(__AVXVNNI__)
-
-constexpr bool kUnsignedQuads = true;
-constexpr int kDotRegisters = 1;
-using QuadValues = ivec;
-using QuadWeights = ivec;
-inline QuadValues as_values(ivec x) { return x; }
-inline QuadWeights as_weights(ivec w) { return w; }
-inline ivec dot(ivec sum, QuadValues x, QuadWeights w) { return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w); }
-
-#elif OW_LANES == 4 && defined(__ARM_FEATURE_DOTPROD)
-
-constexpr bool kUnsignedQuads = false;
-constexpr int kDotRegisters = 1;
-using QuadValues = ivec;
-using QuadWeights = ivec;
-inline QuadValues as_values(ivec x) { return x; }
-inline QuadWeights as_weights(ivec w) { return w; }
-inline ivec dot(ivec sum, QuadValues x, QuadWeights w) { return (ivec)vdotq_s32((int32x4_t)sum, (int8x16_t)x, (int8x16_t)w); }
-
-#elif OW_LANES == 4 && defined(__aarch64__)
-
-constexpr bool kUnsignedQuads = false;
-constexpr int kDotRegisters = 1;
-using QuadValues = ivec;
-using QuadWeights = ivec;
-inline QuadValues as_values(ivec x) { return x; }
-inline QuadWeights as_weights(ivec w) { return w; }
-inline ivec dot(ivec sum, QuadValues x, QuadWeights w) {
-  const int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)x), vget_low_s8((int8x16_t)w)), high = vmull_high_s8((int8x16_t)x, (int8x16_t)w);
-  return (ivec)vaddq_s32((int32x4_t)sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
-}
-
-#elif defined(__x86_64__)
+#if defined(__x86_64__) && !(OW_LANES == 16 && defined(__AVX512VNNI__)) && !(OW_LANES == 8 && defined(__AVXVNNI__))
 
 // Without VNNI, products of 16-bit halves, two at a time: the products of bytes that AVX2 has saturate.
 constexpr bool kUnsignedQuads = true;
@@ -99,17 +56,32 @@ inline ivec dot(ivec sum, QuadValues x, QuadWeights w) {
 
 #else
 
+#if OW_LANES == 4 && defined(__aarch64__)
+constexpr bool kUnsignedQuads = false;
+#else
 constexpr bool kUnsignedQuads = true;
+#endif
 constexpr int kDotRegisters = 1;
 using QuadValues = ivec;
 using QuadWeights = ivec;
 inline QuadValues as_values(ivec x) { return x; }
 inline QuadWeights as_weights(ivec w) { return w; }
 inline ivec dot(ivec sum, QuadValues x, QuadWeights w) {
+#if OW_LANES == 16 && defined(__AVX512VNNI__)
+  return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+#elif OW_LANES == 8 && defined(__AVXVNNI__)
+  return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
+#elif OW_LANES == 4 && defined(__ARM_FEATURE_DOTPROD)
+  return (ivec)vdotq_s32((int32x4_t)sum, (int8x16_t)x, (int8x16_t)w);
+#elif OW_LANES == 4 && defined(__aarch64__)
+  const int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)x), vget_low_s8((int8x16_t)w)), high = vmull_high_s8((int8x16_t)x, (int8x16_t)w);
+  return (ivec)vaddq_s32((int32x4_t)sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+#else
   uvec total = (uvec)sum;
   for (int byte = 0; byte < 4; byte++)
     total += ((uvec)x >> (8 * byte) & 255) * (uvec)((ivec)((uvec)w << (24 - 8 * byte)) >> 24);
   return (ivec)total;
+#endif
 }
 
 #endif
