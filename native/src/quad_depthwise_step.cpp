@@ -5,6 +5,7 @@
 #include "byte_bounds.hpp"
 #include "byte_table.hpp"
 #include "depthwise_geometry.hpp"
+#include "quad_starts.hpp"
 
 namespace openwork {
 namespace {
@@ -16,14 +17,13 @@ class QuadDepthwiseStep final : public DepthwiseStep {
     const Held<int8_t> weight = f.signed_bytes("weight");
     require(weight.size() == kQuad * planes() * taps(), "a depthwise convolution of quads needs four kernels for each plane");
     require(scale_.size() == kQuad * planes() && bias_.size() == kQuad * planes(), "a depthwise convolution of quads needs four scales and biases for each plane");
-    zeros_.assign(kQuad * planes(), 0);
     for (size_t c = 0; c < planes(); c++) pack(weight.data() + kQuad * c * taps());
   }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
-    const std::vector<int32_t>& start = kernels.quads.flips[signed_] ? flipped_ : zeros_;
+    const int32_t* const start = start_.of(kernels, signed_);
     for_images(context, chunk, static_cast<bool>(table_), [&](const DepthwiseImages& images, size_t c) {
-      kernels.quads.depthwise[signed_]({images, words_.data() + c * words_.size() / planes(), start.data() + kQuad * c, scale_.data() + kQuad * c,
+      kernels.quads.depthwise[signed_]({images, words_.data() + c * words_.size() / planes(), start + kQuad * c, scale_.data() + kQuad * c,
                                         bias_.data() + kQuad * c, bounds_.lo, bounds_.hi});
       if (table_) for_rows(images, [&](float* row) { table_.apply(kernels, row, row, images.out_w); });
     });
@@ -44,14 +44,15 @@ class QuadDepthwiseStep final : public DepthwiseStep {
               word |= uint32_t{static_cast<uint8_t>(weight[(c * kh + i) * kw + tap])} << 8 * t;
           words_.push_back(static_cast<int32_t>(word));
         }
-    for (size_t c = 0; c < kQuad; c++) flipped_.push_back((signed_ ? -128 : 128) * std::accumulate(weight + c * taps(), weight + (c + 1) * taps(), 0));
+    for (size_t c = 0; c < kQuad; c++) start_.add(std::accumulate(weight + c * taps(), weight + (c + 1) * taps(), 0), signed_);
   }
 
   bool signed_;
   Held<float> scale_, bias_;
   ByteBounds bounds_;
   ByteTable table_;
-  std::vector<int32_t> words_, zeros_, flipped_;  // the latter: what sums begin with
+  std::vector<int32_t> words_;
+  QuadStarts start_;
 };
 
 const StepKind kind("quad_depthwise", make<QuadDepthwiseStep>);

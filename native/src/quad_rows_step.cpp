@@ -5,6 +5,7 @@
 
 #include "activation.hpp"
 #include "byte_bounds.hpp"
+#include "quad_starts.hpp"
 #include "samples.hpp"
 #include "tap_lists.hpp"
 
@@ -41,9 +42,8 @@ class QuadRowsStep final : public Step {
     require_inside(index_, 1, (features_ + kQuad - 1) / kQuad, "a column lies outside the input");
     require(samples_.batch * words() * limits.threads < kMaxSize, "rows are too large");
     scratch_ = samples_.batch * words() * limits.threads;
-    zeros_.assign(bias_.size(), 0);
     for (int64_t p = 0; p < panels; p++)
-      for (int64_t o = 0; o < kUnit; o++) flipped_.push_back(flipped(p, o));
+      for (int64_t o = 0; o < kUnit; o++) sums_.add(sum_of_weights(p, o), is_signed());
     cut_ = even_cuts(start_, static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, panels)), 1);
   }
 
@@ -55,9 +55,8 @@ class QuadRowsStep final : public Step {
     int32_t* const x = reinterpret_cast<int32_t*>(context.scratch) + context.thread * samples_.batch * words();
     for (int64_t n = 0; n < samples_.batch; n++)
       kernels.quads.quantize_row[is_signed()]({context.arena + samples_.x + n * samples_.x_stride, x + n * words(), features_, inverse_, x_bounds_.lo, x_bounds_.hi});
-    const std::vector<int32_t>& sums = kernels.quads.flips[is_signed()] ? flipped_ : zeros_;
     const QuadRows rows = {x, context.arena + samples_.y, words(), samples_.y_stride, start_.data(), first_.data(), listed_ ? index_.data() : nullptr,
-                           value_.data(), sums.data(), scale_.data(), bias_.data(), bounds_.lo, bounds_.hi, is_signed()};
+                           value_.data(), sums_.of(kernels, is_signed()), scale_.data(), bias_.data(), bounds_.lo, bounds_.hi, is_signed()};
     const int begin = cut_[static_cast<size_t>(chunk)], end = cut_[static_cast<size_t>(chunk) + 1];
     // With many samples the weights of a few outputs are used again and again while they are in the cache.
     const int each = samples_.batch > samples_.at_once ? 1 : std::max(1, end - begin);
@@ -85,20 +84,19 @@ class QuadRowsStep final : public Step {
   bool is_signed() const { return x_bounds_.lo < 0; }
   int64_t words() const { return (features_ + kLine - 1) / kLine * kUnit; }  // of a quantized sample, whole cache lines
 
-  // What is added to a sum if the sign bits of the input are flipped, which moves unsigned values down and signed ones up by 128.
-  int32_t flipped(int64_t panel, int64_t output) const {
+  int64_t sum_of_weights(int64_t panel, int64_t output) const {
     int64_t sum = 0;
     for (int64_t k = start_[static_cast<size_t>(panel)]; k < start_[static_cast<size_t>(panel) + 1]; k++) {
       const uint32_t quad = static_cast<uint32_t>(value_[static_cast<size_t>(k * kUnit + output)]);
       for (int c = 0; c < kQuad; c++) sum += static_cast<int8_t>(quad >> 8 * c & 255);
     }
-    return static_cast<int32_t>((is_signed() ? -128 : 128) * sum);
+    return sum;
   }
 
   Samples samples_;
   int64_t features_;
   std::vector<int32_t> start_, first_, index_;
-  std::vector<int32_t> zeros_, flipped_;  // what sums begin with
+  QuadStarts sums_;
   Held<int32_t> value_;
   Held<float> scale_, bias_;
   float inverse_;

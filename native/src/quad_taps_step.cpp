@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "byte_bounds.hpp"
+#include "quad_starts.hpp"
 #include "tap_blocks.hpp"
 
 namespace openwork {
@@ -19,8 +20,7 @@ class QuadTapsStep final : public Step {
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
     float* const arena = context.arena + blocks_.slab_at(chunk);
-    const std::vector<int32_t>& start = kernels.quads.flips[signed_] ? flipped_ : zeros_;
-    const QuadTaps taps = {arena, arena, blocks_.start().data(), blocks_.start().data() + 1, blocks_.list(), blocks_.offset(), value_.data(), start.data(), scale_.data(),
+    const QuadTaps taps = {arena, arena, blocks_.start().data(), blocks_.start().data() + 1, blocks_.list(), blocks_.offset(), value_.data(), start_.of(kernels, signed_), scale_.data(),
                            bias_.data(), out_.data(), residual_.data(), residual_kind_, residual_scale_, blocks_.inside(chunk), bounds_.lo, bounds_.hi, signed_, quads_out_,
                            table_.empty() ? nullptr : table_.data()};
     const QuadTapsKernel* const family = kernels.quads.taps[blocks_.family()];
@@ -66,7 +66,6 @@ class QuadTapsStep final : public Step {
     }
     if (f.has_array("table")) table_ = f.bytes("table");
     require(table_.empty() || (quads_out_ && table_.size() == 256), "a table holds 256 bytes, for 8-bit results");
-    zeros_.assign(count, 0);
     sum_weights();
   }
 
@@ -77,18 +76,14 @@ class QuadTapsStep final : public Step {
     throw std::invalid_argument("unknown kind of residual '" + name.substr(0, 40) + "'");
   }
 
-  // What is added to every sum if x's sign bits are flipped, which moves unsigned values down and signed ones up by 128: that
-  // holds in the padding, too.
   void sum_weights() {
     const size_t mb = static_cast<size_t>(blocks_.mb());
-    flipped_.assign(blocks_.rows(), 0);
-    for (size_t b = 0; b < blocks_.blocks(); b++)
-      for (size_t at = static_cast<size_t>(blocks_.start()[b]) * mb; at < static_cast<size_t>(blocks_.start()[b + 1]) * mb; at++) {
-        int32_t& sum = flipped_[b * mb + at % mb];
-        int32_t weights = 0;
-        for (size_t c = 0; c < kQuad; c++) weights += value_[at * kQuad + c];
-        sum = static_cast<int32_t>(static_cast<uint32_t>(sum) + static_cast<uint32_t>(signed_ ? -128 * weights : 128 * weights));
-      }
+    for (size_t b = 0; b < blocks_.blocks(); b++) {
+      int64_t sums[8] = {};  // of a block's rows
+      for (size_t at = static_cast<size_t>(blocks_.start()[b]) * mb; at < static_cast<size_t>(blocks_.start()[b + 1]) * mb; at++)
+        for (size_t c = 0; c < kQuad; c++) sums[at % mb] += value_[at * kQuad + c];
+      for (size_t m = 0; m < mb; m++) start_.add(sums[m], signed_);
+    }
   }
 
   bool quads_out_, signed_;
@@ -101,7 +96,7 @@ class QuadTapsStep final : public Step {
   Bounds bounds_;
   Activation act_;
   Held<uint8_t> table_;
-  std::vector<int32_t> zeros_, flipped_;  // what sums begin with
+  QuadStarts start_;
 };
 
 const StepKind kind("quad_taps", make<QuadTapsStep>);
