@@ -14,6 +14,7 @@ class ByteTable {
     require(values_.size() == 256, "a table holds 256 bytes");
   }
 
+  const uint8_t* values() const { return values_.empty() ? nullptr : values_.data(); }  // [256], or null
   explicit operator bool() const { return !values_.empty(); }
 
   // y[i] = quads of the table's values for the bytes of x[i], i < n; zero where `inside` has no pixel at q + i. x may be y.

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "byte_bounds.hpp"
+#include "byte_table.hpp"
 #include "quad_starts.hpp"
 #include "tap_blocks.hpp"
 
@@ -22,7 +23,7 @@ class QuadTapsStep final : public Step {
     float* const arena = context.arena + blocks_.slab_at(chunk);
     const QuadTaps taps = {arena, arena, blocks_.start().data(), blocks_.start().data() + 1, blocks_.list(), blocks_.offset(), value_.data(), start_.of(kernels, signed_), scale_.data(),
                            bias_.data(), out_.data(), residual_.data(), residual_kind_, residual_scale_, blocks_.inside(chunk), bounds_.lo, bounds_.hi, signed_, quads_out_,
-                           table_.empty() ? nullptr : table_.data()};
+                           table_.values()};
     const QuadTapsKernel* const family = kernels.quads.taps[blocks_.family()];
     blocks_.for_tiles(chunk, kernels.lanes, blocks_.fitting(family), [&](const TapBlocks::Tile& tile) {
       blocks_.run_activated(kernels, act_, arena, out_, chunk, tile, [&](int begin, int end) { family[tile.vectors - 1](taps, tile.q, begin, end); });
@@ -51,7 +52,8 @@ class QuadTapsStep final : public Step {
         residual_kind_(kind_named(f.string("residual_kind", "none"))),
         residual_scale_(f.number("residual_scale", 1.0f)),
         bounds_(f),
-        act_(f) {
+        act_(f),
+        table_(f) {
     const size_t count = blocks_.rows();
     require(value_.size() == static_cast<size_t>(blocks_.start().back()) * static_cast<size_t>(blocks_.mb() * kQuad), "taps need four values for each row of the block");
     require(scale_.size() == count && bias_.size() == count, "taps need one scale and one bias for each row");
@@ -64,8 +66,7 @@ class QuadTapsStep final : public Step {
       ByteBounds{f};
       require(!act_, "8-bit results take a table, no activation");
     }
-    if (f.has_array("table")) table_ = f.bytes("table");
-    require(table_.empty() || (quads_out_ && table_.size() == 256), "a table holds 256 bytes, for 8-bit results");
+    require(!table_ || quads_out_, "a table holds 256 bytes, for 8-bit results");
     sum_weights();
   }
 
@@ -95,7 +96,7 @@ class QuadTapsStep final : public Step {
   float residual_scale_;
   Bounds bounds_;
   Activation act_;
-  Held<uint8_t> table_;
+  ByteTable table_;
   QuadStarts start_;
 };
 
