@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "activation.hpp"
 #include "byte_bounds.hpp"
 #include "quad_starts.hpp"
 #include "samples.hpp"
@@ -58,20 +57,7 @@ class QuadRowsStep final : public Step {
     const QuadRows rows = {x, context.arena + samples_.y, words(), samples_.y_stride, start_.data(), first_.data(), listed_ ? index_.data() : nullptr,
                            value_.data(), sums_.of(kernels, is_signed()), scale_.data(), bias_.data(), bounds_.lo, bounds_.hi, is_signed()};
     const int begin = cut_[static_cast<size_t>(chunk)], end = cut_[static_cast<size_t>(chunk) + 1];
-    // With many samples the weights of a few outputs are used again and again while they are in the cache.
-    const int each = samples_.batch > samples_.at_once ? 1 : std::max(1, end - begin);
-    for (int p = begin; p < end; p += each) {
-      const int next = std::min(p + each, end);
-      for (int64_t n = 0; n < samples_.batch;) {
-        const int64_t samples = std::min<int64_t>(samples_.at_once, samples_.batch - n);
-        kernels.quads.rows[samples - 1](rows, n, p, next);
-        for (int64_t s = n; act_ && s < n + samples; s++) {
-          float* y = rows.y + s * samples_.y_stride + int64_t{p} * kUnit;
-          act_.apply(kernels, y, y, int64_t{next - p} * kUnit, 0);
-        }
-        n += samples;
-      }
-    }
+    samples_.run_panels(kernels, act_, context.arena, kUnit, begin, end, 1, [&](int64_t samples, int64_t n, int from, int to) { kernels.quads.rows[samples - 1](rows, n, from, to); });
   }
 
   std::string kernel(const Kernels& kernels) const override {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 
-#include "activation.hpp"
 #include "levels.hpp"
 #include "samples.hpp"
 #include "step.hpp"
@@ -55,20 +54,7 @@ class RowsStep final : public Step {
     }
     const auto& family = kernels.rows[std::countr_zero(static_cast<unsigned>(width_))];
     const int begin = cut_[static_cast<size_t>(chunk)], end = cut_[static_cast<size_t>(chunk) + 1];
-    // With many samples the weights of a few outputs are used again and again while they are in the cache.
-    const int each = samples_.batch > samples_.at_once ? unit() : std::max(1, end - begin);
-    for (int p = begin; p < end; p += each) {
-      const int next = std::min(p + each, end);
-      for (int64_t n = 0; n < samples_.batch;) {
-        const int64_t samples = std::min<int64_t>(samples_.at_once, samples_.batch - n);
-        family[samples - 1](rows, n, p, next);
-        for (int64_t s = n; act_ && s < n + samples; s++) {
-          float* y = rows.y + s * samples_.y_stride + int64_t{p} * width_;
-          act_.apply(kernels, y, y, int64_t{next - p} * width_, 0);
-        }
-        n += samples;
-      }
-    }
+    samples_.run_panels(kernels, act_, context.arena, width_, begin, end, unit(), [&](int64_t samples, int64_t n, int from, int to) { family[samples - 1](rows, n, from, to); });
   }
 
   std::string kernel(const Kernels& kernels) const override {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "activation.hpp"
 #include "kernels.hpp"
 #include "step.hpp"
 
@@ -32,6 +33,24 @@ struct Samples {
   void require_writes(int64_t outputs, const Limits& limits) const {
     require(outputs >= 1, "outputs must be at least 1");
     require(y + (batch - 1) * y_stride + outputs <= limits.arena, "the output lies outside the arena");
+  }
+
+  // Runs `kernel` (samples at a time, first sample, panels from, to) on panels [begin, end) of `width` outputs for all samples, and the
+  // activation after it. With many samples the weights of a few outputs, `unit` panels, are used again and again while they are in the cache.
+  template <class Run>
+  void run_panels(const Kernels& kernels, const Activation& act, float* arena, int64_t width, int begin, int end, int unit, const Run& kernel) const {
+    const int each = batch > at_once ? unit : std::max(1, end - begin);
+    for (int p = begin; p < end; p += each) {
+      const int next = std::min(p + each, end);
+      for (int64_t n = 0; n < batch; n += at_once) {
+        const int64_t last = std::min(n + at_once, batch);
+        kernel(last - n, n, p, next);
+        for (int64_t s = n; act && s < last; s++) {
+          float* const out = arena + y + s * y_stride + p * width;
+          act.apply(kernels, out, out, (next - p) * width, 0);
+        }
+      }
+    }
   }
 };
 
