@@ -1,6 +1,7 @@
 """Freed memory stays with the process: the pages of the next step's activations are there already."""
 
 import platform
+import resource
 import subprocess
 import sys
 
@@ -21,6 +22,8 @@ for _ in range(10):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
+PAGES_OF_A_STEP = 4 * (8 << 20) // resource.getpagesize()
+
 
 def _faults() -> int:
     made = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
@@ -29,4 +32,6 @@ def _faults() -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library has no such choice")
 def test_pages_come_from_the_system_once() -> None:
-    assert _faults() < 100  # without it mostly 80,000: all pages of all steps
+    # A block may still settle where none lay before; without it the pages of one step at least, mostly of all ten, are
+    # new.
+    assert _faults() <= PAGES_OF_A_STEP // 2
