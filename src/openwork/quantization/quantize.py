@@ -155,7 +155,8 @@ class _Quantizing:
         pairs = equalize_layers(self.network) if self.settings.equalize else []
         places = find_places(self.network, self.settings.leave)
         seen = self._observe(places)
-        fitted = {node: self._fit(histogram) for node, histogram in seen.items()}
+        observer, bits = self.settings.observer, self.settings.activation_bits
+        fitted = {node: observer.fit(histogram, bits, histogram.signed) for node, histogram in seen.items()}
         rounded = self._round(places, fitted)
         if self.settings.correct_bias:
             step = "correcting biases"
@@ -192,11 +193,6 @@ class _Quantizing:
             watch.run(*batch)
             self._say("calibrating", number + 1, self.batches)
         return seen
-
-    def _fit(self, seen: Histogram) -> Grid:
-        bits = self.settings.activation_bits
-        levels = Grid.of(0.0, bits, seen.signed).high
-        return Grid.of(self.settings.observer.limit(seen, levels) if seen.largest else 0.0, bits, seen.signed)
 
     def _round(self, places: Places, fitted: dict[fx.Node, Grid]) -> list[Rounded]:
         rounded: list[Rounded] = []

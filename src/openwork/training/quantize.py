@@ -236,8 +236,7 @@ class Quantizer:
 def _fit(settings: ActivationGrids, bits: int, values: Histogram, signed: bool) -> Grid:
     """The grid that the recipe's observer wants for some values."""
     observer = plugins.find(Observer.ROOM, settings.observer, Observer)()  # type: ignore[type-abstract]
-    levels = Grid.of(1.0, bits, signed).high
-    return Grid.of(observer.limit(values, levels) if values.largest else 0.0, bits, signed)
+    return observer.fit(values, bits, signed)
 
 
 def _norms(w: Tensor, groups: int) -> Tensor:

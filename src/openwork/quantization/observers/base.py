@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from ...config import Plugin
 from ..histogram import Histogram
+from ..rounding import Grid
 
 
 class Observer(Plugin, ABC):
@@ -23,3 +24,8 @@ class Observer(Plugin, ABC):
             seen: at least one value is not zero.
             levels: steps from 0 to the last level, 1..255.
         """
+
+    def fit(self, seen: Histogram, bits: int, signed: bool) -> Grid:
+        """The grid of so many bits that ends there; any if nothing but zeros was seen."""
+        levels = Grid.of(0.0, bits, signed).high
+        return Grid.of(self.limit(seen, levels) if seen.largest else 0.0, bits, signed)
