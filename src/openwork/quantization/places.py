@@ -54,7 +54,7 @@ def find_places(network: fx.GraphModule, leave: Collection[str] = ()) -> Places:
                 marked[_source(operand)] = None
     # What is a part of something rounded is on a grid already.
     for node in list(marked):
-        if any(one in marked for one in list(_way_back(node))[1:]):
+        if any(one in marked for one in _way_back(node)[1:]):
             del marked[node]
     inputs = {}
     for layer in chosen:
@@ -83,20 +83,17 @@ def _operand(node: fx.Node) -> fx.Node:
     return found
 
 
-def _way_back(node: fx.Node) -> list[fx.Node]:
+def _way_back(node: fx.Node, through: Collection[str] = _VIEWS | _PARTS) -> list[fx.Node]:
     """`node`, and the values that it is a view, a part or a padded form of, nearest first."""
     found = [node]
-    while op_of(found[-1]) in _VIEWS | _PARTS or _pads_zeros(found[-1]):
+    while op_of(found[-1]) in through or _pads_zeros(found[-1]):
         found.append(_operand(found[-1]))
     return found
 
 
 def _whole(node: fx.Node) -> list[fx.Node]:
     """`node`, and the values that it is a view or a padded form of: all of them, in another shape."""
-    found = [node]
-    while op_of(found[-1]) in _VIEWS or _pads_zeros(found[-1]):
-        found.append(_operand(found[-1]))
-    return found
+    return _way_back(node, _VIEWS)
 
 
 def _source(node: fx.Node) -> fx.Node:

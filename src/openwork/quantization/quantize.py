@@ -161,8 +161,9 @@ class _Quantizing:
         if self.settings.correct_bias:
             step = "correcting biases"
             rounded = correct_biases(self.network, rounded, self.batches, lambda n: self._say(step, n, self.batches))
-        found = self._figures(places, seen, fitted, rounded)
-        few, exact = self._few(), outputs(self.network, self._few())
+        few = self._few()
+        exact = outputs(self.network, few)
+        found = self._figures(places, seen, fitted, rounded, few, exact)
         for one in rounded:
             one.layer.module.weight.data.copy_(one.weight)
             one.layer.module.bias.data.copy_(one.bias)
@@ -210,8 +211,10 @@ class _Quantizing:
         seen: dict[fx.Node, Histogram],
         fitted: dict[fx.Node, Grid],
         rounded: list[Rounded],
+        few: list[Batch],
+        exact: list[Tensor],
     ) -> list[LayerFigures]:
-        few, exact = self._few(), outputs(self.network, self._few())
+        """`few`: samples on which outputs are compared; `exact`: what they are in float32."""
         found = []
         for one in rounded:
             node = places.inputs[one.layer.name]
