@@ -1,6 +1,5 @@
 """`openwork.compile`: capture, optimize, lower, tune, check against PyTorch, and hand over an engine."""
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,31 +8,24 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from ..engine.engine import Engine, checked_threads
 from ..engine.machine import processor
 from ..engine.native import checked_isa
-from ..errors import CompileError, OpenworkError, UsageError
+from ..errors import OpenworkError, UsageError
 from ..formats.artifact import Artifact, plain_json
 from ..formats.program import torch_calls
-from .capture import capture, evaluating
+from .capture import capture
+from .check import check, check_padding, name_of_error
 from .drafts import Draft, Lowered
 from .frequencies import in_frequencies
 from .graph import Graph
-from .lengths import find_lengths, shortened
+from .lengths import find_lengths
 from .lower import lower
 from .nested import nest
 from .optimize import optimize
 from .tune import Effort, Layer
 from .tune import tune as search
-
-TOLERANCE = 1e-3
-"""Largest error against PyTorch, relative to the largest output, that is not a bug."""
-
-ROUNDED_TOLERANCE = 2e-2
-"""The same of a network that rounds its activations, of the norm of all differences relative to that of the outputs:
-where a sum lies halfway between two numbers, its last bit decides which it becomes, and what comes after sees that."""
 
 
 def compile(
@@ -178,7 +170,7 @@ def _engine(
     error = max(check(engine, network, inputs, level) for level, network in enumerate([model, *levels], 1))
     if any_length:
         check_padding(engine, model, inputs)
-    return _with_facts(engine, {**facts, "isa": engine.isa, _name_of_error(engine): error})
+    return _with_facts(engine, {**facts, "isa": engine.isa, name_of_error(engine): error})
 
 
 def in_turns(
@@ -210,7 +202,7 @@ def in_turns(
         check(other, model, _varied(inputs))
     except OpenworkError:  # a model that mixes its samples, or does not take one alone
         return engine
-    return _faster(engine, _with_facts(other, {**other.provenance, _name_of_error(other): error}))
+    return _faster(engine, _with_facts(other, {**other.provenance, name_of_error(other): error}))
 
 
 def _faster(engine: Engine, other: Engine) -> Engine:
@@ -275,74 +267,6 @@ def _record(draft: Draft, layer: Layer) -> dict[str, Any]:
         if w.levels:
             record["levels"] = [int(np.count_nonzero(level.keep)) for level in w.levels]
     return record
-
-
-def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> float:
-    """Largest error of the engine on `inputs`, relative to the largest output, or to all outputs where the network
-    rounds its activations; `CompileError` above the tolerance."""
-    worst, limit = _worst_error(engine, model, inputs, level), _tolerance(engine)
-    if worst > limit:
-        raise CompileError(
-            f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {limit}); "
-            "please report this model"
-        )
-    return worst
-
-
-def _rounds(engine: Engine) -> bool:
-    """Whether an engine rounds activations to bytes."""
-    return any(step.op.startswith("quad_") or step.op == "quantize" for step in engine.artifact.program.steps)
-
-
-def _tolerance(engine: Engine) -> float:
-    return ROUNDED_TOLERANCE if _rounds(engine) else TOLERANCE
-
-
-def _name_of_error(engine: Engine) -> str:
-    """What provenance calls the error that `check` found."""
-    return "relative_error" if _rounds(engine) else "max_relative_error"
-
-
-def check_padding(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """`CompileError` if zeros after the end of a shorter sequence change what the model says of it."""
-    short = shortened(inputs)
-    worst = _worst_error(engine, model, short)
-    if worst > (limit := _tolerance(engine)):
-        raise CompileError(
-            f"zeros that fill length {short[0].shape[1]} up to {inputs[0].shape[1]} change the outputs by {worst:.2g} "
-            f"of the largest one (limit {limit}); give the model an attention mask, or leave any_length out"
-        )
-
-
-def _worst_error(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> float:
-    with evaluating(model), torch.no_grad():
-        wanted = tree_leaves(model(*inputs))  # as torch.export flattens lists and dicts
-    got = engine(*inputs, level=level)
-    results = zip([got] if isinstance(got, Tensor) else got, wanted, strict=True)
-    rounds = _rounds(engine)
-    return max(_error(ours, theirs.detach(), rounds) for ours, theirs in results)
-
-
-def _error(ours: Tensor, theirs: Tensor, rounds: bool = False) -> float:
-    """Relative error of floats; of whole numbers, which a last bit before them may tip over, the share that differs."""
-    if theirs.is_floating_point() or ours.is_floating_point():
-        return _relative_error(ours.to(torch.float32), theirs.to(torch.float32), rounds)
-    return float((ours != theirs).float().mean()) if ours.shape == theirs.shape else math.inf
-
-
-def _relative_error(ours: Tensor, theirs: Tensor, rounds: bool = False) -> float:
-    """Largest difference over the largest finite value, or where a network `rounds` the norm of all differences over
-    that of all finite values; infinite where only one side is NaN or infinite."""
-    if ours.shape != theirs.shape:
-        return math.inf
-    finite = torch.isfinite(theirs)
-    if not torch.equal(ours[~finite].nan_to_num(1.5), theirs[~finite].nan_to_num(1.5)):
-        return math.inf
-    if not finite.any():
-        return 0.0
-    difference, size = ((t[finite].norm() if rounds else t[finite].abs().max()) for t in (ours - theirs, theirs))
-    error = float(difference) / (float(size) or 1.0)
-    return math.inf if math.isnan(error) else error
 
 
 def _with_facts(engine: Engine, facts: Mapping[str, Any]) -> Engine:

@@ -1,0 +1,87 @@
+"""Whether an engine says what PyTorch says of the same inputs."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ..engine.engine import Engine
+from ..errors import CompileError
+from .capture import evaluating
+from .lengths import shortened
+
+TOLERANCE = 1e-3
+"""Largest error against PyTorch, relative to the largest output, that is not a bug."""
+
+ROUNDED_TOLERANCE = 2e-2
+"""The same of a network that rounds its activations, of the norm of all differences relative to that of the outputs:
+where a sum lies halfway between two numbers, its last bit decides which it becomes, and what comes after sees that."""
+
+
+def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> float:
+    """Largest error of the engine on `inputs`, relative to the largest output, or to all outputs where the network
+    rounds its activations; `CompileError` above the tolerance."""
+    worst, limit = _worst_error(engine, model, inputs, level), _tolerance(engine)
+    if worst > limit:
+        raise CompileError(
+            f"the engine's outputs differ from PyTorch's by {worst:.2g} of the largest output (limit {limit}); "
+            "please report this model"
+        )
+    return worst
+
+
+def _rounds(engine: Engine) -> bool:
+    """Whether an engine rounds activations to bytes."""
+    return any(step.op.startswith("quad_") or step.op == "quantize" for step in engine.artifact.program.steps)
+
+
+def _tolerance(engine: Engine) -> float:
+    return ROUNDED_TOLERANCE if _rounds(engine) else TOLERANCE
+
+
+def name_of_error(engine: Engine) -> str:
+    """What provenance calls the error that `check` found."""
+    return "relative_error" if _rounds(engine) else "max_relative_error"
+
+
+def check_padding(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """`CompileError` if zeros after the end of a shorter sequence change what the model says of it."""
+    short = shortened(inputs)
+    worst = _worst_error(engine, model, short)
+    if worst > (limit := _tolerance(engine)):
+        raise CompileError(
+            f"zeros that fill length {short[0].shape[1]} up to {inputs[0].shape[1]} change the outputs by {worst:.2g} "
+            f"of the largest one (limit {limit}); give the model an attention mask, or leave any_length out"
+        )
+
+
+def _worst_error(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> float:
+    with evaluating(model), torch.no_grad():
+        wanted = tree_leaves(model(*inputs))  # as torch.export flattens lists and dicts
+    got = engine(*inputs, level=level)
+    results = zip([got] if isinstance(got, Tensor) else got, wanted, strict=True)
+    rounds = _rounds(engine)
+    return max(_error(ours, theirs.detach(), rounds) for ours, theirs in results)
+
+
+def _error(ours: Tensor, theirs: Tensor, rounds: bool = False) -> float:
+    """Relative error of floats; of whole numbers, which a last bit before them may tip over, the share that differs."""
+    if theirs.is_floating_point() or ours.is_floating_point():
+        return _relative_error(ours.to(torch.float32), theirs.to(torch.float32), rounds)
+    return float((ours != theirs).float().mean()) if ours.shape == theirs.shape else math.inf
+
+
+def _relative_error(ours: Tensor, theirs: Tensor, rounds: bool = False) -> float:
+    """Largest difference over the largest finite value, or where a network `rounds` the norm of all differences over
+    that of all finite values; infinite where only one side is NaN or infinite."""
+    if ours.shape != theirs.shape:
+        return math.inf
+    finite = torch.isfinite(theirs)
+    if not torch.equal(ours[~finite].nan_to_num(1.5), theirs[~finite].nan_to_num(1.5)):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    difference, size = ((t[finite].norm() if rounds else t[finite].abs().max()) for t in (ours - theirs, theirs))
+    error = float(difference) / (float(size) or 1.0)
+    return math.inf if math.isnan(error) else error
