@@ -7,8 +7,10 @@ Latency depends on where the zeros are, not on what the other weights are. Accur
 import torch
 from torch import Tensor, nn
 
+import openwork
 from openwork import models
 from openwork.constraints.block import Block
+from openwork.constraints.channel_block import ChannelBlock
 from openwork.constraints.filter import Filter
 from openwork.constraints.pattern import Pattern
 from openwork.constraints.unstructured import Unstructured
@@ -16,8 +18,14 @@ from openwork.constraints.unstructured import Unstructured
 PATTERNS = ("unstructured", "4x1", "8x1", "filter", "kernel")
 """Kernel-wise: whole 3x3 kernels, one for each (output, input) pair, are zero."""
 
+INT8_BLOCKS = "4x4"
+"""Outputs by input channels: blocks that suit layers of bytes, which take four channels at once."""
+
 CALIBRATION = 2
 """Images from which batch norm takes its averages."""
+
+SAMPLES = 16
+"""Random inputs from which the ranges of activations come in int8: enough for latency, no help to accuracy."""
 
 CONNECTIVITY = 3.6
 """PatDNN's second pruning: one of 3.6 kernels stays. With 4 of 9 entries in each that makes 8x."""
@@ -34,6 +42,13 @@ def network(name: str, pattern: str = "dense", sparsity: float = 0.0, seed: int 
             prune(model, pattern, sparsity)
         settle(model, name)
     return model.eval()
+
+
+def in_int8(model: nn.Module, name: str) -> nn.Module:
+    """The network with weights and activations of 8 bits."""
+    samples = models.example_inputs(name, batch=SAMPLES)
+    one = models.example_inputs(name)
+    return openwork.quantize(model, [samples], one, observer="minmax", weights="max", correct_bias=False, measured=0)
 
 
 def weights(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -66,6 +81,9 @@ def pruned(weight: Tensor, pattern: str, sparsity: float) -> Tensor:
     if pattern in ("4x1", "8x1"):
         rows = int(pattern[0])
         return Block(shape=(rows, 1), sparsity=sparsity).project(weight) if len(weight) % rows == 0 else weight
+    if pattern == INT8_BLOCKS:
+        fits = len(weight) % 4 == 0 and weight.shape[1] % 4 == 0
+        return ChannelBlock(shape=(4, 4), sparsity=sparsity).project(weight) if fits else weight
     return {"unstructured": Unstructured, "filter": Filter}[pattern](sparsity=sparsity).project(weight)
 
 
@@ -89,12 +107,29 @@ def settle(model: nn.Module, name: str) -> None:
     grow over the layers, down to numbers that CPUs handle slowly and no error can be seen in."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
+        if not any(isinstance(m, nn.LayerNorm) for m in model.modules()):
+            even(model, name)
         return
     for norm in norms:
         norm.momentum = None  # the plain average
         norm.reset_running_stats()
         norm.train()
     model(*models.example_inputs(name, batch=CALIBRATION))
+
+
+def even(model: nn.Module, name: str) -> None:
+    """Scale the layers of a network without norms so that what each of them gives has a variance of one."""
+
+    def scale(layer: nn.Module, _: object, out: Tensor) -> Tensor:
+        size = float(out.std())
+        for value in layer.parameters(recurse=False):
+            value /= size
+        return out / size
+
+    held = [m.register_forward_hook(scale) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    model.eval()(*models.example_inputs(name, batch=CALIBRATION))
+    for hook in held:
+        hook.remove()
 
 
 def sparsity_of(model: nn.Module) -> float:

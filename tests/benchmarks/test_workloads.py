@@ -4,7 +4,7 @@ import pytest
 import torch
 from _live import largest_live
 from _roofline import counted, layers
-from _workloads import PATTERNS, network, patdnn, pruned, sparsity_of, weights
+from _workloads import PATTERNS, in_int8, network, patdnn, pruned, sparsity_of, weights
 from torch import nn
 
 import openwork
@@ -54,12 +54,28 @@ def test_patdnn_leaves_four_entries_in_at_most_eight_patterns_and_one_of_3_6_ker
     assert (model[3].weight != 0).float().mean() == pytest.approx(1 / 8)
 
 
-def test_activations_of_a_random_network_neither_vanish_nor_grow():
-    model = network("cifar10_resnet20", "4x1", 0.75)
+@pytest.mark.parametrize(
+    ("name", "pattern", "sparsity", "shape"),
+    [
+        ("cifar10_resnet20", "4x1", 0.75, (4, 3, 32, 32)),
+        ("lenet5", "unstructured", 0.9, (4, 1, 28, 28)),  # without norms
+        ("cifar10_resnet20", "4x4", 0.75, (4, 3, 32, 32)),
+    ],
+)
+def test_activations_of_a_random_network_neither_vanish_nor_grow(name, pattern, sparsity, shape):
+    model = network(name, pattern, sparsity)
     with torch.no_grad():
-        size = model(torch.randn(4, 3, 32, 32)).abs().max()
+        size = model(torch.randn(shape)).abs().max()
     assert 0.01 < size < 100 and not model.training
-    assert sparsity_of(model) == pytest.approx(0.75, abs=0.01)
+    assert sparsity_of(model) == pytest.approx(sparsity, abs=0.02)
+
+
+def test_a_network_in_int8_is_close_to_the_one_before():
+    model = network("cifar10_resnet20", "4x4", 0.75)
+    small, x = in_int8(model, "cifar10_resnet20"), torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert 0 < (small(x) - model(x)).norm() < 0.3 * model(x).norm()
+    assert sparsity_of(small) == pytest.approx(sparsity_of(model), abs=0.02)
 
 
 def test_live_memory_against_counting_by_hand():

@@ -11,7 +11,9 @@ from test_operators import Apart
 from torch import nn
 
 import openwork
+from openwork.compiler import check
 from openwork.compiler.integers import Bytes
+from openwork.engine.engine import Engine
 from openwork.errors import CompileError
 
 SHAPE = (1, 12, 11, 9)
@@ -291,7 +293,7 @@ def test_a_cpu_without_dot_products_of_bytes_is_named():
 
 def test_an_engine_that_rounds_otherwise_is_found(monkeypatch):
     monkeypatch.setattr(Bytes, "inverse", property(lambda self: 0.9 / self.scale))
-    with pytest.raises(CompileError, match=r"of the largest output \(limit 0.02\)"):
+    with pytest.raises(CompileError, match=r"of all outputs together \(limit 0.02\)"):
         compiled(whole(named(Round(), conv(12, 8, 1))), SHAPE)
 
 
@@ -348,3 +350,28 @@ def test_networks_whose_layers_round_their_inputs(name, bits):
     found = engine.provenance["int8"]
     assert found["layers"] == found["of"] and left_to_torch(engine) == []
     assert engine.provenance["relative_error"] <= 2e-2
+
+
+def test_last_bits_that_a_network_makes_much_of_are_no_difference_but_half_of_its_rounding_is(monkeypatch):
+    model = nn.Sequential(
+        Round(2**-4, SIGNED), nn.Conv2d(4, 8, 1), nn.ReLU(), Round(0.5), nn.Conv2d(8, 4, 1, bias=False)
+    )
+    model, x = whole(model), torch.randn(1, 4, 6, 6)
+    with torch.no_grad():
+        exact = nn.Sequential(*(layer for layer in model if not isinstance(layer, Round)))(x)
+        rounding = model(x) - exact
+    assert rounding.norm() > 0.1 * exact.norm()  # far beyond the tolerance of networks that make little of last bits
+    run = Engine._run
+    for part, refused in ((0.4, False), (0.8, True)):
+        monkeypatch.setattr(
+            Engine,
+            "_run",
+            lambda self, arrays, level, p=part: [y - p * rounding.numpy() for y in run(self, arrays, level)],
+        )
+        if not refused:
+            assert (
+                openwork.compile(model, x, threads=1, tune="off").provenance["relative_error"] > check.ROUNDED_TOLERANCE
+            )
+            continue
+        with pytest.raises(CompileError, match="of all outputs together"):
+            openwork.compile(model, x, threads=1, tune="off")

@@ -29,6 +29,7 @@ class FakeEngine:
     """An engine that is a torch module with an offset on its outputs."""
 
     isa = "none"
+    precision = "fp32"
 
     def __init__(self, module, shape, offset=0.0, provenance=None, threads=1):
         self.module, self.offset, self.provenance, self.threads = module, offset, provenance or {}, threads
@@ -173,12 +174,13 @@ class Loose(Peer):
 
     packages = ("torch",)
     name = "loose"
+    error = 0.01
 
     def prepare(self, model, example_inputs, threads):
         def run():
             with torch.inference_mode():
                 y = model(*example_inputs)
-            return ((y + 0.01 * y.abs().max()).numpy(),)
+            return ((y + self.error * y.abs().max()).numpy(),)
 
         return run
 
@@ -211,6 +213,15 @@ def test_a_peer_of_low_precision_has_a_tolerance_of_its_own_and_its_error_is_sho
     side = result.sides[1]
     assert side.precision == "int8" and side.difference == pytest.approx(0.01, rel=0.01)
     assert "1.0e-02" in str(result)
+
+
+def test_an_engine_in_int8_may_differ_from_floats_and_says_so(network, few_calls, monkeypatch):
+    monkeypatch.setattr(FakeEngine, "precision", "int8")
+    ours, theirs = bench_with(monkeypatch, network, Loose).sides
+    assert (ours.precision, theirs.precision) == ("int8", "fp32") and theirs.difference == pytest.approx(0.01, rel=0.01)
+    monkeypatch.setattr(Loose, "error", 0.5)
+    with pytest.raises(EngineError, match=r"differ from those of loose by 0\.5 \(limit 0\.3\)"):
+        bench_with(monkeypatch, network, Loose)
 
 
 def test_a_peer_that_is_too_loose_or_cannot_take_the_network_is_left_out_and_that_is_noted(

@@ -18,7 +18,7 @@ from openwork.engine.peers.base import Availability, Peer
 from openwork.errors import MissingDependencyError, PeerError
 
 # Compiling, converting or tuning takes from several seconds to minutes.
-SLOW = {"torch_compile", "litert", "tvm", "openvino_int8"}
+SLOW = {"torch_compile", "litert", "tvm", "openvino_int8", "openvino_int8_vnni"}
 PEERS = [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in plugins.names("engine.peers")]
 
 

@@ -86,7 +86,7 @@ def bench(
     with _torch_threads(threads) if peers else nullcontext():
         ready = prepare(ours, peers, networks, given, threads, progress)
         rounds = measure(list(ready.runs.values()), repeats, warmup, progress)
-    sides = _sides(ready, rounds, {peer.name: peer for peer in peers})
+    sides = _sides(ready, rounds, {peer.name: peer for peer in peers}, ours.precision)
     return BenchResult(
         sides=sides,
         threads=threads,
@@ -120,7 +120,7 @@ def _open(engine: "Engine | str | Path", threads: int | None) -> "Engine":
     return load(Path(engine), threads=threads or min(2, os.cpu_count() or 1))
 
 
-def _sides(ready: Ready, rounds: np.ndarray, peers: Mapping[str, Peer]) -> tuple[Side, ...]:
+def _sides(ready: Ready, rounds: np.ndarray, peers: Mapping[str, Peer], precision: str) -> tuple[Side, ...]:
     from .. import __version__
 
     sides = []
@@ -133,7 +133,7 @@ def _sides(ready: Ready, rounds: np.ndarray, peers: Mapping[str, Peer]) -> tuple
                 engine=engine,
                 network=network,
                 version=peers[engine].version if engine in peers else __version__,
-                precision=peers[engine].precision if engine in peers else "fp32",
+                precision=peers[engine].precision if engine in peers else precision,
                 median_us=float(median),
                 low_us=float(low),
                 high_us=float(high),

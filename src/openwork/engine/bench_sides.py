@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import plugins
 from ..errors import EngineError, OpenworkError, PeerError
-from .peers.base import Arrays, Peer, Run
+from .peers.base import INT8_TOLERANCE, Arrays, Peer, Run
 from .timing import Progress
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def prepare(
         try:
             run = _prepared(peer, network, inputs, threads)
             if name == "compiled":
-                ready.differences[peer.name, name] = agreement(peer, run(), expected)
+                ready.differences[peer.name, name] = agreement(peer, run(), expected, ours.precision)
             ready.runs[peer.name, name] = run
         except PeerError as error:
             which = "" if name == "compiled" else f" on the {name} model"
@@ -113,12 +113,13 @@ def _prepared(peer: Peer, network: "nn.Module", inputs: Arrays, threads: int) ->
         raise PeerError(f"it cannot take this network ({type(error).__name__}: {lines[0][:200]})") from error
 
 
-def agreement(peer: Peer, theirs: Arrays, ours: Arrays) -> float:
+def agreement(peer: Peer, theirs: Arrays, ours: Arrays, precision: str = "fp32") -> float:
     """Largest difference of two sets of outputs, relative to the largest output.
 
     Small, since the speed of a wrong answer is worth nothing. Raises `EngineError` where it is not, or `PeerError` for
-    a peer that computes in less than fp32.
+    a peer that computes in less than fp32. `precision`: what we compute in, 'fp32' or 'int8'.
     """
+    limit = max(peer.tolerance, INT8_TOLERANCE if precision == "int8" else 0.0)
     shapes = [a.shape for a in theirs], [a.shape for a in ours]
     if shapes[0] != shapes[1]:
         raise EngineError(
@@ -130,11 +131,11 @@ def agreement(peer: Peer, theirs: Arrays, ours: Arrays) -> float:
         if a.size
     ]
     worst = float(np.max(found, initial=0.0))  # unlike max(), keeps NaN
-    if worst <= peer.tolerance:
+    if worst <= limit:
         return worst
     if peer.precision != "fp32":
-        raise PeerError(f"its {peer.precision} outputs differ by {worst:.2g} of the largest (limit {peer.tolerance:g})")
+        raise PeerError(f"its {peer.precision} outputs differ by {worst:.2g} of the largest (limit {limit:g})")
     raise EngineError(
-        f"outputs differ from those of {peer.name} by {worst:.2g} (limit {peer.tolerance:g}): the artifact comes from "
+        f"outputs differ from those of {peer.name} by {worst:.2g} (limit {limit:g}): the artifact comes from "
         "other weights, or is wrong; compile it again"
     )

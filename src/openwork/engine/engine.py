@@ -113,6 +113,11 @@ class Engine:
         return str(self._native.isa)
 
     @property
+    def precision(self) -> str:
+        """What layers compute in: 'int8' if some of them do, else 'fp32'."""
+        return "int8" if "int8" in self.provenance else "fp32"
+
+    @property
     def levels(self) -> int:
         """Nested networks that the weights hold, each with fewer of them than the one before; 1 for most models."""
         return int(self._native.levels)

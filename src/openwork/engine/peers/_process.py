@@ -12,6 +12,7 @@ import sys
 import tempfile
 import weakref
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -34,6 +35,8 @@ class ProcessPeer(Peer):
 
     environment: ClassVar[str] = ""
     """Name of its own environment; empty if it lives in the one that Openwork is installed in."""
+    variables: ClassVar[Mapping[str, str]] = {}
+    """What its process finds among the variables of its environment, besides ours."""
 
     @abstractmethod
     def export(self, model: "nn.Module", example_inputs: "tuple[Tensor, ...]", folder: Path) -> None:
@@ -77,7 +80,7 @@ class ProcessPeer(Peer):
             folder = Path(home.name)
             self.export(model.eval(), example_inputs, folder)
             save(folder, "input", tuple(value.numpy() for value in example_inputs))
-            return Worker(self.name, self.python, home, threads)
+            return Worker(self.name, self.python, home, threads, self.variables)
         except BaseException:
             home.cleanup()
             raise
@@ -86,7 +89,14 @@ class ProcessPeer(Peer):
 class Worker:
     """The other process, which one inference can be asked of, or a block of them with their time."""
 
-    def __init__(self, name: str, python: Path, home: "tempfile.TemporaryDirectory[str]", threads: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        python: Path,
+        home: "tempfile.TemporaryDirectory[str]",
+        threads: int,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.folder = Path(home.name)
         number = str(threads)
@@ -98,7 +108,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, **SILENT, "OMP_NUM_THREADS": number, "TVM_NUM_THREADS": number},
+                env={**os.environ, **SILENT, "OMP_NUM_THREADS": number, "TVM_NUM_THREADS": number, **(variables or {})},
             )
         self._close = weakref.finalize(self, _stop, self._process, home)
         self._answer()

@@ -20,6 +20,10 @@ Arrays = tuple[np.ndarray, ...]
 """One array for each input or output of a network."""
 
 
+INT8_TOLERANCE = 0.3
+"""Of the largest output, on random weights; with trained ones and typical inputs a tenth of it is usual."""
+
+
 class Availability(NamedTuple):
     """Whether an engine can run here; true or false like a bool."""
 

@@ -4,13 +4,13 @@ Source: docs.openvino.ai, 'Basic Quantization Flow' (typical samples, the mixed 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import _openvino
 from ._process import ProcessPeer, save
-from .base import Arrays, Run
+from .base import INT8_TOLERANCE, Arrays, Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,14 +19,12 @@ RANDOM_SAMPLES = 32
 """Normal random inputs to calibrate on where the caller gives none: enough for ranges, no help to accuracy."""
 
 
-@final
 class OpenVINOInt8(ProcessPeer):
     """OpenVINO, latency hint, convolutions and matrix products in int8; the rest as OpenVINO sees fit, or fp32."""
 
     packages = ("openvino", "nncf")
     precision = "int8"
-    # Of the largest output, on random weights; with trained ones and typical inputs a tenth of it is usual.
-    tolerance = 0.3
+    tolerance = INT8_TOLERANCE
 
     def export(self, model: "nn.Module", example_inputs: "tuple[Tensor, ...]", folder: Path) -> None:
         import openvino as ov
