@@ -90,6 +90,26 @@ def test_places_of_a_transformer(after: bool) -> None:
     assert sum(name.startswith("layer_norm") for name in names) == 2
 
 
+def test_an_image_whose_means_a_layer_reads_is_rounded_unless_something_else_reads_it() -> None:
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    places = find_places(captured(nn.Sequential(*layers).eval(), (images()[0],)))
+    assert len(places.values) == 3 and places.values[1].target == torch.ops.aten.relu.default
+    head = nn.Sequential(nn.Softmax(1), *layers[2:])
+    places = find_places(captured(nn.Sequential(layers[0], head).eval(), (images()[0],)))
+    assert len(places.values) == 3, "what the means are of is rounded"
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:])
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = self.body(x)
+            return self.head(x), x.exp()
+
+    assert len(find_places(captured(Both().eval(), (images()[0],))).values) == 2
+
+
 def test_layers_left_out_need_no_places() -> None:
     network = captured(residual(), (images()[0],))
     assert "head" not in find_places(network, ["head"]).inputs

@@ -2,7 +2,7 @@
 
 A layer's input is, right after what made it, so that all who read it read the rounded values; and the other operand of
 an addition that a layer takes along, unless something else reads it in float32 (the stream of a transformer that
-normalises before its layers).
+normalises before its layers). So is an image whose means a layer reads, so that it, too, is an image of bytes.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,6 +19,8 @@ _VIEWS = {"view", "reshape", "_unsafe_view", "permute", "transpose", "t", "flatt
 _VIEWS |= {"unsqueeze", "contiguous", "clone", "expand", "detach", "alias"}
 _PARTS = {"slice", "select", "max_pool1d", "max_pool2d", "max_pool3d"}
 """Values that were all there before: on a grid if those were."""
+_MEANS = {"mean", "avg_pool2d", "adaptive_avg_pool2d"}
+"""Of images: values between those that were there before, in another unit."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ def find_places(network: fx.GraphModule, leave: Collection[str] = ()) -> Places:
             known = any(one in marked for one in _way_back(operand))
             if not known and not _read_elsewhere(_source(operand), by_node):
                 marked[_source(operand)] = None
+    for maker in [_whole(node)[-1] for node in marked]:
+        if op_of(maker) in _MEANS and len(shape_of(_operand(maker)) or ()) == 4:
+            image = _source(_operand(maker))
+            if not any(one in marked for one in _way_back(image)) and not _read_elsewhere(image, by_node):
+                marked[image] = None
     # What is a part of something rounded is on a grid already.
     for node in list(marked):
         if any(one in marked for one in _way_back(node)[1:]):
@@ -139,6 +146,6 @@ def _read_elsewhere(node: fx.Node, layers_by_node: dict[fx.Node, Layer]) -> bool
         if op_of(user) in _VIEWS | _PARTS or _pads_zeros(user):
             if _read_elsewhere(user, layers_by_node):
                 return True
-        elif user not in layers_by_node and op_of(user) != "add":
+        elif user not in layers_by_node and op_of(user) not in {"add"} | _MEANS:
             return True
     return False
