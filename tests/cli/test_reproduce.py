@@ -95,6 +95,13 @@ def test_every_row_is_listed_with_its_state(home: Path) -> None:
     assert paper["published_rate"] == pytest.approx(71.16, abs=0.01)
 
 
+def test_the_list_names_each_row_in_one_piece_in_a_narrow_terminal(home: Path) -> None:
+    done = run("reproduce", "--list", cwd=home, COLUMNS="80")
+    assert done.code == 0 and max(map(len, done.out.splitlines())) <= 80
+    words = {line.split()[0] for line in done.out.splitlines() if line.strip()}
+    assert {"lenet5", "structured-232x-purified", "progressive-unstructured-16x", "blocks-int8-untrained"} <= words
+
+
 def test_figures_are_shown_with_what_they_are_held_against() -> None:
     assert _figure(0.992, None, 71.157) == "99.20 %, 71.16x"
     assert _figure(None, 0.002, 348) == "-0.20 points, 348x"

@@ -7,12 +7,19 @@ from rich.table import Table
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, right: Sequence[int] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str | None = None,
+    right: Sequence[int] = (),
+    whole: Sequence[int] = (),
 ) -> Table:
-    """A table with a rule under its head; columns in `right` (by number) hold figures and are aligned to the right."""
+    """A table with a rule under its head; columns in `right` (by number) hold figures and are aligned to the right,
+    those in `whole` are never broken over lines."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     for number, column in enumerate(columns):
-        made.add_column(column, justify="right" if number in right else "left", overflow="fold")
+        made.add_column(
+            column, justify="right" if number in right else "left", overflow="fold", no_wrap=number in whole
+        )
     for row in rows:
         made.add_row(*row)
     return made

@@ -1,10 +1,12 @@
 """`openwork reproduce`: run a comparison for real, published or our own, and write its page."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group
+from rich.table import Table
 
 from .. import plugins
 from ..errors import UsageError
@@ -102,20 +104,24 @@ def command(
     show(document, _closing(document, home), json)
 
 
-def _listed(rows: list[dict[str, Any]]) -> Any:
-    lines = [
-        (
-            r["name"],
-            r["title"],
-            r["paper"],
-            _figure(r["published"], r["published_drop"], r["published_rate"]),
-            _figure(r["ours"], None if r["published_drop"] is None else r["our_drop"], r["our_rate"]),
-            r["state"],
-            (r["when"] or "")[:10],
-        )
-        for r in rows
-    ]
-    return tables.table(("row", "what", "paper", "published", "ours", "state", "when"), lines, right=(3, 4))
+def _listed(rows: list[dict[str, Any]]) -> Group:
+    """A table for each reproduction, with the columns that it has something in."""
+    found: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for r in rows:
+        reproduction, _, name = r["name"].partition("/")
+        ours = _figure(r["ours"], None if r["published_drop"] is None else r["our_drop"], r["our_rate"])
+        published = _figure(r["published"], r["published_drop"], r["published_rate"])
+        found[reproduction].append((name, r["title"], r["paper"], published, ours, r["state"], (r["when"] or "")[:10]))
+    return Group(*(_one_listed(name, lines) for name, lines in found.items()))
+
+
+def _one_listed(name: str, lines: list[tuple[str, ...]]) -> Table:
+    head = ("row", "what", "paper", "published", "ours", "state", "when")
+    filled = [i for i in range(len(head)) if any(line[i] for line in lines)]
+    right = [at for at, i in enumerate(filled) if head[i] in ("published", "ours")]
+    whole = [at for at, i in enumerate(filled) if head[i] in ("row", "state", "when")]
+    cells = ([line[i] for i in filled] for line in lines)
+    return tables.table([head[i] for i in filled], cells, title=name, right=right, whole=whole)
 
 
 def _figure(accuracy: float | None, drop: float | None, rate: float | None) -> str:
