@@ -21,6 +21,7 @@ import numpy as np
 
 from openwork.engine import _native
 from openwork.engine.engine import Engine
+from openwork.engine.machine import DOT_PRODUCTS
 
 SIZES = {"16 KiB": 2**14, "1 MiB": 2**20, "16 MiB": 2**24, "512 MiB": 2**29}
 """Working sets of one thread: in the first-level cache, in the second, beyond it, in memory."""
@@ -129,9 +130,11 @@ def counted(row: Row, layer: Row, isa: str, fields: Row) -> dict[str, Any]:
     """Flops of the multiply-adds that a step makes, and the bytes that it loads into registers, by the working set that
     it goes through again and again meanwhile; nothing for steps that move data. `fields` are the step's.
 
-    Counted as few as the kernel can do with: as if its tiles were full. A broadcast takes a load's time.
+    Counted as few as the kernel can do with: as if its tiles were full. A broadcast takes a load's time. A word of four
+    bytes counts as a float does, and its dot product as a multiply-add, which takes a CPU that has them as long.
     """
-    found = re.match(r"([a-z]+)_f32_(\d[\dx]*)?", row["kernel"] or "")
+    kinds = "f32|i8" if isa in DOT_PRODUCTS else "f32"
+    found = re.match(rf"([a-z]+)_(?:{kinds})_(\d[\dx]*)?", row["kernel"] or "")
     count = _COUNTS.get(found[1]) if found else None
     if found is None or count is None or not row["taps"] or not layer.get("pixels"):
         return {"flops": 0.0, "loaded": {}}
@@ -220,8 +223,8 @@ def _outputs(row: Row) -> int:
 
 def _rows_of_planes(row: Row) -> int:
     """How many rows of input planes a tile of positions reads: the columns of the weight, but the three positions of a
-    3x3 kernel that lie side by side read the same row."""
-    columns = int(row["weights"]) // max(1, _outputs(row))
+    3x3 kernel that lie side by side read the same row. A plane of words holds four channels."""
+    columns = int(row["weights"]) // max(1, _outputs(row)) // (4 if row.get("type") == "int8" else 1)
     return columns // 3 if columns % 9 == 0 else columns
 
 
