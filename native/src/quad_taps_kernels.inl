@@ -41,37 +41,72 @@ __attribute__((always_inline)) inline void quad_sums(const QuadTaps& t, int64_t 
   }
 }
 
-// Sums of a row at position `at`, scaled, with bias and residual.
+// What a row's sums become floats with.
+struct RowScale {
+  RowScale(const QuadTaps& t, int64_t row) : scale(splat(t.scale[row])), bias(splat(t.bias[row])) {}
+  RowScale() = default;
+  vec scale, bias;
+};
+
+// Sums of a row, scaled, with bias and residual: floats or quads, of which the row has channel `byte`.
 template <Residual RESIDUAL>
-inline vec scaled(const QuadTaps& t, int64_t row, int64_t at, ivec sum) {
-  const vec y = fused(to_float(sum), splat(t.scale[row]), splat(t.bias[row]));
+inline vec scaled(const RowScale& row, vec residual_scale, vec floats, ivec quads, int byte, ivec sum) {
+  const vec y = fused(to_float(sum), row.scale, row.bias);
   if constexpr (RESIDUAL == Residual::none) return y;
-  if constexpr (RESIDUAL == Residual::floats) return fused(load(t.arena + t.residual[row] + at), splat(t.residual_scale), y);
-  const ivec quads = load_quads(t.arena + t.residual[row / kQuad] + at);
-  return fused(to_float(channel<RESIDUAL == Residual::signed_quads>(quads, row % kQuad)), splat(t.residual_scale), y);
+  if constexpr (RESIDUAL == Residual::floats) return fused(floats, residual_scale, y);
+  return fused(to_float(channel<RESIDUAL == Residual::signed_quads>(quads, byte)), residual_scale, y);
 }
 
-// Stores `count` rows from `row` on, sums [count][nv], at positions from q on.
+// Stores `count` rows from `row` on, sums [count][nv], at positions from q on. Whatever does not change from vector to vector is read
+// before: stores might lie anywhere, for all that the compiler knows.
 template <Residual RESIDUAL>
 void finish(const QuadTaps& t, int64_t row, int count, int nv, int64_t q, const ivec* sums) {
-  const vec lo = splat(t.lo), hi = splat(t.hi);
-  const ByteRange range(t.quads_out ? t.lo : 0, t.quads_out ? t.hi : 0);  // floats may have no bounds
-  for (int m = 0; m < count && !t.quads_out; m++)
-    for (int v = 0; v < nv; v++) {
-      const int64_t at = q + v * kLanes;
-      const vec y = clamp(scaled<RESIDUAL>(t, row + m, at, sums[m * nv + v]), lo, hi);
-      store(t.arena_out + t.out[row + m] + at, keep(y, pixels(t.inside, at)));
+  constexpr bool kQuads = RESIDUAL == Residual::unsigned_quads || RESIDUAL == Residual::signed_quads;
+  const vec residual_scale = splat(t.residual_scale);
+  const float* const arena = t.arena + q;
+  float* const arena_out = t.arena_out + q;
+  const uint16_t* const inside = t.inside;
+  if (!t.quads_out) {
+    const vec lo = splat(t.lo), hi = splat(t.hi);
+    for (int m = 0; m < count; m++) {
+      const RowScale scale(t, row + m);
+      const float* const x = RESIDUAL == Residual::none ? nullptr : arena + t.residual[kQuads ? (row + m) / kQuad : row + m];
+      float* const y = arena_out + t.out[row + m];
+      for (int v = 0; v < nv; v++) {
+        const int64_t at = v * kLanes;
+        const vec floats = RESIDUAL == Residual::floats ? load(x + at) : vec{};
+        const ivec quads = kQuads ? load_quads(x + at) : ivec{};
+        const vec found = scaled<RESIDUAL>(scale, residual_scale, floats, quads, static_cast<int>((row + m) % kQuad), sums[m * nv + v]);
+        store(y + at, keep(clamp(found, lo, hi), pixels(inside, q + at)));
+      }
     }
-  for (int m = 0; m < count && t.quads_out; m += kQuad)
-    for (int v = 0; v < nv; v++) {
-      const int64_t at = q + v * kLanes;
-      vec y[kQuad];
+    return;
+  }
+  const ByteRange range(t.lo, t.hi);
+  const uint8_t* const table = t.table;
+  const bool small = t.small;
+  for (int m = 0; m < count; m += kQuad) {
+    RowScale scale[kQuad];
+    const float* x[kQuad] = {};
 #pragma GCC unroll 4
-      for (int c = 0; c < kQuad; c++) y[c] = scaled<RESIDUAL>(t, row + m + c, at, sums[(m + c) * nv + v]);
-      ivec quads = rounded_quads(y[0], y[1], y[2], y[3], range);
-      if (t.table) quads = looked_up(t.table, quads);
-      store_quads(t.arena_out + t.out[(row + m) / kQuad] + at, keep_quads(quads, pixels(t.inside, at)));
+    for (int c = 0; c < kQuad; c++) {
+      scale[c] = RowScale(t, row + m + c);
+      if constexpr (RESIDUAL == Residual::floats) x[c] = arena + t.residual[row + m + c];
     }
+    if constexpr (kQuads) x[0] = arena + t.residual[(row + m) / kQuad];
+    float* const y = arena_out + t.out[(row + m) / kQuad];
+    for (int v = 0; v < nv; v++) {
+      const int64_t at = v * kLanes;
+      const ivec quads = kQuads ? load_quads(x[0] + at) : ivec{};
+      vec found[kQuad];
+#pragma GCC unroll 4
+      for (int c = 0; c < kQuad; c++)
+        found[c] = scaled<RESIDUAL>(scale[c], residual_scale, RESIDUAL == Residual::floats ? load(x[c] + at) : vec{}, quads, c, sums[(m + c) * nv + v]);
+      ivec bytes = rounded_quads(found[0], found[1], found[2], found[3], range, small);
+      if (table) bytes = looked_up(table, bytes);
+      store_quads(y + at, keep_quads(bytes, pixels(inside, q + at)));
+    }
+  }
 }
 
 // One for all register blocks: their sums wait in the first cache.

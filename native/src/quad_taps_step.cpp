@@ -23,7 +23,7 @@ class QuadTapsStep final : public Step {
     float* const arena = context.arena + blocks_.slab_at(chunk);
     const QuadTaps taps = {arena, arena, blocks_.start().data(), blocks_.start().data() + 1, blocks_.list(), blocks_.offset(), value_.data(), start_.of(kernels, signed_), scale_.data(),
                            bias_.data(), out_.data(), residual_.data(), residual_kind_, residual_scale_, blocks_.inside(chunk), bounds_.lo, bounds_.hi, signed_, quads_out_,
-                           table_.values()};
+                           table_.values(), small_};
     const QuadTapsKernel* const family = kernels.quads.taps[blocks_.family()];
     blocks_.for_tiles(chunk, kernels.lanes, blocks_.fitting(family), [&](const TapBlocks::Tile& tile) {
       blocks_.run_activated(kernels, act_, arena, out_, chunk, tile, [&](int begin, int end) { family[tile.vectors - 1](taps, tile.q, begin, end); });
@@ -68,6 +68,16 @@ class QuadTapsStep final : public Step {
     }
     require(!table_ || quads_out_, "a table holds 256 bytes, for 8-bit results");
     sum_weights();
+    small_ = all_small();
+  }
+
+  // Sums are whole numbers of 32 bits, and so are what most scales make of them.
+  bool all_small() const {
+    if (residual_kind_ == Residual::floats) return false;
+    const double residual = residual_kind_ == Residual::none ? 0 : 255 * std::abs(double{residual_scale_});
+    for (size_t r = 0; r < scale_.size(); r++)
+      if (!(std::abs(double{scale_.data()[r]}) * 0x1p31 + std::abs(double{bias_.data()[r]}) + residual < 0x1p30)) return false;
+    return true;
   }
 
   static Residual kind_named(const std::string& name) {
@@ -98,6 +108,7 @@ class QuadTapsStep final : public Step {
   Activation act_;
   ByteTable table_;
   QuadStarts start_;
+  bool small_ = false;
 };
 
 const StepKind kind("quad_taps", make<QuadTapsStep>);

@@ -133,22 +133,25 @@ inline ivec packed(ivec a, ivec b, ivec c, ivec d) {
 
 // Bounds of 8-bit results.
 struct ByteRange {
-  ByteRange(float low, float high) : lo(splat(low)), hi(splat(high)), lowest(splat_quad(static_cast<int32_t>(0x01010101u * (static_cast<uint32_t>(static_cast<int32_t>(low)) & 255)))), is_signed(low < 0) {}
+  ByteRange(float low, float high) : lo(splat(low)), hi(splat(high)), lowest(four(low)), highest(four(high)), is_signed(low < 0) {}
+  static ivec four(float v) { return splat_quad(static_cast<int32_t>(0x01010101u * (static_cast<uint32_t>(static_cast<int32_t>(v)) & 255))); }
   vec lo, hi;
-  ivec lowest;  // quads of lo
+  ivec lowest, highest;  // quads of lo, of hi
   bool is_signed;
 };
 
-// packed() of four channels' rounded() values.
-inline ivec rounded_quads(vec a, vec b, vec c, vec d, const ByteRange& range) {
+// packed() of four channels' rounded() values. `small`: none of them is above the largest int32.
+inline ivec rounded_quads(vec a, vec b, vec c, vec d, const ByteRange& range, bool small = false) {
 #if OW_LANES == 16 && defined(__AVX512BW__)
-  // Saturation is the lower bound, which NaN and what is below all integers come to as well.
-  const auto whole = [&](vec v) __attribute__((always_inline)) { return _mm512_cvtps_epi32(_mm512_min_ps((__m512)range.hi, (__m512)v)); };
+  // Saturation is the lower bound, which NaN and what is below all integers come to as well; and, of small values, the upper one.
+  const auto whole = [&](vec v) __attribute__((always_inline)) { return _mm512_cvtps_epi32(small ? (__m512)v : _mm512_min_ps((__m512)range.hi, (__m512)v)); };
   const __m512i low = _mm512_packs_epi32(whole(a), whole(b)), high = _mm512_packs_epi32(whole(c), whole(d));
   const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-  if (range.is_signed) return (ivec)_mm512_max_epi8(_mm512_shuffle_epi8(_mm512_packs_epi16(low, high), order), (__m512i)range.lowest);
-  return (ivec)_mm512_max_epu8(_mm512_shuffle_epi8(_mm512_packus_epi16(low, high), order), (__m512i)range.lowest);
+  const __m512i lowest = (__m512i)range.lowest, highest = (__m512i)range.highest;
+  if (range.is_signed) return (ivec)_mm512_min_epi8(_mm512_max_epi8(_mm512_shuffle_epi8(_mm512_packs_epi16(low, high), order), lowest), highest);
+  return (ivec)_mm512_min_epu8(_mm512_max_epu8(_mm512_shuffle_epi8(_mm512_packus_epi16(low, high), order), lowest), highest);
 #else
+  (void)small;
   return packed(rounded(a, range.lo, range.hi), rounded(b, range.lo, range.hi), rounded(c, range.lo, range.hi), rounded(d, range.lo, range.hi));
 #endif
 }

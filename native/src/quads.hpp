@@ -54,6 +54,7 @@ struct QuadTaps {
   bool is_signed;        // x is
   bool quads_out;        // blocks then come in fours of rows
   const uint8_t* table;  // [256], by the low byte of k; or null
+  bool small;            // no y can be above the largest int32, whatever x is
 };
 
 using QuadTapsKernel = void (*)(const QuadTaps&, int64_t q, int block_begin, int block_end);
