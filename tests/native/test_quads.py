@@ -172,6 +172,20 @@ def test_the_largest_sums(isa, mb, signed):
 
 
 @every_isa
+@pytest.mark.parametrize("residual", ["none", "u8", "s8", "float"])
+def test_results_beyond_all_integers_are_the_bounds(isa, residual):
+    """Also those just below, which have an epilogue of their own where no result of a step can be beyond."""
+    case = steps.quad_taps(counts=(5, 0, 9), residual=residual)
+    odd = np.array([1e30, -1e30, np.inf, -np.inf, np.nan, 3e9, -3e9, 0.0, 1.0, 2.0, 3.0, 4.0], np.float32)
+    large = np.array([1e9, -1e9, 0.0, 1.0, 2.0, 3.0, 1e8, -1e8, 5e8, 4.0, 5.0, 6.0], np.float32)
+    for bounds in ((0, 255), (3, 200), (-127, 127), (-100, 90)):
+        for change in ({"bias": odd}, {"scale": odd}, {"bias": large}):
+            changed = case.changed(lo=bounds[0], hi=bounds[1], **change)
+            with np.errstate(all="ignore"):
+                same(changed, isa, quads.added(changed))
+
+
+@every_isa
 @pytest.mark.parametrize("quads_out", [False, True])
 def test_dense_blocks_share_their_columns(isa, quads_out):
     listed = steps.quad_taps(counts=(5, 5, 5), quads_out=quads_out)
