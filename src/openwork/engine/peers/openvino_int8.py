@@ -3,8 +3,9 @@
 Source: docs.openvino.ai, 'Basic Quantization Flow' (typical samples, the mixed preset, a model type for transformers).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class OpenVINOInt8(ProcessPeer):
     packages = ("openvino", "nncf")
     precision = "int8"
     tolerance = INT8_TOLERANCE
+    hints: ClassVar[Mapping[str, str]] = {}
+    """Properties of the compiled model besides those of every OpenVINO peer."""
 
     def export(self, model: "nn.Module", example_inputs: "tuple[Tensor, ...]", folder: Path) -> None:
         import openvino as ov
@@ -51,7 +54,7 @@ class OpenVINOInt8(ProcessPeer):
             subset_size=len(samples),
         )
         try:
-            return _openvino.request(quantized, inputs, threads)
+            return _openvino.request(quantized, inputs, threads, **self.hints)
         except RuntimeError:
             # On CPUs that have bf16 the rest is in bf16, and OpenVINO 2026.4 then has no implementation
             # for some networks; in fp32, as on other CPUs, it has.
