@@ -143,8 +143,7 @@ void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
       square[0] += d * d;
     }
     const vec variance = ((square[0] + square[1]) + (square[2] + square[3])) * share + n.eps;
-    vec scale;
-    for (int l = 0; l < kLanes; l++) scale[l] = 1.0f / __builtin_sqrtf(variance[l]);
+    const vec scale = 1.0f / square_root(variance);
     for (c = 0; c < n.channels; c++)
       store(n.arena_out + n.y[c] + q, keep((load(x + n.x[c]) - mean) * scale * n.weight[c] + n.bias[c], inside));
   }
