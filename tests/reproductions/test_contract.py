@@ -1,6 +1,7 @@
 """What every reproduction owes: rows with names that a command can ask for, and a page about any of them."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,8 +57,20 @@ def test_there_is_a_page_about_any_of_its_rows(reproduction: base.Reproduction) 
     for some in (rows, rows[:1], rows[-1:]):
         files = reproduction.page(document(reproduction, some, 1))
         page = files["page.md"]
-        assert all(row.title in page for row in some) and "trial" not in page
+        assert all(row.title in page for row in some) and "trial" not in page and "Not run" not in page
         assert all(name in files for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page))
         widths = [line.count(" | ") for line in page.splitlines() if line.startswith("| ")]
         assert widths and "2026-01-02" in page and "1.0" in page
     assert "a trial, no figure to quote" in reproduction.page(document(reproduction, rows, 0.1))["page.md"]
+
+
+@every
+def test_a_page_names_the_rows_that_are_not_on_it(reproduction: base.Reproduction, tmp_path: Path) -> None:
+    if reproduction.TOGETHER:
+        pytest.skip("its figures are those of a measurement")
+    rows = list(reproduction.rows())
+    there = {**document(reproduction, rows[:1], 1), "model": "m", "data": "d"}
+    base.write(reproduction, there, tmp_path)
+    absent = ", ".join(row.name for row in rows[1:])
+    page = (tmp_path / "page.md").read_text()
+    assert (f"Not run yet: {absent}." in page) if absent else ("Not run" not in page)

@@ -33,10 +33,13 @@ def beside_papers(
     return table(("row", "paper", "published", "ours", "dense", "right after the cut", *head, "state"), lines)
 
 
-def trial(document: Mapping[str, Any]) -> list[str]:
-    """A warning on pages of trials."""
-    scale = document["epochs_scale"]
-    return ["", f"Epochs were scaled by {scale:g}: a trial, no figure to quote."] if scale != 1 else []
+def remarks(document: Mapping[str, Any]) -> list[str]:
+    """What to know before reading the figures: that they are of a trial, and which rows are not there."""
+    scale, absent = document["epochs_scale"], document.get("not_run", ())
+    found = [f"Epochs were scaled by {scale:g}: a trial, no figure to quote."] if scale != 1 else []
+    if absent:
+        found.append(f"Not run yet: {', '.join(absent)}.")
+    return [line for text in found for line in ("", text)]
 
 
 def paper(row: Mapping[str, Any]) -> str:

@@ -186,6 +186,8 @@ def write(reproduction: Reproduction, document: dict[str, Any], home: Path) -> N
             if all(found[before["name"]][key] == before[key] for key in ("accuracy", "seconds")):
                 found[before["name"]] = before
         document = {**document, "rows": [found[row.name] for row in reproduction.rows() if row.name in found]}
+    here = {row["name"] for row in document["rows"]}
+    document = {**document, "not_run": [row.name for row in reproduction.rows() if row.name not in here]}
     write_text(home / _DOCUMENT, json.dumps(document, indent=1) + "\n")
     for name, text in reproduction.page(document).items():
         write_text(home / name, text)

@@ -141,7 +141,7 @@ def _page(document: Mapping[str, Any]) -> str:
             "",
             f"Third-party weights, {SHAPE_EPOCHS + RETRAIN_EPOCHS} epochs a row (5 where quantization is not trained),",
             "the last of which counts; the test split decides nothing.",
-            *_pages.trial(document),
+            *_pages.remarks(document),
             *(["", *_pages.table(head, lines)] if lines else []),
             *(
                 [

@@ -142,7 +142,7 @@ def _page(document: Mapping[str, Any]) -> str:
             f"{RETRAIN_EPOCHS}, in one step or two; otherwise recipes differ in the solver alone. Rates are of all",
             "weights; stem and classifier stay dense. Right after the cut nothing else is adapted: batch norm's",
             "averages are those of shaping.",
-            *_pages.trial(document),
+            *_pages.remarks(document),
             *(["", "![Accuracy right after the cut](cut.svg)", "", *_pages.table(head, lines)] if lines else []),
             *(
                 [

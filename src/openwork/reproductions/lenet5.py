@@ -253,7 +253,7 @@ def _page(document: Mapping[str, Any]) -> str:
             "own dense network from the same random weights on 55,000 images; the last epoch counts. The test split is",
             "measured three times in a row's run: dense, right after the cut, at the end. A row is met if its rate and",
             "its accuracy both reach what is published.",
-            *_pages.trial(document),
+            *_pages.remarks(document),
             *(["", f"The highest rate at {GOOD:.1%} or more: {_pages.ours(best)} ({best['title']})."] if best else []),
             "",
             *_pages.beside_papers(rows, ("kept by layer",), _kept_by_layer),

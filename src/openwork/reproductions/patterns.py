@@ -149,7 +149,7 @@ class Patterns(Reproduction):
             f"    {document['command']}",
             "",
             _introduction(document),
-            *_pages.trial(document),
+            *_pages.remarks(document),
             "",
             "Share of peak: multiply-adds of the weights that are kept (of circulant blocks all of the matrix), each",
             "once for each output, over the latency of the whole network and the multiply-add peak of its threads.",

@@ -127,7 +127,7 @@ def _page(document: Mapping[str, Any]) -> str:
             "data: a few bits a weight that is left; here also 4 bytes for each scale. Indices are relative, in the",
             "width that is best for the layer. Files are what the weights take on disk, headers included. Every row",
             "trains its own dense network from the same random weights on 55,000 images; the last epoch counts.",
-            *_pages.trial(document),
+            *_pages.remarks(document),
             "",
             *_pages.beside_papers(rows, _storage.HEAD, _storage.row),
             *_pages.notes(rows),

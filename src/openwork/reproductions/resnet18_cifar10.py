@@ -94,7 +94,7 @@ def _page(document: Mapping[str, Any]) -> str:
             "Every row trains its own dense network from the same random weights on 45,000 images (the paper's reaches",
             "93.79 %), prunes columns, retrains, prunes filters of what is left, and retrains; purification follows",
             "each cut. The last epoch counts, and nothing is chosen by the test split.",
-            *_pages.trial(document),
+            *_pages.remarks(document),
             "",
             *_pages.beside_papers(rows),
             *_pages.notes(rows),

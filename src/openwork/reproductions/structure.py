@@ -145,7 +145,7 @@ def _page(document: Mapping[str, Any]) -> str:
         "bits, but accuracy is that of 32. PPR is the paper's pruning-to-performance ratio, rate over speed-up: 1 is",
         "ideal. Networks of whole rows and columns are slimmed first. All were timed in turn in one run; dense takes",
         f"{dense['us']:.1f} us.",
-        *_pages.trial(document),
+        *_pages.remarks(document),
         "",
         "![Storage against accuracy](storage.svg)",
         "",
