@@ -29,18 +29,22 @@ few last bits into a sixteenth of them, on any engine."""
 def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> float:
     """Largest error of the engine on `inputs`, relative to the largest output, or to all outputs where the network
     rounds its activations; `CompileError` above the tolerance."""
-    worst, limit = _worst_error(engine, model, inputs, level), _tolerance(engine)
-    if worst <= limit:
-        return worst
-    of = "the largest output"
-    if _rounds(engine):
-        limit, of = max(limit, SHARE_OF_ROUNDING * _change_of_rounding(model, inputs)), "all outputs together"
-    if not worst <= limit:
+    worst, limit = _measured(engine, model, inputs, level)
+    if worst > limit:
+        of = "all outputs together" if _rounds(engine) else "the largest output"
         raise CompileError(
             f"the engine's outputs differ from PyTorch's by {worst:.2g} of {of} (limit {limit:.2g}); please report "
             "this model"
         )
     return worst
+
+
+def _measured(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> tuple[float, float]:
+    """The error of an engine, and its limit."""
+    worst, limit = _worst_error(engine, model, inputs, level), _tolerance(engine)
+    if worst > limit and _rounds(engine):
+        limit = max(limit, SHARE_OF_ROUNDING * _change_of_rounding(model, inputs))
+    return worst, limit
 
 
 def _rounds(engine: Engine) -> bool:
@@ -60,11 +64,11 @@ def name_of_error(engine: Engine) -> str:
 def check_padding(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """`CompileError` if zeros after the end of a shorter sequence change what the model says of it."""
     short = shortened(inputs)
-    worst = _worst_error(engine, model, short)
-    if worst > (limit := _tolerance(engine)):
+    worst, limit = _measured(engine, model, short)
+    if worst > limit:
         raise CompileError(
             f"zeros that fill length {short[0].shape[1]} up to {inputs[0].shape[1]} change the outputs by {worst:.2g} "
-            f"of the largest one (limit {limit}); give the model an attention mask, or leave any_length out"
+            f"of the largest one (limit {limit:.2g}); give the model an attention mask, or leave any_length out"
         )
 
 
