@@ -9,22 +9,6 @@ namespace {
 using openwork::QuadDepthwise;
 using openwork::tap_groups;
 
-// Within each four lanes, byte i of word j becomes byte j of word i.
-inline ivec transposed(ivec x) {
-#if OW_LANES == 16 && defined(__AVX512BW__)
-  return (ivec)_mm512_shuffle_epi8((__m512i)x, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)));
-#elif OW_LANES == 8 && defined(__AVX2__)
-  return (ivec)_mm256_shuffle_epi8((__m256i)x, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)));
-#elif OW_LANES == 4 && defined(__x86_64__)
-  const __m128i pairs = _mm_unpacklo_epi8((__m128i)x, _mm_srli_si128((__m128i)x, 8));
-  return (ivec)_mm_unpacklo_epi8(pairs, _mm_srli_si128(pairs, 8));
-#else
-  typedef int8_t bytes __attribute__((vector_size(16)));
-  static_assert(kLanes == 4);
-  return (ivec)__builtin_shufflevector((bytes)x, (bytes)x, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-#endif
-}
-
 // The four words at p, once for each four lanes.
 inline ivec repeated(const int32_t* p) {
 #if OW_LANES == 16 && defined(__AVX512F__)
@@ -37,44 +21,17 @@ inline ivec repeated(const int32_t* p) {
 }
 inline vec repeated(const float* p) { return (vec)repeated(reinterpret_cast<const int32_t*>(p)); }
 
-// Quads of y[j] rounded and clamped, where lanes 4 L .. 4 L + 3 of y[j] are the channels of position 4 L + j.
-template <bool SIGNED>
-inline ivec rounded_quads(const vec (&y)[4], vec lo, vec hi) {
-#if defined(__x86_64__)
-  // NaN and what is too small become the smallest integer, which packing saturates, as x86 has `hi` win over no NaN.
-#if OW_LANES == 16
-  const auto whole = [&](vec v) { return _mm512_cvtps_epi32(_mm512_min_ps((__m512)hi, (__m512)v)); };
-  const auto low = _mm512_packs_epi32(whole(y[0]), whole(y[1])), high = _mm512_packs_epi32(whole(y[2]), whole(y[3]));
-  const ivec quads = (ivec)(SIGNED ? _mm512_packs_epi16(low, high) : _mm512_packus_epi16(low, high));
-#elif OW_LANES == 8
-  const auto whole = [&](vec v) { return _mm256_cvtps_epi32(_mm256_min_ps((__m256)hi, (__m256)v)); };
-  const auto low = _mm256_packs_epi32(whole(y[0]), whole(y[1])), high = _mm256_packs_epi32(whole(y[2]), whole(y[3]));
-  const ivec quads = (ivec)(SIGNED ? _mm256_packs_epi16(low, high) : _mm256_packus_epi16(low, high));
-#else
-  const auto whole = [&](vec v) { return _mm_cvtps_epi32(_mm_min_ps((__m128)hi, (__m128)v)); };
-  const auto low = _mm_packs_epi32(whole(y[0]), whole(y[1])), high = _mm_packs_epi32(whole(y[2]), whole(y[3]));
-  const ivec quads = (ivec)(SIGNED ? _mm_packs_epi16(low, high) : _mm_packus_epi16(low, high));
-#endif
-  const uint32_t least = static_cast<uint32_t>(static_cast<int>(lo[0])) & 255;
-  return maximum_bytes<SIGNED>(quads, splat_quad(static_cast<int32_t>(least * 0x01010101u)));
-#else
-  typedef int8_t bytes __attribute__((vector_size(16)));
-  static_assert(kLanes == 4);
-  const auto whole = [&](vec v) { return (bytes)rounded(v, lo, hi); };
-  const auto joined = [](bytes a, bytes b) { return __builtin_shufflevector(a, b, 0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0); };
-  return (ivec)__builtin_shufflevector(joined(whole(y[0]), whole(y[1])), joined(whole(y[2]), whole(y[3])), 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-#endif
-}
-
 // What follows a plane's sums, for its four channels.
 struct QuadEnd {
   ivec start;
-  vec scale, bias, lo, hi;
+  vec scale, bias;
+  ByteRange range;
 
+  // Of sums whose lanes 4 L .. 4 L + 3 are the channels of position 4 L + j.
   ivec quads(const ivec (&sums)[4]) const {
-    vec v[4];
-    for (int j = 0; j < 4; j++) v[j] = fused(to_float(sums[j]), scale, bias);
-    return lo[0] < 0 ? rounded_quads<true>(v, lo, hi) : rounded_quads<false>(v, lo, hi);
+    vec y[4];
+    for (int j = 0; j < 4; j++) y[j] = fused(to_float(sums[j]), scale, bias);
+    return rounded_words(y[0], y[1], y[2], y[3], range);
   }
 
   void store(const ivec (&sums)[4], float* y, int64_t count) const { store_first(y, (vec)quads(sums), count); }
@@ -163,7 +120,7 @@ inline void with_plane(const QuadDepthwise& d, int p, const Work& work) {
   const int words = d.images.kh * tap_groups(d.images.kw);
   QuadWeights w[openwork::kMaxDepthwise * tap_groups(openwork::kMaxDepthwise)];
   for (int i = 0; i < words; i++) w[i] = as_weights(repeated(d.weight + (int64_t{p} * words + i) * 4));
-  work(w, QuadEnd{repeated(d.start + 4 * p), repeated(d.scale + 4 * p), repeated(d.bias + 4 * p), splat(d.lo), splat(d.hi)});
+  work(w, QuadEnd{repeated(d.start + 4 * p), repeated(d.scale + 4 * p), repeated(d.bias + 4 * p), ByteRange(d.lo, d.hi)});
 }
 
 #if OW_LANES == 16 && defined(__AVX512F__)

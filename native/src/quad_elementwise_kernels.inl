@@ -18,13 +18,13 @@ inline void for_quads(int64_t n, float* y, const uint16_t* inside, int64_t q, co
 
 template <bool SIGNED_A, bool SIGNED_B>
 void quad_sum(const QuadSum& p) {
-  const vec scale_a = splat(p.scale_a), scale_b = splat(p.scale_b), lo = splat(p.lo), hi = splat(p.hi);
+  const vec scale_a = splat(p.scale_a), scale_b = splat(p.scale_b);
+  const ByteRange range(p.lo, p.hi);
   for_quads(p.n, p.y, p.inside, p.q, [&](int64_t i, int64_t count) {
     const ivec a = (ivec)load_first(p.a + i, count), b = (ivec)load_first(p.b + i, count);
-    ivec k[4];
-    for (int c = 0; c < 4; c++)
-      k[c] = rounded(fused(to_float(channel<SIGNED_B>(b, c)), scale_b, to_float(channel<SIGNED_A>(a, c)) * scale_a), lo, hi);
-    return packed(k[0], k[1], k[2], k[3]);
+    vec y[4];
+    for (int c = 0; c < 4; c++) y[c] = fused(to_float(channel<SIGNED_B>(b, c)), scale_b, to_float(channel<SIGNED_A>(a, c)) * scale_a);
+    return rounded_quads(y[0], y[1], y[2], y[3], range);
   });
 }
 

@@ -125,37 +125,6 @@ inline ivec rounded(vec v, vec lo, vec hi) {
 
 // ---- between quads and their channels ----
 
-// Quads of the lowest bytes of four channels.
-inline ivec packed(ivec a, ivec b, ivec c, ivec d) {
-  const uvec low = ((uvec)a & 0xff) | ((uvec)b << 8 & 0xff00), high = ((uvec)c & 0xff) | ((uvec)d << 8 & 0xff00);
-  return (ivec)(low | high << 16);
-}
-
-// Bounds of 8-bit results.
-struct ByteRange {
-  ByteRange(float low, float high) : lo(splat(low)), hi(splat(high)), lowest(four(low)), highest(four(high)), is_signed(low < 0) {}
-  static ivec four(float v) { return splat_quad(static_cast<int32_t>(0x01010101u * (static_cast<uint32_t>(static_cast<int32_t>(v)) & 255))); }
-  vec lo, hi;
-  ivec lowest, highest;  // quads of lo, of hi
-  bool is_signed;
-};
-
-// packed() of four channels' rounded() values. `small`: none of them is above the largest int32.
-inline ivec rounded_quads(vec a, vec b, vec c, vec d, const ByteRange& range, bool small = false) {
-#if OW_LANES == 16 && defined(__AVX512BW__)
-  // Saturation is the lower bound, which NaN and what is below all integers come to as well; and, of small values, the upper one.
-  const auto whole = [&](vec v) __attribute__((always_inline)) { return _mm512_cvtps_epi32(small ? (__m512)v : _mm512_min_ps((__m512)range.hi, (__m512)v)); };
-  const __m512i low = _mm512_packs_epi32(whole(a), whole(b)), high = _mm512_packs_epi32(whole(c), whole(d));
-  const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-  const __m512i lowest = (__m512i)range.lowest, highest = (__m512i)range.highest;
-  if (range.is_signed) return (ivec)_mm512_min_epi8(_mm512_max_epi8(_mm512_shuffle_epi8(_mm512_packs_epi16(low, high), order), lowest), highest);
-  return (ivec)_mm512_min_epu8(_mm512_max_epu8(_mm512_shuffle_epi8(_mm512_packus_epi16(low, high), order), lowest), highest);
-#else
-  (void)small;
-  return packed(rounded(a, range.lo, range.hi), rounded(b, range.lo, range.hi), rounded(c, range.lo, range.hi), rounded(d, range.lo, range.hi));
-#endif
-}
-
 // Channel `byte` of quads.
 template <bool SIGNED>
 inline ivec channel(ivec quads, int byte) {
@@ -182,6 +151,65 @@ inline ivec maximum_bytes(ivec a, ivec b) {
   }
   return found;
 #endif
+}
+
+// Bounds of 8-bit results.
+struct ByteRange {
+  ByteRange(float low, float high) : lo(splat(low)), hi(splat(high)), lowest(four(low)), highest(four(high)), is_signed(low < 0) {}
+  static ivec four(float v) { return splat_quad(static_cast<int32_t>(0x01010101u * (static_cast<uint32_t>(static_cast<int32_t>(v)) & 255))); }
+  vec lo, hi;
+  ivec lowest, highest;  // quads of lo, of hi
+  bool is_signed;
+};
+
+// Within each four lanes, byte i of word j becomes byte j of word i.
+inline ivec transposed(ivec x) {
+#if OW_LANES == 16 && defined(__AVX512BW__)
+  return (ivec)_mm512_shuffle_epi8((__m512i)x, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)));
+#elif OW_LANES == 8 && defined(__AVX2__)
+  return (ivec)_mm256_shuffle_epi8((__m256i)x, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)));
+#elif OW_LANES == 4 && defined(__x86_64__)
+  const __m128i pairs = _mm_unpacklo_epi8((__m128i)x, _mm_srli_si128((__m128i)x, 8));
+  return (ivec)_mm_unpacklo_epi8(pairs, _mm_srli_si128(pairs, 8));
+#else
+  typedef int8_t bytes __attribute__((vector_size(16)));
+  static_assert(kLanes == 4);
+  return (ivec)__builtin_shufflevector((bytes)x, (bytes)x, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+#endif
+}
+
+// The bytes of rounded() values: within each four lanes, word j has those of the j-th vector. `small`: no value is above the largest int32.
+inline ivec rounded_words(vec a, vec b, vec c, vec d, const ByteRange& range, [[maybe_unused]] bool small = false) {
+#if defined(__x86_64__)
+  // Saturation is the lower bound, which NaN and what is below all integers come to as well; and, of small values, the upper one.
+#if OW_LANES == 16
+  const auto whole = [&](vec v) __attribute__((always_inline)) { return _mm512_cvtps_epi32(small ? (__m512)v : _mm512_min_ps((__m512)range.hi, (__m512)v)); };
+  const __m512i low = _mm512_packs_epi32(whole(a), whole(b)), high = _mm512_packs_epi32(whole(c), whole(d)), highest = (__m512i)range.highest;
+  if (range.is_signed) return (ivec)_mm512_min_epi8((__m512i)maximum_bytes<true>((ivec)_mm512_packs_epi16(low, high), range.lowest), highest);
+  return (ivec)_mm512_min_epu8((__m512i)maximum_bytes<false>((ivec)_mm512_packus_epi16(low, high), range.lowest), highest);
+#elif OW_LANES == 8
+  const auto whole = [&](vec v) __attribute__((always_inline)) { return _mm256_cvtps_epi32(_mm256_min_ps((__m256)range.hi, (__m256)v)); };
+  const __m256i low = _mm256_packs_epi32(whole(a), whole(b)), high = _mm256_packs_epi32(whole(c), whole(d));
+  if (range.is_signed) return maximum_bytes<true>((ivec)_mm256_packs_epi16(low, high), range.lowest);
+  return maximum_bytes<false>((ivec)_mm256_packus_epi16(low, high), range.lowest);
+#else
+  const auto whole = [&](vec v) __attribute__((always_inline)) { return _mm_cvtps_epi32(_mm_min_ps((__m128)range.hi, (__m128)v)); };
+  const __m128i low = _mm_packs_epi32(whole(a), whole(b)), high = _mm_packs_epi32(whole(c), whole(d));
+  if (range.is_signed) return maximum_bytes<true>((ivec)_mm_packs_epi16(low, high), range.lowest);
+  return maximum_bytes<false>((ivec)_mm_packus_epi16(low, high), range.lowest);
+#endif
+#else
+  typedef int8_t bytes __attribute__((vector_size(16)));
+  static_assert(kLanes == 4);
+  const auto whole = [&](vec v) { return (bytes)rounded(v, range.lo, range.hi); };
+  const auto joined = [](bytes x, bytes y) { return __builtin_shufflevector(x, y, 0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0); };
+  return (ivec)__builtin_shufflevector(joined(whole(a), whole(b)), joined(whole(c), whole(d)), 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+#endif
+}
+
+// Quads of four channels' rounded() values.
+inline ivec rounded_quads(vec a, vec b, vec c, vec d, const ByteRange& range, bool small = false) {
+  return transposed(rounded_words(a, b, c, d, range, small));
 }
 
 // Every byte of quads replaced by table[byte].

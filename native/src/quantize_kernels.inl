@@ -5,23 +5,20 @@ namespace {
 using openwork::kQuad;
 
 void quantize(const openwork::Quantize& p) {
-  const vec inverse = splat(p.inverse), lo = splat(p.lo), hi = splat(p.hi);
-  if (p.x[kQuad - 1]) {  // all four
-    const ByteRange range(p.lo, p.hi);
-    const float *a = p.x[0], *b = p.x[1], *c = p.x[2], *d = p.x[3];
-    float* const y = p.y;
-    const uint16_t* const inside = p.inside;
-    const int64_t end = p.q + p.n;
-    for (int64_t at = p.q; at < end; at += kLanes) {
-      const ivec quads = rounded_quads(load(a + at) * inverse, load(b + at) * inverse, load(c + at) * inverse, load(d + at) * inverse, range);
-      store_quads(y + at, keep_quads(quads, pixels(inside, at)));
-    }
-    return;
+  const vec inverse = splat(p.inverse);
+  const ByteRange range(p.lo, p.hi);
+  const float* x[kQuad];
+  uint32_t there = 0;  // bytes of channels that there are
+  for (int c = 0; c < kQuad; c++) {
+    x[c] = p.x[c] ? p.x[c] : p.x[0];
+    there |= p.x[c] ? 0xffu << (8 * c) : 0;
   }
-  for (int64_t at = p.q; at < p.q + p.n; at += kLanes) {
-    ivec k[kQuad];
-    for (int c = 0; c < kQuad; c++) k[c] = p.x[c] ? rounded(load(p.x[c] + at) * inverse, lo, hi) : ivec{};
-    store_quads(p.y + at, keep_quads(packed(k[0], k[1], k[2], k[3]), pixels(p.inside, at)));
+  const ivec kept = splat_quad(static_cast<int32_t>(there));
+  float* const y = p.y;
+  const uint16_t* const inside = p.inside;
+  for (int64_t at = p.q, end = p.q + p.n; at < end; at += kLanes) {
+    const ivec quads = rounded_quads(load(x[0] + at) * inverse, load(x[1] + at) * inverse, load(x[2] + at) * inverse, load(x[3] + at) * inverse, range);
+    store_quads(y + at, keep_quads(quads & kept, pixels(inside, at)));
   }
 }
 
