@@ -291,3 +291,44 @@ def test_progress_is_told() -> None:
     stages = list(dict.fromkeys(what for what, _, _ in said))
     assert stages == ["calibrating", "rounding weights", "correcting biases", "measuring layers"]
     assert [(done, total) for what, done, total in said if what == "calibrating"] == [(1, 2), (2, 2)]
+
+
+def test_the_residual_stream_that_layer_norm_reads_is_not_rounded() -> None:
+    class PostNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.LayerNorm(16), nn.LayerNorm(16)
+            self.layer, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            y: torch.Tensor = self.head(self.norm(x + self.layer(x)))
+            return y
+
+    torch.manual_seed(0)
+    model, x = PostNorm(), torch.randn(64, 16)
+    small = openwork.quantize(model, [x], observer="minmax", correct_bias=False)
+    layer, head = ({p.value: p.grid for p in report_of(small).places}[layer.input] for layer in report_of(small).layers)
+    stream = model.first(x)
+    read = nn.functional.linear(layer.round(stream), small.get_submodule("layer").weight, model.layer.bias)
+    normed = head.round(model.norm(stream + read))
+    y = nn.functional.linear(normed, small.get_submodule("head").weight, model.head.bias)
+    torch.testing.assert_close(small(x), y)
+
+
+def test_biases_are_corrected_only_where_outputs_gain() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    x = torch.randn(64, 8)
+    kept = openwork.quantize(model, [x], weight_bits=3, correct_bias=False)
+    found = {
+        samples: openwork.quantize(model, batches, weight_bits=3)
+        for samples, batches in {"alike": [x], "odd": [x[:32], x[32:] + 100]}.items()
+    }
+    for small in found.values():
+        notes = [note for note in report_of(small).notes if "biases are as they were" in note]
+        same = torch.equal(small.get_submodule("2").bias, model[2].bias)
+        assert same == bool(notes)
+    assert not torch.equal(found["alike"].get_submodule("2").bias, model[2].bias)
+    assert torch.equal(found["odd"].get_submodule("2").bias, model[2].bias)
+    assert error(found["alike"](x), model(x)) < error(kept(x), model(x))

@@ -1,8 +1,8 @@
 """Where activations are rounded.
 
 A layer's input is, right after what made it, so that all who read it read the rounded values; and the other operand of
-an addition that a layer takes along, unless something else reads it in float32 (the stream of a transformer that
-normalises before its layers). So is an image whose means a layer reads, so that it, too, is an image of bytes.
+an addition that a layer takes along, unless something else reads it in float32. So is an image whose means a layer
+reads, so that it, too, is an image of bytes. The residual stream of a transformer, which layer norm reads, is not.
 """
 
 from collections.abc import Collection, Sequence
@@ -50,7 +50,11 @@ def find_places(network: fx.GraphModule, leave: Collection[str] = ()) -> Places:
     marked = {_source(_operand(layer.node)): None for layer in chosen}
     by_node = {layer.node: layer for layer in chosen}
     for node in network.graph.nodes:
-        if op_of(node) == "add" and (operand := _taken_along(node, by_node, order)) is not None:
+        if (
+            op_of(node) == "add"
+            and not _is_normed(node)
+            and (operand := _taken_along(node, by_node, order)) is not None
+        ):
             known = any(one in marked for one in _way_back(operand))
             if not known and not _read_elsewhere(_source(operand), by_node):
                 marked[_source(operand)] = None
@@ -70,7 +74,8 @@ def find_places(network: fx.GraphModule, leave: Collection[str] = ()) -> Places:
 
 
 def insert(network: fx.GraphModule, values: Sequence[fx.Node], grids: Sequence[Grid]) -> None:
-    """Round the activations `values` to `grids`: whoever reads one reads the rounded one."""
+    """Round the activations `values` to `grids`: whoever reads one reads the rounded one, but for residual streams that
+    layer norm reads."""
     last_input = [n for n in network.graph.nodes if n.op == "placeholder"][-1]
     for node, grid in zip(values, grids, strict=True):
         with network.graph.inserting_after(last_input if node.op == "placeholder" else node):
@@ -79,7 +84,7 @@ def insert(network: fx.GraphModule, values: Sequence[fx.Node], grids: Sequence[G
             )
         made.meta = dict(node.meta)
         for user in list(node.users):
-            if user is not made:
+            if user is not made and not (op_of(user) == "add" and _is_normed(user)):
                 user.replace_input_with(node, made)
     network.recompile()
 
@@ -138,6 +143,12 @@ def _taken_along(node: fx.Node, layers_by_node: dict[fx.Node, Layer], order: dic
     else:
         found = sides[makers.index(None)]
     return found if _whole(found)[-1].op != "get_attr" else None
+
+
+def _is_normed(node: fx.Node) -> bool:
+    """Whether layer norm reads a value. It would divide by what rounding adds to a residual stream, so operands of such
+    additions stay in float32; engines have them anyway, since they normalize in float32."""
+    return any(op_of(user) == "layer_norm" or (op_of(user) in _VIEWS and _is_normed(user)) for user in node.users)
 
 
 def _read_elsewhere(node: fx.Node, layers_by_node: dict[fx.Node, Layer]) -> bool:

@@ -23,6 +23,8 @@ from .settings import Settings
 from .simulate import Partly, Rounded, correct_biases, outputs
 from .weights import on_grid
 
+_COMPARED = 32
+"""Calibration samples that say whether corrected biases serve."""
 _REPORT = "quantization"
 """Where a quantized network keeps its report: an attribute, which pickle saves, and in `meta`, which is copied."""
 
@@ -69,7 +71,7 @@ def quantize(
         observer: where the levels of an activation end: 'minmax', 'percentile', 'mse' or 'entropy'; with settings of
             its own {'kind': 'percentile', 'percent': 99.9}.
         weights: the interval of an output channel: 'mse' for the least squared error, 'max' so that nothing is clipped.
-        correct_bias: take the mean error of each output channel into its bias.
+        correct_bias: take the mean error of each output channel into its bias, if outputs are closer to float32 then.
         equalize: first bring the ranges of neighbouring layers together, channel by channel, where that leaves outputs
             as they are.
         leave: names of layers that stay in float32.
@@ -150,6 +152,8 @@ class _Quantizing:
         self.any_batch = batch_is_free(network)
         self.batches = batches if self.any_batch else regrouped(batches, len(example[0]))
         self.notes: list[str] = []
+        """What is to be done about; a warning says so."""
+        self.remarks: list[str] = []
 
     def done(self) -> fx.GraphModule:
         pairs = equalize_layers(self.network) if self.settings.equalize else []
@@ -159,9 +163,8 @@ class _Quantizing:
         fitted = {node: observer.fit(histogram, bits, histogram.signed) for node, histogram in seen.items()}
         rounded = self._round(places, fitted)
         if self.settings.correct_bias:
-            step = "correcting biases"
-            rounded = correct_biases(self.network, rounded, self.batches, lambda n: self._say(step, n, self.batches))
-        few = self._few()
+            rounded = self._corrected(rounded)
+        few = self._some(self.settings.measured)
         exact = outputs(self.network, few)
         found = self._figures(places, seen, fitted, rounded, few, exact)
         for one in rounded:
@@ -182,7 +185,7 @@ class _Quantizing:
             takes=tuple((tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in self.example),
             any_batch=self.any_batch,
             output_db=whole,
-            notes=tuple(self.notes),
+            notes=(*self.notes, *self.remarks),
         )
         return with_report(self.network, report)
 
@@ -203,6 +206,21 @@ class _Quantizing:
             grid = fitted[places.inputs[layer.name]]
             rounded.append(Rounded(layer, weight, layer.module.bias.detach().clone(), grid))
             self._say("rounding weights", len(rounded), chosen)
+        return rounded
+
+    def _corrected(self, rounded: list[Rounded]) -> list[Rounded]:
+        """With corrected biases, if these bring the outputs closer to what they are in float32."""
+        step = "correcting biases"
+        found = correct_biases(self.network, rounded, self.batches, lambda n: self._say(step, n, self.batches))
+        some = self._some(_COMPARED)
+        exact = outputs(self.network, some)
+        before, after = (figures.between(exact, outputs(Partly(self.network, f).run, some)) for f in (rounded, found))
+        if before is None or after is None or after >= before:
+            return found
+        self.remarks.append(
+            f"biases are as they were: corrected ones take outputs from {before:.1f} to {after:.1f} dB, as they may "
+            "where calibration data is padded; correct_bias=False spares the time"
+        )
         return rounded
 
     def _figures(
@@ -237,11 +255,9 @@ class _Quantizing:
             self._say("measuring layers", len(found), rounded)
         return found
 
-    def _few(self) -> list[Batch]:
-        """Samples on which outputs are compared."""
-        if not self.any_batch:
-            return self.batches[: -(-self.settings.measured // len(self.example[0]))]
-        return first(self.batches, self.settings.measured)
+    def _some(self, count: int) -> list[Batch]:
+        """Calibration samples on which outputs are compared; more if the network takes several at once."""
+        return first(self.batches, count) if self.any_batch else self.batches[: -(-count // len(self.example[0]))]
 
     def _remark(self, layer: Layer, line: LayerFigures, seen: Histogram) -> None:
         if line.clipped > self.settings.saturation:
