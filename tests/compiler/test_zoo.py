@@ -92,6 +92,7 @@ PARTLY_NATIVE = [
     ("gru_timit", {"length": 3}, set()),
     ("lstm_timit", {"length": 3}, set()),
     ("minilm", {"length": 24}, set()),
+    ("vit_cifar", None, set()),
     ("vit_s", None, set()),
 ]
 HEAVY = ("bert_base", "vit_s")

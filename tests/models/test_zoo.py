@@ -38,6 +38,7 @@ PARAMETERS = {
     "shufflenetv2": 2_278_604,
     "unet": 31_037_698,
     "vgg16": 138_357_544,
+    "vit_cifar": 692_458,
     "vit_s": 22_050_664,
 }
 

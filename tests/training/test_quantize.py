@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import openwork as ow
 from openwork.constraints.levels import Levels
 from openwork.errors import DataError, RecipeError, RunError, TrainingError, UsageError
-from openwork.models.vit_s import VisionTransformer
+from openwork.models._vit import VisionTransformer
 from openwork.quantization import rounding
 from openwork.recipes.recipe import Recipe
 from openwork.training.compress import compress

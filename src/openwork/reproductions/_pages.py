@@ -71,6 +71,12 @@ def after_the_cut(row: Mapping[str, Any]) -> str:
     return f"{row['hardened']['test_accuracy']:.2%}" if row["hardened"] else ""
 
 
+def quantized(row: Mapping[str, Any], when: str) -> str:
+    """Test accuracy before quantization ("float32"), or before any training with it ("calibrated")."""
+    found = row.get("quantized", {}).get(when)
+    return f"{found['test_accuracy']:.2%}" if found else ""
+
+
 def epochs(row: Mapping[str, Any]) -> str:
     """Dense, shape and retrain, and quantize where there are any."""
     found = row["epochs"]

@@ -26,6 +26,7 @@ from ..recipes.recipe import Recipe
 from ..recipes.schedule import PHASES
 from ..training.progress import Progress
 from ..training.result import Result
+from . import _dense
 
 ROOM = "reproductions"
 FOLDER = Path("runs/reproduce")
@@ -167,6 +168,7 @@ def reproduce(
     results: dict[str, Result] = {}
     for number, row in enumerate(rows, 1):
         progress.message(f"[{number}/{len(rows)}] {row.title}")
+        _dense.begin(row, home, train)
         results[row.name] = train(row, home / row.name)
         if not reproduction.TOGETHER:
             write(reproduction, _document(reproduction, order, [row], results, inputs), home)

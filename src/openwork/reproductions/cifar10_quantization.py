@@ -128,8 +128,8 @@ def _page(document: Mapping[str, Any]) -> str:
             row["title"],
             f"{row['dense_accuracy']:.2%}",
             f"{row['nonzero']:,}",
-            _quantized(row, "float32"),
-            _quantized(row, "calibrated"),
+            _pages.quantized(row, "float32"),
+            _pages.quantized(row, "calibrated"),
             f"{row['accuracy']:.2%}",
             row["state"],
         )
@@ -159,8 +159,3 @@ def _page(document: Mapping[str, Any]) -> str:
             "",
         ]
     )
-
-
-def _quantized(row: Mapping[str, Any], when: str) -> str:
-    found = row.get("quantized", {}).get(when)
-    return f"{found['test_accuracy']:.2%}" if found else ""

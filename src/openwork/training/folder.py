@@ -27,11 +27,14 @@ from ..recipes.recipe import Recipe
 from .checkpoint import Checkpoint, load_tensors, model_tensors, save_tensors
 from .result import Result
 
+CHECKPOINT = "checkpoint.safetensors"
+"""The run after its last epoch."""
+
 _FILES = (
     ALLOCATION,
     FIGURES,
     rounding.FILE,
-    "checkpoint.safetensors",
+    CHECKPOINT,
     "environment.json",
     "metrics.jsonl",
     "model.safetensors",
@@ -102,16 +105,16 @@ class RunFolder:
 
     def checkpoint(self) -> Checkpoint | None:
         """The last checkpoint, None before the first."""
-        return Checkpoint.load(self.path / "checkpoint.safetensors") if self.begun else None
+        return Checkpoint.load(self.path / CHECKPOINT) if self.begun else None
 
     @property
     def begun(self) -> bool:
         """Whether there is a checkpoint."""
-        return (self.path / "checkpoint.safetensors").exists()
+        return (self.path / CHECKPOINT).exists()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint; the metrics follow it, so that they never tell more than can be resumed."""
-        checkpoint.save(self.path / "checkpoint.safetensors")
+        checkpoint.save(self.path / CHECKPOINT)
         self.write_metrics(checkpoint.history)
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:

@@ -1,0 +1,51 @@
+"""The dense phase of rows that begin with random weights: trained once for all rows that have it in common.
+
+What it comes to depends on model, data and the dense part of the schedule alone, so a row goes on from its checkpoint
+exactly as if it had trained it itself.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..recipes.recipe import Recipe
+from ..recipes.rule import Rule
+from ..recipes.schedule import PHASES
+from ..training.folder import CHECKPOINT, RunFolder
+from ..training.result import Result
+
+if TYPE_CHECKING:
+    from .base import Row
+
+_EVERYTHING = Rule(targets="all", constraint={"kind": "unstructured", "sparsity": 1e-6})
+"""Keeps every weight: a recipe wants a rule."""
+
+
+def alone(recipe: Recipe) -> Recipe | None:
+    """A recipe of the dense phase and nothing else; None if there is none, or nothing after it."""
+    schedule = recipe.schedule
+    if not schedule.dense_epochs or not any(schedule.epochs(phase) for phase in PHASES if phase != "dense"):
+        return None
+    others = {f"{phase}_{what}" for phase in PHASES if phase != "dense" for what in ("epochs", "rate")}
+    others |= {"restarts", "updates_per_epoch", "norm_batches", "losses", "distillation"}
+    dense = schedule.model_dump(exclude=others) | {f"{phase}_epochs": 0 for phase in PHASES if phase != "dense"}
+    dense |= {"dense_epochs": schedule.dense_epochs, "label_smoothing": schedule.plain_loss.label_smoothing}
+    return Recipe(name="dense", rules=(_EVERYTHING,), schedule=dense)
+
+
+def begin(row: "Row", home: Path, train: Callable[["Row", Path], Result]) -> None:
+    """Let a row that has not begun yet do so after its dense phase, which `train` makes in a folder beside it, unless
+    an earlier row's lies there."""
+    recipe, folder = alone(row.recipe), RunFolder(home / row.name)
+    if recipe is None or folder.begun or (folder.path / "result.json").exists():
+        return
+    what = [recipe.model_dump(mode="json"), row.model, dict(row.options)]
+    name = f"dense-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]}"
+    train(replace(row, name=name, title="the dense network", recipe=recipe), home / name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(home / name / CHECKPOINT, folder.path / f".{CHECKPOINT}.copy")
+    (folder.path / f".{CHECKPOINT}.copy").replace(folder.path / CHECKPOINT)
