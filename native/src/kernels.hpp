@@ -188,14 +188,17 @@ struct Attention {
 };
 constexpr int kMaxHead = 256;
 
-// y[c, q] = (x[c, q] - mean[q]) / sqrt(variance[q] + eps) * weight[c] + bias[c], mean and variance over the channels
+// y[c, q] = (x[c, q] - mean[q]) / sqrt(variance[q] + eps) * weight[c] + bias[c], mean and variance over the channels; and quads of
+// clamp(round(y[c, q] * inverse), lo, hi)
 struct Norm {
   const float* arena;
   float* arena_out;
-  const int32_t *x, *y;  // [channels], position 0 of each
+  const int32_t *x, *y;  // [channels], position 0 of each; y: or null
   int channels;
   const float *weight, *bias;
   float eps;
+  const int32_t* quads;  // [channels / 4, rounded up], position 0 of each; or null
+  float inverse, lo, hi;
   const uint16_t* inside;  // [units]
 };
 

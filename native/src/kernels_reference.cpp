@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -234,8 +235,17 @@ void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
     for (int c = 0; c < n.channels; c++) square += (n.arena[n.x[c] + q] - mean) * (n.arena[n.x[c] + q] - mean);
     const double scale = 1 / std::sqrt(square / n.channels + n.eps);
     const bool pixel = is_pixel(n.inside, q);
-    for (int c = 0; c < n.channels; c++)
-      n.arena_out[n.y[c] + q] = pixel ? static_cast<float>((n.arena[n.x[c] + q] - mean) * scale * n.weight[c] + n.bias[c]) : 0.0f;
+    std::vector<float> y;
+    for (int c = 0; c < n.channels; c++) y.push_back(pixel ? static_cast<float>((n.arena[n.x[c] + q] - mean) * scale * n.weight[c] + n.bias[c]) : 0.0f);
+    if (n.y)
+      for (int c = 0; c < n.channels; c++) n.arena_out[n.y[c] + q] = y[static_cast<size_t>(c)];
+    if (!n.quads) continue;
+    for (int c = 0; c < n.channels; c += kQuad) {
+      uint32_t quad = 0;
+      for (int i = 0; i < kQuad && c + i < n.channels && pixel; i++)
+        quad |= (static_cast<uint32_t>(rounded(y[static_cast<size_t>(c + i)] * n.inverse, n.lo, n.hi)) & 255) << (8 * i);
+      std::memcpy(&n.arena_out[n.quads[c / kQuad] + q], &quad, sizeof quad);
+    }
   }
 }
 

@@ -10,12 +10,6 @@
 namespace openwork {
 namespace {
 
-// A whole number within bounds, ties to even; NaN counts as lo.
-int32_t rounded(float v, float lo, float hi) {
-  if (std::isnan(v)) return static_cast<int32_t>(lo);
-  return static_cast<int32_t>(std::fmin(std::fmax(std::nearbyint(v), lo), hi));
-}
-
 uint32_t quad_at(const float* x) {
   uint32_t quad;
   std::memcpy(&quad, x, sizeof quad);

@@ -12,6 +12,7 @@ namespace {
 
 // See QuadTaps. Fields as those of "taps"; array "value" holds int8 [taps][mb][4]. "quads_out": four rows are a plane of quads, also
 // where blocks have one or two rows; "lo" and "hi" are then whole numbers, and array "table" (uint8 [256]) may give a byte for each byte.
+// With "act" results are floats until it has come over them, and then k = clamp(round(y * "inverse"), lo, hi).
 // "residual_kind": "none", "float" (a plane for each row), "u8" or "s8" (a plane of quads for every four rows).
 class QuadTapsStep final : public Step {
  public:
@@ -26,6 +27,7 @@ class QuadTapsStep final : public Step {
                            table_.values(), small_};
     const QuadTapsKernel* const family = kernels.quads.taps[blocks_.family()];
     blocks_.for_tiles(chunk, kernels.lanes, blocks_.fitting(family), [&](const TapBlocks::Tile& tile) {
+      if (act_ && quads_out_) return run_rounded(kernels, taps, family[tile.vectors - 1], tile);
       blocks_.run_activated(kernels, act_, arena, out_, chunk, tile, [&](int begin, int end) { family[tile.vectors - 1](taps, tile.q, begin, end); });
     });
   }
@@ -36,6 +38,36 @@ class QuadTapsStep final : public Step {
   }
 
  private:
+  static constexpr int kRows = 32;                           // whose floats wait for the activation, in the first cache
+  static constexpr int kWidth = kMaxQuadVectors * kUnit;     // positions of the widest tile
+
+  // A tile whose results become bytes behind the activation.
+  void run_rounded(const Kernels& kernels, const QuadTaps& taps, QuadTapsKernel kernel, const TapBlocks::Tile& tile) const {
+    alignas(64) float floats[kRows * kWidth];
+    const int64_t width = int64_t{tile.vectors} * kernels.lanes;
+    float* const origin = floats - tile.q;
+    QuadTaps rows = taps;
+    rows.arena_out = origin;
+    rows.out = waiting_.data();
+    rows.quads_out = false;
+    rows.lo = -__builtin_inff();
+    rows.hi = __builtin_inff();
+    const int each = kRows / blocks_.mb();
+    for (int b = tile.begin; b < tile.end; b += each) {
+      const int end = std::min(b + each, tile.end);
+      kernel(rows, tile.q, b, end);
+      for (size_t row = static_cast<size_t>(b * blocks_.mb()); row < static_cast<size_t>(end * blocks_.mb()); row += kQuad) {
+        Quantize quads = {{}, taps.arena_out + out_[row / kQuad], taps.inside, tile.q, width, inverse_, bounds_.lo, bounds_.hi};
+        for (size_t c = 0; c < kQuad; c++) {
+          float* const y = floats + waiting_[row + c];
+          act_.apply(kernels, y, y, width, row + c);
+          quads.x[c] = origin + waiting_[row + c];
+        }
+        kernels.quads.quantize(quads);
+      }
+    }
+  }
+
   // rows: of outputs in a plane
   QuadTapsStep(const Fields& f, const Limits& limits, int rows)
       : QuadTapsStep(f, limits, rows, TapLists(f, block_rows(f), static_cast<int64_t>(f.positions("out").size()) * rows)) {}
@@ -53,6 +85,7 @@ class QuadTapsStep final : public Step {
         residual_scale_(f.number("residual_scale", 1.0f)),
         bounds_(f),
         act_(f),
+        inverse_(f.number("inverse", 1.0f)),
         table_(f) {
     const size_t count = blocks_.rows();
     require(value_.size() == static_cast<size_t>(blocks_.start().back()) * static_cast<size_t>(blocks_.mb() * kQuad), "taps need four values for each row of the block");
@@ -64,7 +97,9 @@ class QuadTapsStep final : public Step {
     blocks_.check_planes(residual_, "a residual plane lies outside the arena");
     if (quads_out_) {
       ByteBounds{f};
-      require(!act_, "8-bit results take a table, no activation");
+      require(!act_ || !table_, "8-bit results take a table or an activation");
+      require(std::isfinite(inverse_), "a scale must be finite");
+      for (size_t row = 0; row < count; row++) waiting_.push_back(static_cast<int32_t>(row % kRows * kWidth));
     }
     require(!table_ || quads_out_, "a table holds 256 bytes, for 8-bit results");
     sum_weights();
@@ -106,7 +141,9 @@ class QuadTapsStep final : public Step {
   float residual_scale_;
   Bounds bounds_;
   Activation act_;
+  float inverse_;
   ByteTable table_;
+  std::vector<int32_t> waiting_;  // where a row's floats wait for the activation
   QuadStarts start_;
   bool small_ = false;
 };

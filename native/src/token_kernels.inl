@@ -1,12 +1,15 @@
 // Kernels over tokens: positions are tokens, channels are features. Included by kernels.inl.
 
 #include "kernels.hpp"
+#include "pixels.hpp"
+#include "quad_vec.hpp"
 #include "vec_math.hpp"
 
 namespace {
 
 using openwork::Attention;
 using openwork::kMaxHead;
+using openwork::kQuad;
 using openwork::Norm;
 
 constexpr int kRows = OW_ACCUMULATORS >= 24 ? 8 : 4;  // keys or channels in a register block
@@ -117,36 +120,68 @@ void attention(const Attention& a, int64_t begin, int64_t count) {
   return attention_tile<3>(a, begin, count);
 }
 
-// Four sums at a time, so that additions overlap; two passes for the variance, since one would cancel.
-void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
+// Four sums at a time, so that additions overlap; two passes for the variance, since one would cancel. Whatever is the same for all
+// channels is read before: stores might lie anywhere, for all that the compiler knows.
+template <bool FLOATS, bool QUADS>
+inline void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
   constexpr int64_t kUnit = openwork::kUnit;
+  const int channels = n.channels;
+  const int32_t *const from = n.x, *const to = n.y, *const quads = n.quads;
+  const float *const weight = n.weight, *const bias = n.bias;
+  const vec inverse = splat(n.inverse);
+  const ByteRange range(n.lo, n.hi);
   for (int64_t q = unit_begin * kUnit; q < unit_end * kUnit; q += kLanes) {
     const uint32_t inside = static_cast<uint32_t>(n.inside[q / kUnit]) >> (q % kUnit) & kAllLanes;
-    const float* x = n.arena + q;
+    const float* const x = n.arena + q;
+    float* const y = n.arena_out + q;
     vec sum[4] = {};
     int c = 0;
-    for (; c + 4 <= n.channels; c += 4)
+    for (; c + 4 <= channels; c += 4)
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; i++) sum[i] += load(x + n.x[c + i]);
-    for (; c < n.channels; c++) sum[0] += load(x + n.x[c]);
-    const float share = 1.0f / static_cast<float>(n.channels);
+      for (int i = 0; i < 4; i++) sum[i] += load(x + from[c + i]);
+    for (; c < channels; c++) sum[0] += load(x + from[c]);
+    const float share = 1.0f / static_cast<float>(channels);
     const vec mean = ((sum[0] + sum[1]) + (sum[2] + sum[3])) * share;
     vec square[4] = {};
-    for (c = 0; c + 4 <= n.channels; c += 4)
+    for (c = 0; c + 4 <= channels; c += 4)
 #pragma GCC unroll 4
       for (int i = 0; i < 4; i++) {
-        const vec d = load(x + n.x[c + i]) - mean;
+        const vec d = load(x + from[c + i]) - mean;
         square[i] += d * d;
       }
-    for (; c < n.channels; c++) {
-      const vec d = load(x + n.x[c]) - mean;
+    for (; c < channels; c++) {
+      const vec d = load(x + from[c]) - mean;
       square[0] += d * d;
     }
     const vec variance = ((square[0] + square[1]) + (square[2] + square[3])) * share + n.eps;
     const vec scale = 1.0f / square_root(variance);
-    for (c = 0; c < n.channels; c++)
-      store(n.arena_out + n.y[c] + q, keep((load(x + n.x[c]) - mean) * scale * n.weight[c] + n.bias[c], inside));
+    const auto normal = [&](int at) __attribute__((always_inline)) {
+      const vec found = (load(x + from[at]) - mean) * scale * weight[at] + bias[at];
+      if constexpr (FLOATS) store(y + to[at], keep(found, inside));
+      return found;
+    };
+    if constexpr (QUADS) {
+      const auto put = [&](int at, const vec(&four)[kQuad], uint32_t there) __attribute__((always_inline)) {
+        const ivec found = rounded_quads(four[0] * inverse, four[1] * inverse, four[2] * inverse, four[3] * inverse, range);
+        store_quads(y + quads[at / kQuad], keep_quads(found & splat_quad(static_cast<int32_t>(there)), inside));
+      };
+      for (c = 0; c + kQuad <= channels; c += kQuad) {
+        const vec four[kQuad] = {normal(c), normal(c + 1), normal(c + 2), normal(c + 3)};
+        put(c, four, ~0u);
+      }
+      vec rest[kQuad] = {};
+      for (int i = 0; c + i < channels; i++) rest[i] = normal(c + i);
+      if (c < channels) put(c, rest, (1u << (8 * (channels - c))) - 1);
+    } else {
+      for (c = 0; c < channels; c++) normal(c);
+    }
   }
+}
+
+void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
+  if (!n.quads) return layer_norm<true, false>(n, unit_begin, unit_end);
+  if (n.y) return layer_norm<true, true>(n, unit_begin, unit_end);
+  layer_norm<false, true>(n, unit_begin, unit_end);
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
 // Steps over tokens: attention, layer norm, embeddings, and values that never change.
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
+#include "byte_bounds.hpp"
 #include "step.hpp"
 
 namespace openwork {
@@ -116,27 +118,39 @@ class AttentionStep final : public Step {
   Held<float> bias_;
 };
 
+// Layer norm over the channels of every position. Of floats "y" and quads "quads" one may be missing; "inverse", "lo" and "hi" say how quads are rounded.
 class LayerNormStep final : public Step {
  public:
   LayerNormStep(const Fields& f, const Limits& limits)
       : x_(f.positions("x")),
         y_(f.positions("y")),
+        quads_(f.positions("quads")),
         weight_(f.floats("weight")),
         bias_(f.floats("bias")),
         eps_(f.number("eps")),
         inside_(inside_bits(f.numbers("grid"), limits.arena)) {
-    require(!x_.empty() && y_.size() == x_.size(), "layer norm needs as many output as input planes");
+    require(!x_.empty() && (y_.size() == x_.size() || (y_.empty() && !quads_.empty())), "layer norm needs as many output as input planes");
+    if (!quads_.empty()) {
+      const ByteBounds bounds(f);
+      inverse_ = f.number("inverse");
+      lo_ = bounds.lo;
+      hi_ = bounds.hi;
+      require(quads_.size() == (x_.size() + kQuad - 1) / kQuad, "layer norm needs one plane of quads for every four channels");
+      require(std::isfinite(inverse_), "a scale must be finite");
+    }
     require(weight_.size() == x_.size() && bias_.size() == x_.size(), "layer norm needs one weight and one bias for each channel");
     const int64_t reach = static_cast<int64_t>(inside_.size()) * kUnit;
     require_inside(x_, reach, limits.arena, "an input plane lies outside the arena");
     require_inside(y_, reach, limits.arena, "an output plane lies outside the arena");
+    require_inside(quads_, reach, limits.arena, "an output plane lies outside the arena");
     parts_ = static_cast<int>(std::min<size_t>(inside_.size(), limits.threads == 1 ? 1 : static_cast<size_t>(limits.threads) * 4));
   }
 
   int chunks() const override { return parts_; }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
-    const Norm norm = {context.arena, context.arena, x_.data(), y_.data(), static_cast<int>(x_.size()), weight_.data(), bias_.data(), eps_, inside_.data()};
+    const Norm norm = {context.arena, context.arena, x_.data(), y_.empty() ? nullptr : y_.data(), static_cast<int>(x_.size()), weight_.data(), bias_.data(), eps_,
+                       quads_.empty() ? nullptr : quads_.data(), inverse_, lo_, hi_, inside_.data()};
     const int64_t units = static_cast<int64_t>(inside_.size());
     kernels.layer_norm(norm, units * chunk / parts_, units * (chunk + 1) / parts_);
   }
@@ -144,9 +158,9 @@ class LayerNormStep final : public Step {
   std::string kernel(const Kernels& kernels) const override { return std::string("layer_norm_f32_") + kernels.name; }
 
  private:
-  std::vector<int32_t> x_, y_;
+  std::vector<int32_t> x_, y_, quads_;
   Held<float> weight_, bias_;
-  float eps_;
+  float eps_, inverse_ = 1, lo_ = 0, hi_ = 0;
   std::vector<uint16_t> inside_;
   int parts_ = 1;
 };

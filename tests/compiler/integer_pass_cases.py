@@ -119,13 +119,12 @@ INTEGERS = [
         r: 1x2x6x6 = conv(q) bytes=Bytes(scale=0.5,lo=0,hi=12) CONV bias=%c.bias step=%c.step weight=%c.weight
         d: 1x2x6x6 = conv(q) CONV bias=%d.bias step=%d.step weight=%d.weight
         s: 1x2x6x6 = quantize(d) bytes=Bytes(scale=0.5,lo=-127,hi=127)
-        e: 1x2x6x6 = conv(q) act=('tanh',) CONV bias=%e.bias step=%e.step weight=%e.weight
-        t: 1x2x6x6 = quantize(e) bytes=Bytes(scale=0.5,lo=-127,hi=127)
+        t: 1x2x6x6 = conv(q) act=('tanh',) bytes=Bytes(scale=0.5,lo=-127,hi=127) CONV ROUNDED
         u: 1x2x6x6 = add(q, s) bytes=Bytes(scale=0.5,lo=0,hi=127)
         b: 1x2x6x6 = add(d, s)
         v: 1x2x6x6 = quantize(b) bytes=Bytes(scale=0.5,lo=-127,hi=127)
         return r, t, u, v
-        """,
+        """.replace("ROUNDED", "bias=%e.bias step=%e.step weight=%e.weight"),
     ),
     (
         "fuse_quantize",

@@ -330,6 +330,39 @@ def test_a_transformer_with_islands_of_floats():
     engine = compiled(model, (2, 10, 32))
     assert left_to_torch(engine) == [] and [row["type"] for row in rows(engine)].count("int8") == 8
     assert engine.provenance["relative_error"] < 1e-2
+    assert steps_of(engine, "quantize") == 2  # of what attention gives; norms and layers round their own results
+    assert all("y" not in s.fields for s in engine.artifact.program.steps if s.op == "layer_norm")
+
+
+def steps_of(engine, op: str) -> int:
+    return sum(s.op == op for s in engine.artifact.program.steps)
+
+
+class Stream(nn.Module):
+    """Norms whose results layers read rounded, on one grid or two, and additions as they are."""
+
+    def __init__(self, second: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(30) for _ in range(2))
+        self.up, self.side, self.down = nn.Linear(30, 22), nn.Linear(30, 22), nn.Linear(22, 30)
+        self.rounds = nn.ModuleList([signed(0.03), signed(second), Round(0.05)])
+
+    def forward(self, x):
+        x = self.norms[0](x)
+        y = nn.functional.silu(self.up(self.rounds[0](x))) + self.side(self.rounds[1](x))
+        y = self.rounds[2](nn.functional.relu(y))
+        return self.norms[1](x + self.down(y))
+
+
+@pytest.mark.parametrize(("second", "separate"), [(0.03, 0), (0.02, 1)], ids=["one grid", "two grids"])
+def test_a_norm_gives_floats_and_bytes(second, separate):
+    model = whole(nn.Sequential(Stream(second)))
+    engine = compiled(model, (2, 19, 30))
+    assert left_to_torch(engine) == [] and [row["type"] for row in rows(engine)].count("int8") == 3
+    assert engine.provenance["relative_error"] < 1e-2
+    norms = [s.fields for s in engine.artifact.program.steps if s.op == "layer_norm"]
+    assert [("y" in f, "quads" in f) for f in norms] == [(True, True), (True, False)]
+    assert steps_of(engine, "quantize") == separate
 
 
 NETWORKS = {"cifar10_resnet20": (3, 32, 32), "mobilenetv2": (3, 32, 32), "shufflenetv2": (3, 64, 64)}

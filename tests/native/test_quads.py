@@ -216,6 +216,28 @@ def test_an_activation_comes_over_floats(isa):
     np.testing.assert_array_equal(plain.changed(act=["leaky_relu", 0.25]).run(isa).view(np.int32), y.view(np.int32))
 
 
+@every_isa
+@pytest.mark.parametrize("mb", [1, 2, 4, 8])
+@pytest.mark.parametrize("residual", ["none", "float", "u8", "s8"])
+def test_bytes_behind_an_activation(isa, mb, residual):
+    """They are those of the floats that the same step gives without rounding, of more rows than wait at once."""
+    counts, width = (5, 0, 9, 2) * (20 // mb + 1), _native.widest_quad_tile(isa, mb)
+    for vectors, bounds, act in ((width, (-127, 127), ["silu"]), (1, (0, 255), ["leaky_relu"])):
+        plain = steps.quad_taps(mb=mb, vectors=vectors, counts=counts, quads_out=False, residual=residual)
+        slopes = {"slope": np.linspace(-1, 1, mb * len(counts), dtype=np.float32)} if act == ["leaky_relu"] else {}
+        plain = plain.changed(act=act, lo=-math.inf, hi=math.inf, **slopes)
+        out, pixels = plain.arguments["out"], steps.inside(plain.arguments["grid"])
+        floats = plain.run(isa)[out[:, None] + np.arange(len(pixels))]
+        wanted = quads.packed(quads.rounded(floats * np.float32(0.7), *bounds) * pixels)
+        case = plain.changed(quads_out=True, inverse=0.7, lo=bounds[0], hi=bounds[1], out=out[: len(out) // 4])
+        found = quads.words(case, case.run(isa))
+        np.testing.assert_array_equal(found[case.arguments["out"][:, None] + np.arange(len(pixels))], wanted)
+        found[case.arguments["out"][:, None] + np.arange(len(pixels))] = 0
+        before = quads.words(case).copy()
+        before[case.arguments["out"][:, None] + np.arange(len(pixels))] = 0
+        np.testing.assert_array_equal(found, before)  # nothing else is written
+
+
 def test_the_comparison_sees_one_wrong_weight():
     case = steps.quad_taps(quads_out=False)
     value = case.arguments["value"].copy()

@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_steps import quads
+from native_steps.strategies import byte_bounds
 
 from openwork.engine import _native
 
@@ -106,6 +108,34 @@ def test_layer_norm_is_pytorchs_and_keeps_padding_zero(isa, seed, channels, h, w
     tolerance = 2e-3 if channels < 4 else 2e-4  # a variance near zero magnifies rounding, PyTorch's too
     torch.testing.assert_close(torch.tensor(y[:, flags]).T, wanted, rtol=tolerance, atol=tolerance)
     assert not y[:, ~flags].any()
+
+
+@every_isa
+@many
+@given(
+    seed=seeds,
+    channels=st.integers(1, 13),
+    w=st.integers(1, 40),
+    bounds=byte_bounds,
+    inverse=st.sampled_from([1.0, 0.37, 40.0]),
+    floats=st.booleans(),
+)
+def test_layer_norm_rounds_what_it_gives(isa, seed, channels, w, bounds, inverse, floats):
+    grid = (2, w + 3, w + 1, 1, w)
+    plain = steps.layer_norm(seed, channels, grid)
+    reach = len(steps.inside(grid))
+    y = plain.run(isa)
+    out = (2 * channels + np.arange(-(-channels // 4))) * reach
+    numbers = {"quads": out.astype(np.int32), "inverse": inverse, "lo": bounds[0], "hi": bounds[1]}
+    both = plain.changed(**numbers, **({} if floats else {"y": ...}))
+    found = both.run(isa)
+    if floats:
+        np.testing.assert_array_equal(found[: out[0]], y[: out[0]])
+    else:
+        np.testing.assert_array_equal(found[: out[0]], plain.arena[: out[0]])
+    values = y[plain.arguments["y"][:, None] + np.arange(reach)] * np.float32(inverse)
+    wanted = quads.packed(quads.rounded(values, *bounds) * steps.inside(grid))
+    np.testing.assert_array_equal(found.view(np.int32)[out[:, None] + np.arange(reach)], wanted)
 
 
 @every_isa

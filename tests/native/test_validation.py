@@ -320,7 +320,15 @@ BIAS = [
     ("one or all heads", {"bias_heads": 3}),
     ("one row for each key", {"bias": ONE_FLOAT}),
 ]
+ROUNDED = {"quads": i32([0, 0]), "inverse": 1.0, "lo": 0, "hi": 255}
 LAYER_NORM = [
+    ("one plane of quads for every four", {**ROUNDED, "quads": i32(0)}),
+    ("output plane lies outside", {**ROUNDED, "quads": i32(0, HUGE)}),
+    ("inverse is missing", {**ROUNDED, "inverse": ...}),
+    ("scale must be finite", {**ROUNDED, "inverse": 1e300}),
+    ("0 to 255 or -128 to 127", {**ROUNDED, "lo": -1}),
+    ("as many output", {**ROUNDED, "y": i32(0)}),
+    ("as many output", {"y": ...}),
     ("as many output", {"y": i32(0)}),
     ("as many output", {"x": i32(), "y": i32()}),
     ("one weight and one bias", {"weight": ONE_FLOAT}),
@@ -462,7 +470,8 @@ QUAD_TAPS = [
     ("0 to 255 or -128 to 127", {"hi": 256}),
     ("must not cross", {"lo": 9, "hi": 8}),
     ("lo is missing", {"lo": ...}),
-    ("take a table", {"act": ["silu"]}),
+    ("table or an activation", {"act": ["silu"]}),
+    ("scale must be finite", {"act": ["silu"], "table": ..., "inverse": 1e300}),
     ("256 bytes", {"table": np.zeros(255, np.uint8)}),
     ("256 bytes", {"table": np.zeros(257, np.uint8)}),
     ("table is not an array of uint8", {"table": np.zeros(256, np.int8)}),

@@ -58,6 +58,8 @@ class Lowering:
         """Values that lie in bytes; `view` makes floats of them for those who read floats."""
         self.unrounded: dict[str, str] = {}
         """Features that are to be rounded, and what they are before: who multiplies features rounds them."""
+        self.rounding: dict[tuple[str, Bytes], Quads] = {}
+        """Bytes of a value on a grid, where the step that makes it has stored them beside its floats."""
         self.shapes = {n.name: n.shape for n in graph}
         self.dtypes = {n.name: str(n.attrs.get("dtype", "float32")) for n in graph if n.op in ("input", "torch")}
         self.cache: dict[Any, Any] = {}
@@ -146,14 +148,20 @@ class Lowering:
 
     def rounded(self, source: PlaneView, found: Bytes) -> Quads:
         """Bytes of the numbers of a grid that are nearest to a value's."""
-        target = self.new_planes(source.grid, -(-len(source.channels) // QUAD), source.h, source.w)
+        made = self.new_quads(source, found)
+        target = made.view
 
         def fields() -> dict[str, Any]:
             numbers = {"inverse": found.inverse, "lo": found.lo, "hi": found.hi}
             return {"x": source.runs(), "y": target.runs(), **position_fields(target), **numbers}
 
         self.draft("quantize", [source], [target], fields).slabs = True
-        return Quads(target, tuple(range(len(source.channels))), found.scale, found.signed)
+        return made
+
+    def new_quads(self, like: PlaneView, found: Bytes) -> Quads:
+        """Fresh bytes for as many channels on the same grid of positions."""
+        target = self.new_planes(like.grid, -(-len(like.channels) // QUAD), like.h, like.w)
+        return Quads(target, tuple(range(len(like.channels))), found.scale, found.signed)
 
     def floats(self, source: Quads) -> PlaneView:
         """The numbers that bytes stand for."""

@@ -72,6 +72,7 @@ POSITIONS = {
     "v",
     "x",
     "y",
+    "quads",
     "a",
     "b",
     "first",

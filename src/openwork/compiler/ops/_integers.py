@@ -103,14 +103,14 @@ def _filled(array: Array, rows: int) -> Array:
 
 
 def _bias(low: Lowering, node: Node) -> Array:
-    """In units of the result's step where the result is bytes."""
+    """In the units of sums."""
     bias = low.graph.constant(node, "bias").astype(np.float64)
     return (bias * _units(node)).astype(np.float32)
 
 
 def _units(node: Node) -> float:
-    """Steps of the result in a 1."""
-    return 1 / node["bytes"].scale if "bytes" in node.attrs else 1.0
+    """What sums count instead of a 1: steps of the result where it is bytes, unless an activation is between."""
+    return 1 / node["bytes"].scale if "bytes" in node.attrs and not node.act else 1.0
 
 
 def _scale(low: Lowering, node: Node, source: Quads) -> Array:
@@ -123,11 +123,18 @@ def _epilogue(low: Lowering, node: Node, source: Quads, out: int) -> tuple[Plane
     """The residual, and what the step says of its own."""
     result, rows = node.attrs.get("bytes"), _rows(node, out)
     residual, kind, residual_scale = _residual(low, node, rows)
-    bounds = {"lo": result.lo, "hi": result.hi} if result else epilogue_fields(node)
+    bounds = _byte_fields(node) if result else epilogue_fields(node)
     fields = {"signed": source.signed, "quads_out": result is not None, "residual_kind": kind, **bounds}
     if residual:
         fields["residual_scale"] = float(np.float32(residual_scale * _units(node)))
     return residual, Integers(fields, {"scale": _filled(_scale(low, node, source), rows)})
+
+
+def _byte_fields(node: Node) -> dict[str, Any]:
+    """Bounds of a result in bytes, and what comes before these."""
+    result = node["bytes"]
+    act = {"act": list(node.act), "inverse": result.inverse} if node.act else {}
+    return {"lo": result.lo, "hi": result.hi, **act}
 
 
 def _residual(low: Lowering, node: Node, rows: int) -> tuple[PlaneView | None, str, float]:

@@ -11,8 +11,10 @@ import numpy as np
 from torch import fx
 
 from ..graph import Graph, Node, Shape
+from ..integers import Bytes
 from ..lowering import Lowering
 from ..operators import Converter, arguments, captures, computed, implies, lowers, rank, require, shape_of
+from ._positions import on_rows
 
 
 @captures("aten.layer_norm.default")
@@ -40,12 +42,31 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("layer_norm")
 def lower(low: Lowering, node: Node) -> None:
+    """Floats for those who read them, and bytes for those who would round them."""
     source = low.planes(node.inputs[0])
-    target = low.new_planes(source.grid, len(source.channels), source.h, source.w)
+    grid, as_floats = _wanted(low, node)
+    target = low.new_planes(source.grid, len(source.channels), source.h, source.w) if as_floats else None
+    quads = low.new_quads(source, grid) if grid else None
 
     def fields() -> dict[str, Any]:
-        return {"x": source.runs(), "y": target.runs(), "eps": node["eps"], "grid": source.positions}
+        numbers = {"inverse": grid.inverse, "lo": grid.lo, "hi": grid.hi} if grid else {}
+        places = {"y": target and target.runs(), "quads": quads and quads.view.runs()}
+        made = {name: runs for name, runs in places.items() if runs}
+        return {"x": source.runs(), **made, "eps": node["eps"], "grid": source.positions, **numbers}
 
     arrays = {role: low.graph.constant(node, role) for role in ("weight", "bias")}
-    low.draft("layer_norm", [source], [target], fields, **arrays)
-    low.values[node.name] = target
+    made = [view for view in (target, quads and quads.view) if view]
+    low.draft("layer_norm", [source], made, fields, **arrays)
+    if target:
+        low.values[node.name] = target
+    if grid and quads:
+        low.rounding[node.name, grid] = quads
+
+
+def _wanted(low: Lowering, node: Node) -> tuple[Bytes | None, bool]:
+    """The grid that a reader rounds the result to, if one does, and whether it is read as it is, too."""
+    readers = low.users[node.name]
+    rounding = [other for other in readers if other.op == "quantize" and not other.act and not on_rows(other)]
+    grid = rounding[0]["bytes"] if rounding else None
+    served = [other for other in rounding if other["bytes"] == grid]
+    return grid, len(served) < len(readers) or node.name in low.graph.outputs

@@ -73,8 +73,11 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 
 @lowers("quantize")
 def lower(low: Lowering, node: Node) -> None:
-    """Bytes; features stay as they are, to be rounded by the layers that read them."""
-    if quads := low.quads.get(node.inputs[0]):
+    """Bytes, unless what makes the value has stored them; features stay as they are, to be rounded by the layers that
+    read them."""
+    if made := low.rounding.get((node.inputs[0], node["bytes"])):
+        low.quads[node.name] = made
+    elif quads := low.quads.get(node.inputs[0]):
         low.quads[node.name] = _looked_up(low, node, quads)
     elif node.act:
         pointwise(low, node)

@@ -34,8 +34,9 @@ def _looks_up(node: Node, made: dict[str, Node]) -> bool:
 
 
 def _stores_bytes(node: Node, made: dict[str, Node]) -> bool:
-    """Whether the kernels of an operator can round its result; those of few samples give floats."""
-    whole = is_integer(node)
+    """Whether the kernels of an operator can round its result; those of few samples give floats, and those of depthwise
+    convolutions round nothing behind an activation."""
+    whole = is_integer(node) and (not node.act or node.attrs.get("groups", 1) == 1)
     if node.op == "add":
-        whole = all(bytes_of(made, name) is not None for name in node.inputs)
-    return whole and not node.act and not on_rows(node) and "bytes" not in node.attrs
+        whole = not node.act and all(bytes_of(made, name) is not None for name in node.inputs)
+    return whole and not on_rows(node) and "bytes" not in node.attrs
