@@ -16,13 +16,12 @@ from .base import ascending
 MOST = 1 << 18
 """Numbers of a row that a search looks at; of longer rows every so many."""
 WORK = 1 << 19
-"""Look-ups in sorted rows that a search may take, about; it tries as many intervals as that allows."""
+"""Look-ups in sorted rows at a time, about."""
 STRIP = 1 << 16
 """Numbers that are worked on at a time, so that intermediate results stay in the cache."""
-SCAN = 201
-"""Intervals tried within 10 % of the one whose largest level is the largest magnitude."""
-COARSE = 64
-"""Intervals tried from a twentieth of that on."""
+STAGES = ((0.05, 1.1, 12), (1 / 1.25, 1.25, 8), (1 / 1.04, 1.04, 8))
+"""From, to, and how many: intervals tried around the one whose largest level is the largest magnitude, then around the
+best of these, more and more closely."""
 ROUNDS = 8
 """How often levels and interval are fitted to each other, at most."""
 MEANS = 25
@@ -72,18 +71,22 @@ def ternary(ordered: Tensor) -> Tensor:
 
 
 def search(magnitudes: Magnitudes, grid: Tensor) -> Tensor:
-    """An interval for each row that is nearly the best, [rows, 1]: many are tried, and the best one and its levels
+    """An interval for each row that is nearly the best, [rows, 1]: several are tried, and the best one and its levels
     fitted to each other as long as that helps."""
     cost = len(magnitudes.size) * len(grid)
-    tries = min(SCAN + COARSE, max(10, WORK // cost))
-    fine = tries * SCAN // (SCAN + COARSE)
-    near = torch.linspace(0.9, 1.1, fine, dtype=torch.float64)
-    wide = torch.logspace(np.log10(0.05), np.log10(1.1), tries - fine, dtype=torch.float64)
-    ratios = torch.cat([near, wide, torch.ones(1)]).to(grid.device)
-    start = magnitudes.size[:, -1:].double() / grid[-1]
-    best = gain = torch.zeros_like(start)
-    for some in ratios.tensor_split(-(-tries * cost // WORK)):
-        best, gain = _better(best, gain, *_gain(*magnitudes.moments(start * some, grid)))
+    around = magnitudes.size[:, -1:].double() / grid[-1]
+    best = gain = torch.zeros_like(around)
+    for low, high, tries in STAGES:
+        ratios = torch.logspace(math.log10(low), math.log10(high), tries, dtype=torch.float64)
+        # The middle, too: of numbers that are on levels already it is the interval.
+        ratios = torch.cat([ratios, torch.ones(1, dtype=torch.float64)]).to(grid.device)
+        found = [
+            _gain(*magnitudes.moments(around * some, grid))
+            for some in ratios.tensor_split(-(-len(ratios) * cost // WORK))
+        ]
+        fitted, gains = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+        best, gain = _better(best, gain, fitted, gains)
+        around = around * ratios[gains.argmax(1, keepdim=True)]
     for _ in range(ROUNDS):
         before = gain
         best, gain = _better(best, gain, *_gain(*magnitudes.moments(best, grid)))

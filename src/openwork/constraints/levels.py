@@ -39,8 +39,8 @@ class Levels(Constraint):
 
     project: argmin_Z ||W - Z||_F  s.t.  Z is on such levels. Exact with 1 bit (the mean magnitude) and with 2 bits of
     `uniform` or `power_of_two` (ternary), up to the 16 binary digits that intervals have so that levels are float32
-    numbers. Else a heuristic: of about 265 intervals the best one, fitted to its levels and its levels to it in turn;
-    codebooks by k-means from two starts. Rows of more than 260 thousand weights are searched in a sample. Members
+    numbers. Else a heuristic: the best of 31 intervals, coarse ones first, fitted to its levels and these to it in
+    turn; codebooks by k-means from two starts. Rows of more than 260 thousand weights are searched in a sample. Members
     stay as they are; float16 and bfloat16 have fewer digits for intervals.
 
     >>> Levels(bits=2).project(torch.tensor([[1.0, -3.0, 0.5, 2.0]]))
