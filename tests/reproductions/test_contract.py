@@ -34,6 +34,7 @@ def document(reproduction: base.Reproduction, rows: list[base.Row], scale: float
         "weights": 1000,
         "nonzero": 9,
         "storage": {"codes": 10, "all": 20, "files": 300},
+        "pruned": {"weights": 1000, "bytes": 625},
         "quantized": {"float32": {"test_accuracy": 0.992}, "calibrated": {"test_accuracy": 0.9}},
         "kept": {"fc": 9},
         "seconds": 61.0,
