@@ -142,7 +142,7 @@ def test_rows_of_papers_have_the_rate_that_they_are_held_against(home: Path) -> 
         (("lenet5", "--publish", "pages", "--epochs-scale", 0.1), "a trial is not published; run it without"),
         (
             (),
-            "name a comparison (cifar10_quantization, cifar10_solvers, lenet5, patterns, quantization, "
+            "name a comparison (cifar10_quantization, cifar10_solvers, gpusq_vit, lenet5, patterns, quantization, "
             "resnet18_cifar10, structure), or ask for --list",
         ),
     ],

@@ -122,7 +122,7 @@ NOT_ARTIFACTS = {
     "not JSON": put_together("{", {}),
     "deep JSON": put_together("[" * 100_000 + "]" * 100_000, {}),
     "deep program": put_together(
-        '{"format":1,"layers":[],"provenance":{},"program":' + '{"a":' * 900 + "1" + "}" * 901, {}
+        '{"format":2,"layers":[],"provenance":{},"program":' + '{"a":' * 900 + "1" + "}" * 901, {}
     ),
     "deep header": (200_000).to_bytes(8, "little") + b'{"digest":"' + BLANK + b'","a":' + b"[" * 200_000,
     "huge header size": (2**63).to_bytes(8, "little") + b"{" + bytes(100),
@@ -146,12 +146,12 @@ def test_missing_files_and_folders_are_named(tmp_path):
         openwork.load(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 1, 99, "2", None, [2]])
 def test_another_version_is_named(path, version):
     head, arrays = taken_apart(path.read_bytes())
     head["format"] = version
     path.write_bytes(put_together(json.dumps(head), arrays))
-    with pytest.raises(ArtifactError, match=r"has format .*, this Openwork reads format 1; compile the model again"):
+    with pytest.raises(ArtifactError, match=r"has format .*, this Openwork reads format 2; compile the model again"):
         openwork.load(path)
 
 

@@ -16,6 +16,7 @@ from openwork.formats.program import ProgramSpec, Segment, Step, TensorSpec
 
 sys.path.append(str(Path(__file__).parents[1] / "compiler"))
 
+from rounded import Round, named, whole
 from small_models import Calls, compiled, lively
 
 
@@ -85,6 +86,13 @@ def pixels() -> openwork.Engine:
     return compiled(lively(nn.Sequential(*layers), 0.4), (1, 2, 4, 5), threads=2)
 
 
+def few_bits(largest: int = 3) -> openwork.Engine:
+    """Layers of bytes whose weights are whole numbers up to `largest`, which files pack."""
+    layers = [Round(), nn.Conv2d(5, 12, 3, padding=1), nn.ReLU(), Round(2.0**-2), nn.Conv2d(12, 7, 1), nn.Flatten()]
+    model = whole(named(*layers, Round(2.0**-3, (-127, 127)), nn.Linear(7 * 42, 9)), largest, 0.3)
+    return compiled(model, (1, 5, 6, 7), threads=2)
+
+
 def sentences() -> openwork.Engine:
     """Attention on tokens, and vectors of length one."""
 
@@ -108,7 +116,7 @@ def stream() -> openwork.Engine:
     return compiled(Calls(lambda own, x: own[1](own[0](x)[0])[0], *layers).eval(), (2, 4, 6), threads=2)
 
 
-MODELS = (two_outputs, words, wide, pixels, sentences, stream)
+MODELS = (few_bits, two_outputs, words, wide, pixels, sentences, stream)
 
 
 class _Recorder:

@@ -26,6 +26,7 @@ from mutations import corrupted, put_together, sealed, taken_apart, with_header 
 from small_models import Calls, compiled  # noqa: E402
 
 import openwork  # noqa: E402
+from openwork.errors import ArtifactError  # noqa: E402
 from openwork.formats import artifact  # noqa: E402
 from openwork.formats.artifact import Artifact  # noqa: E402
 
@@ -191,6 +192,30 @@ def test_outputs_are_those_of_python(library, engine, path, threads, memory):
         x = images(seed)[:2]
         for ours, theirs in zip(loaded.run(x), engine(x), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("largest", "bits"), [(1, 2), (3, 3), (7, 4), (8, None)])
+def test_weights_of_few_bits_are_unpacked(library, tmp_path, largest, bits):
+    engine, path = artifacts.few_bits(largest), tmp_path / "few.openwork"
+    engine.save(path)
+    head, arrays = taken_apart(path.read_bytes())
+    found = [how["bits"] for step in head["program"]["steps"] for how in step.get("packed", {}).values()]
+    assert found == [bits] * (3 if bits else 0)
+    x = np.random.default_rng(0).standard_normal((1, 5, 6, 7)).astype(np.float32)
+    for again in (Engine(library, path).run(x)[0], openwork.load(path, threads=1)(x)):
+        np.testing.assert_array_equal(again, engine(x))
+    if bits is None:
+        return
+
+    at = next(i for i, step in enumerate(head["program"]["steps"]) if step.get("packed"))
+    for how in ({"bits": 5}, {"bits": 0}, {"shape": [2**60, 16]}, {"shape": [-1]}, {"shape": [1]}, {"bits": "2"}):
+        changed = json.loads(json.dumps(head))
+        changed["program"]["steps"][at]["packed"]["value"].update(how)
+        path.write_bytes(put_together(json.dumps(changed), arrays))
+        with pytest.raises(Failure, match=r"is damaged: step"):
+            Engine(library, path)
+        with pytest.raises(ArtifactError, match="is damaged: its program cannot be read"):
+            openwork.load(path)
 
 
 @pytest.mark.parametrize("offset", range(1, 8))
@@ -462,9 +487,9 @@ def damages(content: bytes) -> dict[str, tuple[bytes, str]]:
             r" .*its header cannot be read \(JSON is nested too deeply",
         ),
         "a list": (put_together("[]", {}), " is damaged: format is missing"),
-        "version": (put_together('{"format":2}', {}), " has format 2, this Openwork reads format 1; compile the model"),
-        "text as version": (put_together('{"format":"1"}', {}), " is damaged: format is not a whole number"),
-        "no program": (put_together('{"format":1}', {}), " is damaged: program is missing"),
+        "version": (put_together('{"format":1}', {}), " has format 1, this Openwork reads format 2; compile the model"),
+        "text as version": (put_together('{"format":"2"}', {}), " is damaged: format is not a whole number"),
+        "no program": (put_together('{"format":2}', {}), " is damaged: program is missing"),
         "arena": (program(lambda p: p.update(arena=2**40)), " is damaged: the arena must hold"),
         "small arena": (program(lambda p: p.update(arena=8)), r" is damaged: step '.*' \(.*\): .*outside"),
         "size": (

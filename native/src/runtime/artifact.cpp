@@ -16,7 +16,7 @@
 namespace openwork {
 namespace {
 
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 constexpr uint64_t kHeaderLimit = 100'000'000;  // bytes; safetensors' own limit
 constexpr size_t kPiece = size_t{1} << 20;
 constexpr std::string_view kMark = "\"digest\":\"";
@@ -127,7 +127,10 @@ void add_step(Artifact& artifact, const Json& step, size_t number, const std::ma
       const std::string& role = item.string("an array's name");
       const auto found = stored.find(std::to_string(number) + "." + role);
       if (found == stored.end()) throw std::invalid_argument("array " + shown(role) + " is missing");
-      arrays.insert_or_assign(role, step_array(found->second, content.owner));
+      const Array array = step_array(found->second, content.owner);
+      const Json* const packed = step.find("packed");
+      const Json* const how = packed ? packed->find(role) : nullptr;
+      arrays.insert_or_assign(role, how ? unpacked(array, *how) : array);
     }
     artifact.program->add(op, Fields(step, arrays));
   } catch (const std::invalid_argument& error) {

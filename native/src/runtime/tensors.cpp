@@ -82,4 +82,23 @@ Array step_array(const Stored& stored, const std::shared_ptr<const void>& owner)
   return {*type, stored.bytes.data(), stored.size, owner};
 }
 
+Array unpacked(const Array& packed, const Json& how) {
+  constexpr int64_t kFew = 4;  // bits, as in formats/artifact.py
+  const int64_t bits = how.at("bits").integer("bits");
+  uint64_t size = 1;
+  for (const Json& axis : how.at("shape").list("shape"))
+    if (__builtin_mul_overflow(size, count(axis, "packed", "a size"), &size)) wrong("packed", "is larger than the file");
+  const bool fits = bits >= 1 && bits <= kFew && packed.type == Type::u8 && size / 8 <= packed.size && packed.size == (size * static_cast<uint64_t>(bits) + 7) / 8;
+  if (!fits) throw std::invalid_argument(std::to_string(packed.size) + " bytes do not hold " + std::to_string(size) + " numbers of " + std::to_string(bits) + " bits");
+  const auto* const from = static_cast<const uint8_t*>(packed.data);
+  const auto whole = std::make_shared<std::vector<int8_t>>(size);
+  const int spare = static_cast<int>(8 - bits);
+  for (uint64_t i = 0, at = 0; i < size; i++, at += static_cast<uint64_t>(bits)) {
+    const uint64_t byte = at / 8;
+    const unsigned two = from[byte] | (byte + 1 < packed.size ? unsigned{from[byte + 1]} << 8 : 0u);
+    (*whole)[i] = static_cast<int8_t>(static_cast<int8_t>(static_cast<uint8_t>(two >> (at % 8) << spare)) >> spare);
+  }
+  return {Type::i8, whole->data(), size, whole};
+}
+
 }  // namespace openwork

@@ -26,4 +26,8 @@ std::map<std::string, Stored, std::less<>> stored_arrays(const Json& header, std
 // The array as a step takes it; throws std::invalid_argument if its type is none of a step's.
 Array step_array(const Stored& stored, const std::shared_ptr<const void>& owner);
 
+// An array of whole numbers that are packed, `how` {"bits", "shape"}: `bits` for each, the lowest first, in two's complement. Throws
+// std::invalid_argument if the array does not hold as many.
+Array unpacked(const Array& packed, const Json& how);
+
 }  // namespace openwork

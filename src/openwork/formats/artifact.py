@@ -6,13 +6,15 @@ Layout: an ordinary safetensors file. Its metadata has
 - `digest`: SHA-256 over the SHA-256s of the header, its own 64 characters taken as zeros, and of each MiB after it:
   several threads can check a large file.
 
-Arrays of step 3 are called `3.value`, `3.index`, ...; those of PyTorch operators keep their names. The digest finds
+Arrays of step 3 are called `3.value`, `3.index`, ...; those of PyTorch operators keep their names. Bytes of small whole
+numbers are packed, 1 to 4 bits for each: the step's `packed` says how many, and of which shape. The digest finds
 damage; a file made to deceive is caught by the native library, which checks every size, offset and index first.
-A file is mapped, not read, and its arrays are used where they lie: replace it by renaming, never write into it.
+A file is mapped, not read, and all other arrays are used where they lie: replace it by renaming, never write into it.
 """
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import stat
@@ -27,10 +29,13 @@ from safetensors.numpy import save as serialize
 
 from .. import files
 from ..errors import ArtifactError, UsageError
+from .packed import _bits
 from .program import DTYPES, Array, Lengths, ProgramSpec, Segment, Step, TensorSpec, TorchCall
 from .tensors import views
 
-VERSION = 1
+VERSION = 2
+FEW = 4
+"""Bits of a whole number up to which it is packed: it then takes at most half of a byte."""
 _BLANK = "0" * 64
 _MARK = b'"digest":"'
 _HEADER_LIMIT = 100_000_000  # bytes; safetensors' own limit
@@ -50,8 +55,13 @@ def to_bytes(artifact: Artifact) -> bytes:
     """The file's content."""
     program = artifact.program
     arrays: dict[str, Array] = {f"torch.{k}": v for k, v in program.constants.items()}
+    packed: list[dict[str, Any]] = [{} for _ in program.steps]
     for i, step in enumerate(program.steps):
-        arrays |= {f"{i}.{role}": np.ascontiguousarray(a) for role, a in step.arrays.items()}
+        for role, a in step.arrays.items():
+            bits = _few_bits(a)
+            if bits:
+                packed[i][role] = {"bits": bits, "shape": a.shape}
+            arrays[f"{i}.{role}"] = _bits.pack_even(a.reshape(-1), bits) if bits else np.ascontiguousarray(a)
     head = {
         "format": VERSION,
         "program": {
@@ -59,7 +69,10 @@ def to_bytes(artifact: Artifact) -> bytes:
             "externals": [asdict(e) for e in program.externals],
             "inputs": program.inputs,
             "outputs": program.outputs,
-            "steps": [{"op": s.op, "name": s.name, "arrays": sorted(s.arrays), **s.fields} for s in program.steps],
+            "steps": [
+                {"op": s.op, "name": s.name, "arrays": sorted(s.arrays), **({"packed": few} if few else {}), **s.fields}
+                for s, few in zip(program.steps, packed, strict=True)
+            ],
             "segments": [asdict(s) for s in program.segments],
             "lengths": asdict(program.lengths) if program.lengths else None,
             "turns": program.turns,
@@ -175,8 +188,8 @@ def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpe
         Step(
             str(s["op"]),
             str(s["name"]),
-            {k: v for k, v in s.items() if k not in ("op", "name", "arrays")},
-            {role: arrays[f"{i}.{role}"] for role in s["arrays"]},
+            {k: v for k, v in s.items() if k not in ("op", "name", "arrays", "packed")},
+            {role: _unpacked(arrays[f"{i}.{role}"], s.get("packed", {}).get(role)) for role in s["arrays"]},
         )
         for i, s in enumerate(head["steps"])
     )
@@ -199,6 +212,27 @@ def _program(head: Mapping[str, Any], arrays: Mapping[str, Array]) -> ProgramSpe
     if not spec.inputs or not spec.outputs:
         raise ValueError("no inputs or outputs")
     return spec
+
+
+def _few_bits(array: Array) -> int:
+    """Bits in which each number of an int8 array is packed, in two's complement; 0: as they are."""
+    if array.dtype != np.int8 or not array.size:
+        return 0
+    most = max(int(array.max()), -1 - int(array.min()))
+    bits = 1 + most.bit_length()
+    return bits if bits <= FEW else 0
+
+
+def _unpacked(array: Array, how: Mapping[str, Any] | None) -> Array:
+    """An array as the step takes it."""
+    if how is None:
+        return array
+    bits, shape = _size(how["bits"]), tuple(_size(d) for d in how["shape"])
+    count = math.prod(shape)
+    if bits > FEW or array.dtype != np.uint8 or array.shape != (-(-count * bits // 8),):
+        raise ValueError(f"{array.size} bytes do not hold {count} numbers of {bits} bits")
+    codes = _bits.unpack_even(array, bits, count)
+    return (codes - (codes >> (bits - 1) << bits)).astype(np.int8).reshape(shape)
 
 
 def _turns(value: Any, spec: ProgramSpec) -> int:
