@@ -38,8 +38,8 @@ class QuadTapsStep final : public Step {
   }
 
  private:
-  static constexpr int kRows = 32;                           // whose floats wait for the activation, in the first cache
-  static constexpr int kWidth = kMaxQuadVectors * kUnit;     // positions of the widest tile
+  static constexpr int kRows = 32;                        // whose floats wait for the activation, in the first cache
+  static constexpr int kWidth = kMaxQuadVectors * kUnit;  // positions of the widest tile
 
   // A tile whose results become bytes behind the activation.
   void run_rounded(const Kernels& kernels, const QuadTaps& taps, QuadTapsKernel kernel, const TapBlocks::Tile& tile) const {
@@ -99,7 +99,7 @@ class QuadTapsStep final : public Step {
       ByteBounds{f};
       require(!act_ || !table_, "8-bit results take a table or an activation");
       require(std::isfinite(inverse_), "a scale must be finite");
-      for (size_t row = 0; row < count; row++) waiting_.push_back(static_cast<int32_t>(row % kRows * kWidth));
+      for (size_t row = 0; act_ && row < count; row++) waiting_.push_back(static_cast<int32_t>(row % kRows * kWidth));
     }
     require(!table_ || quads_out_, "a table holds 256 bytes, for 8-bit results");
     sum_weights();

@@ -37,6 +37,15 @@ uint64_t count(const Json& json, const std::string& name, const char* what) {
   return static_cast<uint64_t>(value);
 }
 
+// Elements of an array of that shape, `limit` at most.
+uint64_t elements(const Json& json, const std::string& name, uint64_t limit) {
+  uint64_t size = 1;
+  for (const Json& axis : json.at("shape").list("shape"))
+    if (__builtin_mul_overflow(size, count(axis, name, "a size"), &size)) wrong(name, "is larger than the file");
+  if (size > limit) wrong(name, "is larger than the file");
+  return size;
+}
+
 struct Entry {
   std::string name;
   uint64_t begin, end;
@@ -50,10 +59,7 @@ Entry entry(const std::string& name, const Json& json, uint64_t limit) {
   const std::string& type = json.at("dtype").string("dtype");
   const Known* const found = known(type);
   if (!found) wrong(name, "has the unknown type '" + type.substr(0, 20) + "'");
-  uint64_t size = 1;
-  for (const Json& axis : json.at("shape").list("shape"))
-    if (__builtin_mul_overflow(size, count(axis, name, "a size"), &size)) wrong(name, "is larger than the file");
-  if (size > limit) wrong(name, "is larger than the file");
+  const uint64_t size = elements(json, name, limit);
   return {name, count(offsets[0], name, "an offset"), count(offsets[1], name, "an offset"), type, size, size * found->bytes};
 }
 
@@ -85,10 +91,8 @@ Array step_array(const Stored& stored, const std::shared_ptr<const void>& owner)
 Array unpacked(const Array& packed, const Json& how) {
   constexpr int64_t kFew = 4;  // bits, as in formats/artifact.py
   const int64_t bits = how.at("bits").integer("bits");
-  uint64_t size = 1;
-  for (const Json& axis : how.at("shape").list("shape"))
-    if (__builtin_mul_overflow(size, count(axis, "packed", "a size"), &size)) wrong("packed", "is larger than the file");
-  const bool fits = bits >= 1 && bits <= kFew && packed.type == Type::u8 && size / 8 <= packed.size && packed.size == (size * static_cast<uint64_t>(bits) + 7) / 8;
+  const uint64_t size = elements(how, "packed", 8 * packed.size);  // a bit each, at least
+  const bool fits = bits >= 1 && bits <= kFew && packed.type == Type::u8 && packed.size == (size * static_cast<uint64_t>(bits) + 7) / 8;
   if (!fits) throw std::invalid_argument(std::to_string(packed.size) + " bytes do not hold " + std::to_string(size) + " numbers of " + std::to_string(bits) + " bits");
   const auto* const from = static_cast<const uint8_t*>(packed.data);
   const auto whole = std::make_shared<std::vector<int8_t>>(size);

@@ -61,6 +61,11 @@ class Bytes(NamedTuple):
         """Whether bytes hold it."""
         return -128 <= self.lo <= 0 <= self.hi <= (127 if self.lo < 0 else 255)
 
+    @property
+    def fields(self) -> dict[str, float]:
+        """What a step that rounds floats to it is told."""
+        return {"inverse": self.inverse, "lo": self.lo, "hi": self.hi}
+
     def nearest(self, value: float) -> int:
         """The k of the number nearest to a bound, which may be infinite; ties to even, as kernels round."""
         if math.isinf(value):

@@ -152,8 +152,7 @@ class Lowering:
         target = made.view
 
         def fields() -> dict[str, Any]:
-            numbers = {"inverse": found.inverse, "lo": found.lo, "hi": found.hi}
-            return {"x": source.runs(), "y": target.runs(), **position_fields(target), **numbers}
+            return {"x": source.runs(), "y": target.runs(), **position_fields(target), **found.fields}
 
         self.draft("quantize", [source], [target], fields).slabs = True
         return made

@@ -6,12 +6,12 @@ exactly as if it had trained it itself.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import write_bytes
 from ..recipes.recipe import Recipe
 from ..recipes.rule import Rule
 from ..recipes.schedule import PHASES
@@ -21,8 +21,10 @@ from ..training.result import Result
 if TYPE_CHECKING:
     from .base import Row
 
-_EVERYTHING = Rule(targets="all", constraint={"kind": "unstructured", "sparsity": 1e-6})
-"""Keeps every weight: a recipe wants a rule."""
+
+def everything(targets: str = "all") -> Rule:
+    """Keeps every weight of these layers: a recipe wants a rule."""
+    return Rule(targets=targets, constraint={"kind": "unstructured", "sparsity": 1e-6})
 
 
 def alone(recipe: Recipe) -> Recipe | None:
@@ -34,7 +36,7 @@ def alone(recipe: Recipe) -> Recipe | None:
     others |= {"restarts", "updates_per_epoch", "norm_batches", "losses", "distillation"}
     dense = schedule.model_dump(exclude=others) | {f"{phase}_epochs": 0 for phase in PHASES if phase != "dense"}
     dense |= {"dense_epochs": schedule.dense_epochs, "label_smoothing": schedule.plain_loss.label_smoothing}
-    return Recipe(name="dense", rules=(_EVERYTHING,), schedule=dense)
+    return Recipe(name="dense", rules=(everything(),), schedule=dense)
 
 
 def begin(row: "Row", home: Path, train: Callable[["Row", Path], Result]) -> None:
@@ -46,6 +48,4 @@ def begin(row: "Row", home: Path, train: Callable[["Row", Path], Result]) -> Non
     what = [recipe.model_dump(mode="json"), row.model, dict(row.options)]
     name = f"dense-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]}"
     train(replace(row, name=name, title="the dense network", recipe=recipe), home / name)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(home / name / CHECKPOINT, folder.path / f".{CHECKPOINT}.copy")
-    (folder.path / f".{CHECKPOINT}.copy").replace(folder.path / CHECKPOINT)
+    write_bytes(folder.path / CHECKPOINT, (home / name / CHECKPOINT).read_bytes())

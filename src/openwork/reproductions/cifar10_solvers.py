@@ -18,7 +18,7 @@ from ..solvers.base import Solver
 from ..solvers.magnitude import Magnitude
 from ..solvers.reweighted import Reweighted
 from ..solvers.slr import SLR
-from . import _cifar10, _pages
+from . import _cifar10, _dense, _pages
 from ._cifar10 import STAGES, stage_sparsity
 from .base import Reproduction, Row, rate
 
@@ -95,8 +95,7 @@ def _pruned(depth: int, rates: Sequence[int]) -> Iterator[Row]:
 
 def _from_scratch() -> Iterator[Row]:
     """As many epochs as the others have, all of them dense."""
-    # Keeps every weight: a recipe wants a rule.
-    rule = Rule(targets=STAGES, constraint={"kind": "unstructured", "sparsity": 1e-6})
+    rule = _dense.everything(STAGES)
     schedule = SCHEDULE.model_copy(
         update={
             "dense_epochs": SHAPE_EPOCHS + RETRAIN_EPOCHS,

@@ -133,8 +133,8 @@ def quantized(case: Case) -> np.ndarray:
     a, found = case.arguments, words(case).copy()
     pixels = inside(a["grid"])
     with np.errstate(over="ignore", invalid="ignore"):
-        x = _taken(case.arena, a["x"], len(pixels)) * np.float32(a["inverse"])
-    _put(found, a["y"], packed(rounded(x, a["lo"], a["hi"]) * pixels))
+        x = taken(case.arena, a["x"], len(pixels)) * np.float32(a["inverse"])
+    put(found, a["y"], packed(rounded(x, a["lo"], a["hi"]) * pixels))
     return found
 
 
@@ -142,8 +142,8 @@ def dequantized(case: Case) -> np.ndarray:
     """The words of the arena after a case of `dequantize`."""
     a, found = case.arguments, words(case).copy()
     pixels = inside(a["grid"])
-    x = unpacked(_taken(words(case), a["x"], len(pixels)), a["signed"]).astype(np.float32) * np.float32(a["scale"])
-    _put(found, a["y"], np.where(pixels, x, np.float32(0)).astype(np.float32).view(np.int32)[: len(a["y"])])
+    x = unpacked(taken(words(case), a["x"], len(pixels)), a["signed"]).astype(np.float32) * np.float32(a["scale"])
+    put(found, a["y"], np.where(pixels, x, np.float32(0)).astype(np.float32).view(np.int32)[: len(a["y"])])
     return found
 
 
@@ -152,7 +152,7 @@ def added(case: Case) -> np.ndarray:
     a, found = case.arguments, words(case).copy()
     pixels, mb, rows = inside(a["grid"]), a["mb"], len(a["bias"])
     offsets = np.array([plane for plane, _, _ in a["planes"][0]])[a["index"]]
-    x = unpacked(_taken(found, offsets, len(pixels)), a["signed"]).reshape(len(offsets), 4, len(pixels))
+    x = unpacked(taken(found, offsets, len(pixels)), a["signed"]).reshape(len(offsets), 4, len(pixels))
     value = a["value"].reshape(-1, mb, 4).astype(np.int64)
     sums = [
         np.einsum("kmc,kcq->mq", value[begin:end], x[begin:end])
@@ -162,17 +162,17 @@ def added(case: Case) -> np.ndarray:
     y = fma(sums, a["scale"][:, None], a["bias"][:, None])
     kind, scale = a["residual_kind"], np.float32(a["residual_scale"])
     if kind == "float":
-        y = fma(_taken(case.arena, a["residual"], len(pixels)), scale, y)
+        y = fma(taken(case.arena, a["residual"], len(pixels)), scale, y)
     elif kind != "none":
-        y = fma(unpacked(_taken(words(case), a["residual"], len(pixels)), kind == "s8").astype(np.float32), scale, y)
+        y = fma(unpacked(taken(words(case), a["residual"], len(pixels)), kind == "s8").astype(np.float32), scale, y)
     if a["quads_out"]:
         k = rounded(y, a["lo"], a["hi"])
         if "table" in a:
             k = a["table"][k & 255]
-        _put(found, a["out"], packed(k * pixels))
+        put(found, a["out"], packed(k * pixels))
     else:
         y = np.where(pixels, np.clip(y, np.float32(a["lo"]), np.float32(a["hi"])), 0).astype(np.float32)
-        _put(found, a["out"], y.view(np.int32)[:rows])
+        put(found, a["out"], y.view(np.int32)[:rows])
     return found
 
 
@@ -190,9 +190,11 @@ def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return np.where(inexact, np.nextafter(total, np.copysign(np.inf, error)), total).astype(np.float32)
 
 
-def _taken(arena: np.ndarray, planes: np.ndarray, reach: int) -> np.ndarray:
+def taken(arena: np.ndarray, planes: np.ndarray, reach: int) -> np.ndarray:
+    """The planes that begin at these positions, [planes, reach]."""
     return arena[planes[:, None] + np.arange(reach)]
 
 
-def _put(found: np.ndarray, planes: np.ndarray, values: np.ndarray) -> None:
+def put(found: np.ndarray, planes: np.ndarray, values: np.ndarray) -> None:
+    """Write planes [planes, reach] there."""
     found[planes[:, None] + np.arange(values.shape[1])] = values

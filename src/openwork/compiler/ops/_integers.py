@@ -133,8 +133,7 @@ def _epilogue(low: Lowering, node: Node, source: Quads, out: int) -> tuple[Plane
 def _byte_fields(node: Node) -> dict[str, Any]:
     """Bounds of a result in bytes, and what comes before these."""
     result = node["bytes"]
-    act = {"act": list(node.act), "inverse": result.inverse} if node.act else {}
-    return {"lo": result.lo, "hi": result.hi, **act}
+    return {"act": list(node.act), **result.fields} if node.act else {"lo": result.lo, "hi": result.hi}
 
 
 def _residual(low: Lowering, node: Node, rows: int) -> tuple[PlaneView | None, str, float]:

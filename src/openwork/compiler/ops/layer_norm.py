@@ -49,10 +49,9 @@ def lower(low: Lowering, node: Node) -> None:
     quads = low.new_quads(source, grid) if grid else None
 
     def fields() -> dict[str, Any]:
-        numbers = {"inverse": grid.inverse, "lo": grid.lo, "hi": grid.hi} if grid else {}
-        places = {"y": target and target.runs(), "quads": quads and quads.view.runs()}
-        made = {name: runs for name, runs in places.items() if runs}
-        return {"x": source.runs(), **made, "eps": node["eps"], "grid": source.positions, **numbers}
+        floats = {"y": target.runs()} if target else {}
+        rounded = {"quads": quads.view.runs(), **grid.fields} if grid and quads else {}
+        return {"x": source.runs(), **floats, **rounded, "eps": node["eps"], "grid": source.positions}
 
     arrays = {role: low.graph.constant(node, role) for role in ("weight", "bias")}
     made = [view for view in (target, quads and quads.view) if view]
