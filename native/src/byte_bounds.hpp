@@ -7,6 +7,9 @@
 
 namespace openwork {
 
+// What is wrong with bounds of values that are rounded by the largest of their token.
+constexpr const char* kSymmetric = "tokens with scales of their own need bounds -k to k";
+
 // Two fields: whole numbers, both of a signed or both of an unsigned byte.
 struct ByteBounds {
   explicit ByteBounds(const Fields& f, const char* least = "lo", const char* most = "hi") : lo(f.number(least)), hi(f.number(most)) {

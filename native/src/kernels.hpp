@@ -189,7 +189,7 @@ struct Attention {
 constexpr int kMaxHead = 256;
 
 // y[c, q] = (x[c, q] - mean[q]) / sqrt(variance[q] + eps) * weight[c] + bias[c], mean and variance over the channels; and quads of
-// clamp(round(y[c, q] * inverse), lo, hi)
+// clamp(round(y[c, q] * inverse), lo, hi), or of y as QuantizeTokens rounds it
 struct Norm {
   const float* arena;
   float* arena_out;
@@ -199,6 +199,7 @@ struct Norm {
   float eps;
   const int32_t* quads;  // [channels / 4, rounded up], position 0 of each; or null
   float inverse, lo, hi;
+  int32_t token;  // position 0 of the scales of tokens, which then are what quads are rounded by; -1: `inverse` is
   const uint16_t* inside;  // [units]
 };
 

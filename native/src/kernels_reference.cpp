@@ -240,10 +240,18 @@ void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
     if (n.y)
       for (int c = 0; c < n.channels; c++) n.arena_out[n.y[c] + q] = y[static_cast<size_t>(c)];
     if (!n.quads) continue;
+    float inverse = n.inverse;
+    if (n.token >= 0) {
+      float most = kLeastToken;
+      for (float v : y) most = std::fabs(v) > most ? std::fabs(v) : most;
+      most = std::fmin(most, kMostToken);
+      inverse = n.hi / most;
+      n.arena_out[n.token + q] = pixel ? most / n.hi : 0.0f;
+    }
     for (int c = 0; c < n.channels; c += kQuad) {
       uint32_t quad = 0;
       for (int i = 0; i < kQuad && c + i < n.channels && pixel; i++)
-        quad |= (static_cast<uint32_t>(rounded(y[static_cast<size_t>(c + i)] * n.inverse, n.lo, n.hi)) & 255) << (8 * i);
+        quad |= (static_cast<uint32_t>(rounded(y[static_cast<size_t>(c + i)] * inverse, n.lo, n.hi)) & 255) << (8 * i);
       std::memcpy(&n.arena_out[n.quads[c / kQuad] + q], &quad, sizeof quad);
     }
   }

@@ -21,6 +21,7 @@ void fill_quads(openwork::QuadKernels& k) {
   k.flips[1] = kUnsignedQuads;
   fill_quad_taps(k);
   k.quantize = quantize;
+  k.quantize_tokens = quantize_tokens;
   k.dequantize[0] = dequantize<false>;
   k.dequantize[1] = dequantize<true>;
   k.sum[0][0] = quad_sum<false, false>;
@@ -34,6 +35,7 @@ void fill_quads(openwork::QuadKernels& k) {
   k.max_pool[1] = pool<MaximumBytes<true>>;
   k.total[0] = quad_total<false>;
   k.total[1] = quad_total<true>;
+  k.largest = largest_magnitude;
   k.quantize_row[0] = quantize_row<false>;
   k.quantize_row[1] = quantize_row<true>;
   fill_quad_rows(k.rows);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "reference.hpp"
 
@@ -32,6 +33,32 @@ void quantize(const Quantize& p) {
   }
 }
 
+float largest(const float* x, int64_t n) {
+  float found = 0;
+  for (int64_t i = 0; i < n; i++)
+    if (std::fabs(x[i]) > found) found = std::fabs(x[i]);
+  return found;
+}
+
+void quantize_tokens(const QuantizeTokens& t, int64_t unit_begin, int64_t unit_end) {
+  std::vector<float> x(static_cast<size_t>(t.channels));
+  for (int64_t q = unit_begin * kUnit; q < unit_end * kUnit; q++) {
+    for (int c = 0; c < t.channels; c++) x[static_cast<size_t>(c)] = t.arena[t.x[c] + q];
+    const float most = std::clamp(largest(x.data(), t.channels), kLeastToken, kMostToken), inverse = t.most / most, scale = most / t.most;
+    const bool pixel = is_pixel(t.inside, q);
+    t.arena_out[t.scale + q] = pixel ? scale : 0.0f;
+    uint32_t quad = 0;
+    for (int c = 0; c < t.channels; c++) {
+      const int32_t k = pixel ? rounded(x[static_cast<size_t>(c)] * inverse, -t.most, t.most) : 0;
+      if (t.y) t.arena_out[t.y[c] + q] = static_cast<float>(k) * scale;
+      quad |= (static_cast<uint32_t>(k) & 255) << (8 * (c % kQuad));
+      if (c % kQuad < kQuad - 1 && c + 1 < t.channels) continue;
+      if (t.quads) put_quad(t.arena_out + t.quads[c / kQuad] + q, quad);
+      quad = 0;
+    }
+  }
+}
+
 // Blocks of mb rows; a tile is nv vectors wide. Not copied into the 48 functions that call it.
 [[gnu::noinline]] void quad_taps(const QuadTaps& t, int64_t q, int mb, int nv, int block_begin, int block_end) {
   for (int row = block_begin * mb; row < block_end * mb; row++)
@@ -42,7 +69,8 @@ void quantize(const Quantize& p) {
         const uint32_t x = quad_at(t.arena + t.offset[t.list[row / mb] + k] + at);
         for (int c = 0; c < kQuad; c++) sum += static_cast<uint32_t>(w[c] * channel(x, c, t.is_signed));
       }
-      float y = std::fma(static_cast<float>(static_cast<int32_t>(sum)), t.scale[row], t.bias[row]);
+      const float total = static_cast<float>(static_cast<int32_t>(sum));
+      float y = std::fma(t.token ? total * t.token[at] : total, t.scale[row], t.bias[row]);
       if (t.residual_kind == Residual::floats)
         y = std::fma(t.arena[t.residual[row] + at], t.residual_scale, y);
       else if (t.residual_kind != Residual::none)
@@ -160,7 +188,7 @@ void quad_rows(const QuadRows& r, int64_t sample, int64_t samples, int panel_beg
         const uint32_t x = static_cast<uint32_t>(r.x[n * r.x_stride + (r.index ? r.index[column] : column)]), w = static_cast<uint32_t>(r.value[k * kUnit + o % kUnit]);
         for (int c = 0; c < kQuad; c++) sum += static_cast<uint32_t>(channel(w, c, true) * channel(x, c, r.is_signed));
       }
-      r.y[n * r.y_stride + o] = clamp(std::fma(static_cast<float>(static_cast<int32_t>(sum)), r.scale[o], r.bias[o]), r.lo, r.hi);
+      r.y[n * r.y_stride + o] = clamp(std::fma(static_cast<float>(static_cast<int32_t>(sum)) * r.token[n], r.scale[o], r.bias[o]), r.lo, r.hi);
     }
 }
 
@@ -177,6 +205,7 @@ void fill_reference(QuadKernels& k) {
   fill_quad_taps<4>(k.taps[2], std::make_integer_sequence<int, kMaxQuadVectors>());
   fill_quad_taps<8>(k.taps[3], std::make_integer_sequence<int, kMaxQuadVectors>());
   k.quantize = quantize;
+  k.quantize_tokens = quantize_tokens;
   k.dequantize[0] = dequantize<false>;
   k.dequantize[1] = dequantize<true>;
   k.sum[0][0] = quad_sum<false, false>;
@@ -190,6 +219,7 @@ void fill_reference(QuadKernels& k) {
   k.max_pool[1] = quad_max_pool<true>;
   k.total[0] = quad_total<false>;
   k.total[1] = quad_total<true>;
+  k.largest = largest;
   k.quantize_row[0] = quantize_row<false>;
   k.quantize_row[1] = quantize_row<true>;
   fill_quad_rows(k.rows, std::make_integer_sequence<int, kMaxQuadSamples>());

@@ -4,6 +4,14 @@ namespace {
 
 using openwork::QuadRows;
 
+float largest_magnitude(const float* x, int64_t n) {
+  vec found = {};
+  for (int64_t i = 0; i < n; i += kLanes) found = larger_magnitude(found, load_first(x + i, n - i));
+  float most = 0;
+  for (int i = 0; i < kLanes; i++) most = found[i] > most ? found[i] : most;
+  return most;
+}
+
 // Bytes of floats x, with zeros up to a whole quad; ready for dot products, so moved by 128 where those take the other kind of bytes.
 template <bool SIGNED>
 void quantize_row(const openwork::QuantizeRow& q) {
@@ -49,13 +57,15 @@ void quad_panels(const QuadRows& r, Columns columns, int64_t sample, int panel_b
 #pragma GCC unroll 8
       for (int h = 0; h < PARTS; h++) column(k + h, h);
     for (; k < end; k++) column(k, 0);
-    for (int s = 0; s < SAMPLES; s++)
+    for (int s = 0; s < SAMPLES; s++) {
+      const vec token = splat(r.token[sample + s]);
       for (int v = 0; v < NV; v++) {
         uvec sum = (uvec)sums[0][s][v];
         for (int h = 1; h < PARTS; h++) sum += (uvec)sums[h][s][v];
         const int64_t o = outputs + v * kLanes;
-        store(r.y + (sample + s) * r.y_stride + o, clamp(fused(to_float((ivec)sum), load(r.scale + o), load(r.bias + o)), lo, hi));
+        store(r.y + (sample + s) * r.y_stride + o, clamp(fused(to_float((ivec)sum) * token, load(r.scale + o), load(r.bias + o)), lo, hi));
       }
+    }
   }
 }
 

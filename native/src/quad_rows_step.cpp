@@ -13,7 +13,8 @@ namespace {
 
 static_assert(kMaxQuadSamples == kMaxSamples);
 
-// y[n, o] = act(clamp(scale[o] * sum of value[o, k] * quantized x[n, k] + bias[o])), x and y being floats.
+// y[n, o] = act(clamp(scale[o] * sum of value[o, k] * quantized x[n, k] + bias[o])), x and y being floats. With "by_token" the largest
+// magnitude of a sample says what it is multiplied by, as in QuantizeTokens, instead of "inverse".
 class QuadRowsStep final : public Step {
  public:
   QuadRowsStep(const Fields& f, const Limits& limits)
@@ -22,7 +23,8 @@ class QuadRowsStep final : public Step {
         value_(f.aligned_quads("value")),
         scale_(f.floats("scale")),
         bias_(f.floats("bias")),
-        inverse_(f.number("inverse")),
+        by_token_(f.boolean("by_token", false)),
+        inverse_(by_token_ ? 1 : f.number("inverse")),
         x_bounds_(f, "x_lo", "x_hi"),
         bounds_(f),
         act_(f) {
@@ -36,11 +38,12 @@ class QuadRowsStep final : public Step {
     require(static_cast<int64_t>(bias_.size()) == panels * kUnit && scale_.size() == bias_.size(), "panels need one scale and one bias for each output");
     require(std::isfinite(inverse_), "a scale must be finite");
     require(x_bounds_.lo <= 0 && x_bounds_.hi >= 0, "zero must lie within the bounds of the input");
+    require(!by_token_ || (x_bounds_.hi >= 1 && x_bounds_.lo == -x_bounds_.hi), kSymmetric);
     samples_.require_reads(features_, limits);
     samples_.require_writes(panels * kUnit, limits);
     require_inside(index_, 1, (features_ + kQuad - 1) / kQuad, "a column lies outside the input");
-    require(samples_.batch * words() * limits.threads < kMaxSize, "rows are too large");
-    scratch_ = samples_.batch * words() * limits.threads;
+    require(samples_.batch * (words() + kUnit) * limits.threads < kMaxSize, "rows are too large");
+    scratch_ = room() * limits.threads;
     for (int64_t p = 0; p < panels; p++)
       for (int64_t o = 0; o < kUnit; o++) sums_.add(sum_of_weights(p, o), is_signed());
     cut_ = even_cuts(start_, static_cast<int>(std::clamp<int64_t>(f.small("row_chunks"), 1, panels)), 1);
@@ -51,11 +54,22 @@ class QuadRowsStep final : public Step {
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
     // Every thread quantizes the input for itself: that takes less time than a meeting of threads.
-    int32_t* const x = reinterpret_cast<int32_t*>(context.scratch) + context.thread * samples_.batch * words();
-    for (int64_t n = 0; n < samples_.batch; n++)
-      kernels.quads.quantize_row[is_signed()]({context.arena + samples_.x + n * samples_.x_stride, x + n * words(), features_, inverse_, x_bounds_.lo, x_bounds_.hi});
+    float* const scratch = context.scratch + context.thread * room();
+    int32_t* const x = reinterpret_cast<int32_t*>(scratch);
+    float* const token = scratch + samples_.batch * words();
+    for (int64_t n = 0; n < samples_.batch; n++) {
+      const float* const row = context.arena + samples_.x + n * samples_.x_stride;
+      float inverse = inverse_;
+      token[n] = 1;
+      if (by_token_) {
+        const float largest = std::clamp(kernels.quads.largest(row, features_), kLeastToken, kMostToken);
+        inverse = x_bounds_.hi / largest;
+        token[n] = largest / x_bounds_.hi;
+      }
+      kernels.quads.quantize_row[is_signed()]({row, x + n * words(), features_, inverse, x_bounds_.lo, x_bounds_.hi});
+    }
     const QuadRows rows = {x, context.arena + samples_.y, words(), samples_.y_stride, start_.data(), first_.data(), listed_ ? index_.data() : nullptr,
-                           value_.data(), sums_.of(kernels, is_signed()), scale_.data(), bias_.data(), bounds_.lo, bounds_.hi, is_signed()};
+                           value_.data(), sums_.of(kernels, is_signed()), scale_.data(), bias_.data(), token, bounds_.lo, bounds_.hi, is_signed()};
     const int begin = cut_[static_cast<size_t>(chunk)], end = cut_[static_cast<size_t>(chunk) + 1];
     samples_.run_panels(kernels, act_, context.arena, kUnit, begin, end, 1, [&](int64_t samples, int64_t n, int from, int to) { kernels.quads.rows[samples - 1](rows, n, from, to); });
   }
@@ -69,6 +83,7 @@ class QuadRowsStep final : public Step {
 
   bool is_signed() const { return x_bounds_.lo < 0; }
   int64_t words() const { return (features_ + kLine - 1) / kLine * kUnit; }  // of a quantized sample, whole cache lines
+  int64_t room() const { return samples_.batch * words() + (samples_.batch + kUnit - 1) / kUnit * kUnit; }  // of a thread: samples, then their scales
 
   int64_t sum_of_weights(int64_t panel, int64_t output) const {
     int64_t sum = 0;
@@ -85,6 +100,7 @@ class QuadRowsStep final : public Step {
   QuadStarts sums_;
   Held<int32_t> value_;
   Held<float> scale_, bias_;
+  bool by_token_;
   float inverse_;
   ByteBounds x_bounds_;
   Bounds bounds_;

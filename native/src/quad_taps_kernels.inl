@@ -49,9 +49,9 @@ struct RowScale {
 };
 
 // Sums of a row, scaled, with bias and residual: floats or quads, of which the row has channel `byte`.
-template <Residual RESIDUAL>
-inline vec scaled(const RowScale& row, vec residual_scale, vec floats, ivec quads, int byte, ivec sum) {
-  const vec y = fused(to_float(sum), row.scale, row.bias);
+template <Residual RESIDUAL, bool TOKENS>
+inline vec scaled(const RowScale& row, vec token, vec residual_scale, vec floats, ivec quads, int byte, ivec sum) {
+  const vec y = fused(TOKENS ? to_float(sum) * token : to_float(sum), row.scale, row.bias);
   if constexpr (RESIDUAL == Residual::none) return y;
   if constexpr (RESIDUAL == Residual::floats) return fused(floats, residual_scale, y);
   return fused(to_float(channel<RESIDUAL == Residual::signed_quads>(quads, byte)), residual_scale, y);
@@ -59,13 +59,14 @@ inline vec scaled(const RowScale& row, vec residual_scale, vec floats, ivec quad
 
 // Stores `count` rows from `row` on, sums [count][nv], at positions from q on. Whatever does not change from vector to vector is read
 // before: stores might lie anywhere, for all that the compiler knows.
-template <Residual RESIDUAL>
+template <Residual RESIDUAL, bool TOKENS>
 void finish(const QuadTaps& t, int64_t row, int count, int nv, int64_t q, const ivec* sums) {
   constexpr bool kQuads = RESIDUAL == Residual::unsigned_quads || RESIDUAL == Residual::signed_quads;
   const vec residual_scale = splat(t.residual_scale);
   const float* const arena = t.arena + q;
   float* const arena_out = t.arena_out + q;
   const uint16_t* const inside = t.inside;
+  const float* const token = TOKENS ? t.token + q : nullptr;
   if (!t.quads_out) {
     const vec lo = splat(t.lo), hi = splat(t.hi);
     for (int m = 0; m < count; m++) {
@@ -76,7 +77,7 @@ void finish(const QuadTaps& t, int64_t row, int count, int nv, int64_t q, const 
         const int64_t at = v * kLanes;
         const vec floats = RESIDUAL == Residual::floats ? load(x + at) : vec{};
         const ivec quads = kQuads ? load_quads(x + at) : ivec{};
-        const vec found = scaled<RESIDUAL>(scale, residual_scale, floats, quads, static_cast<int>((row + m) % kQuad), sums[m * nv + v]);
+        const vec found = scaled<RESIDUAL, TOKENS>(scale, TOKENS ? load(token + at) : vec{}, residual_scale, floats, quads, static_cast<int>((row + m) % kQuad), sums[m * nv + v]);
         store(y + at, keep(clamp(found, lo, hi), pixels(inside, q + at)));
       }
     }
@@ -98,10 +99,11 @@ void finish(const QuadTaps& t, int64_t row, int count, int nv, int64_t q, const 
     for (int v = 0; v < nv; v++) {
       const int64_t at = v * kLanes;
       const ivec quads = kQuads ? load_quads(x[0] + at) : ivec{};
+      const vec own = TOKENS ? load(token + at) : vec{};
       vec found[kQuad];
 #pragma GCC unroll 4
       for (int c = 0; c < kQuad; c++)
-        found[c] = scaled<RESIDUAL>(scale[c], residual_scale, RESIDUAL == Residual::floats ? load(x[c] + at) : vec{}, quads, c, sums[(m + c) * nv + v]);
+        found[c] = scaled<RESIDUAL, TOKENS>(scale[c], own, residual_scale, RESIDUAL == Residual::floats ? load(x[c] + at) : vec{}, quads, c, sums[(m + c) * nv + v]);
       ivec bytes = rounded_quads(found[0], found[1], found[2], found[3], range, small);
       if (table) bytes = looked_up(table, bytes);
       store_quads(y + at, keep_quads(bytes, pixels(inside, q + at)));
@@ -110,14 +112,15 @@ void finish(const QuadTaps& t, int64_t row, int count, int nv, int64_t q, const 
 }
 
 // One for all register blocks: their sums wait in the first cache.
-constexpr auto kFinish = std::array{finish<Residual::none>, finish<Residual::floats>, finish<Residual::unsigned_quads>, finish<Residual::signed_quads>};
+template <bool TOKENS>
+constexpr auto kFinish = std::array{finish<Residual::none, TOKENS>, finish<Residual::floats, TOKENS>, finish<Residual::unsigned_quads, TOKENS>, finish<Residual::signed_quads, TOKENS>};
 
 template <int MB, int NV>
 void quad_taps(const QuadTaps& t, int64_t q, int block_begin, int block_end) {
   constexpr int kMost = std::max(MB, kQuad);
   const bool flip = t.is_signed == kUnsignedQuads;
   const int rows = t.quads_out ? kMost : MB;  // that are stored at once
-  const auto finish = kFinish[static_cast<size_t>(t.residual_kind)];
+  const auto finish = (t.token ? kFinish<true> : kFinish<false>)[static_cast<size_t>(t.residual_kind)];
   ivec sums[kMost][NV];
   for (int b = block_begin; b < block_end; b++) {
     const int64_t row = static_cast<int64_t>(b) * MB, at = row % rows;

@@ -13,6 +13,7 @@ namespace {
 // See QuadTaps. Fields as those of "taps"; array "value" holds int8 [taps][mb][4]. "quads_out": four rows are a plane of quads, also
 // where blocks have one or two rows; "lo" and "hi" are then whole numbers, and array "table" (uint8 [256]) may give a byte for each byte.
 // With "act" results are floats until it has come over them, and then k = clamp(round(y * "inverse"), lo, hi).
+// "token": the plane of scales that "quantize_tokens" has made with the quads, one for each position.
 // "residual_kind": "none", "float" (a plane for each row), "u8" or "s8" (a plane of quads for every four rows).
 class QuadTapsStep final : public Step {
  public:
@@ -24,7 +25,7 @@ class QuadTapsStep final : public Step {
     float* const arena = context.arena + blocks_.slab_at(chunk);
     const QuadTaps taps = {arena, arena, blocks_.start().data(), blocks_.start().data() + 1, blocks_.list(), blocks_.offset(), value_.data(), start_.of(kernels, signed_), scale_.data(),
                            bias_.data(), out_.data(), residual_.data(), residual_kind_, residual_scale_, blocks_.inside(chunk), bounds_.lo, bounds_.hi, signed_, quads_out_,
-                           table_.values(), small_};
+                           table_.values(), small_, token_ < 0 ? nullptr : arena + token_};
     const QuadTapsKernel* const family = kernels.quads.taps[blocks_.family()];
     blocks_.for_tiles(chunk, kernels.lanes, blocks_.fitting(family), [&](const TapBlocks::Tile& tile) {
       if (act_ && quads_out_) return run_rounded(kernels, taps, family[tile.vectors - 1], tile);
@@ -34,7 +35,7 @@ class QuadTapsStep final : public Step {
 
   std::string kernel(const Kernels& kernels) const override {
     const int vectors = blocks_.fitting(kernels.quads.taps[blocks_.family()]);
-    return "taps_i8_" + std::to_string(blocks_.mb()) + "x" + std::to_string(vectors) + "_" + kernels.name + act_.suffix();
+    return (token_ < 0 ? "taps_i8_" : "taps_i8_token_") + std::to_string(blocks_.mb()) + "x" + std::to_string(vectors) + "_" + kernels.name + act_.suffix();
   }
 
  private:
@@ -86,7 +87,8 @@ class QuadTapsStep final : public Step {
         bounds_(f),
         act_(f),
         inverse_(f.number("inverse", 1.0f)),
-        table_(f) {
+        table_(f),
+        token_(f.small("token", -1)) {
     const size_t count = blocks_.rows();
     require(value_.size() == static_cast<size_t>(blocks_.start().back()) * static_cast<size_t>(blocks_.mb() * kQuad), "taps need four values for each row of the block");
     require(scale_.size() == count && bias_.size() == count, "taps need one scale and one bias for each row");
@@ -102,13 +104,14 @@ class QuadTapsStep final : public Step {
       for (size_t row = 0; act_ && row < count; row++) waiting_.push_back(static_cast<int32_t>(row % kRows * kWidth));
     }
     require(!table_ || quads_out_, "a table holds 256 bytes, for 8-bit results");
+    if (token_ != -1) blocks_.check_planes({token_}, "scales of tokens lie outside the arena");
     sum_weights();
     small_ = all_small();
   }
 
   // Sums are whole numbers of 32 bits, and so are what most scales make of them.
   bool all_small() const {
-    if (residual_kind_ == Residual::floats) return false;
+    if (residual_kind_ == Residual::floats || token_ >= 0) return false;
     const double residual = residual_kind_ == Residual::none ? 0 : 255 * std::abs(double{residual_scale_});
     for (size_t r = 0; r < scale_.size(); r++)
       if (!(std::abs(double{scale_.data()[r]}) * 0x1p31 + std::abs(double{bias_.data()[r]}) + residual < 0x1p30)) return false;
@@ -143,6 +146,7 @@ class QuadTapsStep final : public Step {
   Activation act_;
   float inverse_;
   ByteTable table_;
+  int token_;
   std::vector<int32_t> waiting_;  // where a row's floats wait for the activation
   QuadStarts start_;
   bool small_ = false;

@@ -6,6 +6,7 @@
 // weights taken off (signed values, kUnsignedQuads) or added.
 #pragma once
 
+#include "quads.hpp"
 #include "vec.hpp"
 
 namespace {
@@ -121,6 +122,24 @@ inline ivec rounded(vec v, vec lo, vec hi) {
   const vec magic = splat(12582912.0f);  // 1.5 * 2^23: no bit is left below one
   return (ivec)(v + magic) - (ivec)magic;
 #endif
+}
+
+// How tokens are rounded, by the largest magnitude of each: what they are multiplied by to be rounded, and by to come back.
+struct TokenScale {
+  TokenScale(vec largest, float most) {
+    const vec least = splat(openwork::kLeastToken), limit = splat(openwork::kMostToken);
+    largest = largest > least ? largest : least;
+    largest = largest < limit ? largest : limit;
+    inverse = most / largest;
+    scale = largest / most;
+  }
+  vec inverse, scale;
+};
+
+// The larger of `found` and |v|; `found` where v is NaN.
+inline vec larger_magnitude(vec found, vec v) {
+  const vec magnitude = (vec)((ivec)v & 0x7fffffff);
+  return magnitude > found ? magnitude : found;
 }
 
 // ---- between quads and their channels ----

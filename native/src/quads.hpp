@@ -20,6 +20,23 @@ struct Quantize {
   float inverse, lo, hi;
 };
 
+constexpr float kLeastToken = 1e-30f, kMostToken = 3.4028234664e38f;  // what is taken for the largest magnitude of a token, at least and at most
+
+// The largest |x[c][at]| over all channels, NaN left out, between kLeastToken and kMostToken, is L. scale[at] = L / most, and
+// quads[c / 4][at] = quads of clamp(round(x[c][at] * (most / L)), -most, most) for all positions of units; zero where no pixel is.
+// y[c][at] = what is rounded so times scale[at], for those who read floats.
+struct QuantizeTokens {
+  const float* arena;
+  float* arena_out;
+  const int32_t* x;  // [channels], position 0 of each, as all that follow
+  int channels;
+  const int32_t* quads;  // [channels / 4, rounded up]; or null
+  const int32_t* y;      // [channels]; or null
+  int32_t scale;
+  float most;
+  const uint16_t* inside;  // [units]
+};
+
 // y[c][at] = scale * channel c of x[at].
 struct Dequantize {
   const float* x;
@@ -32,7 +49,8 @@ struct Dequantize {
 enum class Residual { none, floats, unsigned_quads, signed_quads };
 
 // sum = sum over taps k of the row's block: the four products of value[k, row] and x[offset[k] + q]
-// y[row, q] = fma(residual[row, q], residual_scale, fma(sum, scale[row], bias[row])), the inner one alone without residual
+// y[row, q] = fma(residual[row, q], residual_scale, fma(sum, scale[row], bias[row])), the inner one alone without residual; where
+// positions have a scale of their own, sum is multiplied by that first
 // Rows of floats: out[row, q] = clamp(y, lo, hi). Four rows of quads: out[row / 4, q] = quad of k = clamp(round(y), lo, hi), or of table[k].
 struct QuadTaps {
   const float* arena;
@@ -55,6 +73,7 @@ struct QuadTaps {
   bool quads_out;        // blocks then come in fours of rows
   const uint8_t* table;  // [256], by the low byte of k; or null
   bool small;            // no y can be above the largest int32, whatever x is
+  const float* token;    // the scale of position 0, those of others behind it; or null
 };
 
 using QuadTapsKernel = void (*)(const QuadTaps&, int64_t q, int block_begin, int block_end);
@@ -92,7 +111,8 @@ struct QuantizeRow {
   float inverse, lo, hi;
 };
 
-// y[n, o] = clamp(fma(sum, scale[o], bias[o])), sum = sum over columns k of o's panel: the four products of value[k, o] and x[n, index[k]].
+// y[n, o] = clamp(fma(sum * token[n], scale[o], bias[o])), sum = sum over columns k of o's panel: the four products of value[k, o] and
+// x[n, index[k]].
 // Lanes run over the kUnit outputs o of a panel; see Rows.
 struct QuadRows {
   const int32_t* x;  // words
@@ -105,6 +125,7 @@ struct QuadRows {
   const int32_t* sum;          // [panels * kUnit], what sums begin with: zeros, or what flipping x adds to them
   const float* scale;          // [panels * kUnit]
   const float* bias;           // [panels * kUnit]
+  const float* token;          // a scale for each sample
   float lo, hi;
   bool is_signed;  // x is
 };
@@ -121,12 +142,14 @@ struct QuadKernels {
   // taps[log2(mb)][nv - 1], null where the block does not fit into the registers
   QuadTapsKernel taps[4][kMaxQuadVectors];
   void (*quantize)(const Quantize&);
+  void (*quantize_tokens)(const QuantizeTokens&, int64_t unit_begin, int64_t unit_end);
   void (*dequantize[2])(const Dequantize&);  // [1]: of signed values
   void (*sum[2][2])(const QuadSum&);  // [1] for signed values of a, of b
   void (*table)(const QuadTable&);
   void (*depthwise[2])(const QuadDepthwise&);  // [1]: of signed values, as all that follow
   void (*max_pool[2])(const Window&);
   void (*total[2])(const float* x, int64_t n, int32_t* totals);  // adds each channel's values of quads x[i], i < n
+  float (*largest)(const float* x, int64_t n);  // magnitude, NaN left out; 0 of none
   void (*quantize_row[2])(const QuantizeRow&);
   QuadRowsKernel rows[kMaxQuadSamples];  // [samples - 1]
 };

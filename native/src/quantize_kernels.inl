@@ -22,6 +22,43 @@ void quantize(const openwork::Quantize& p) {
   }
 }
 
+template <bool FLOATS>
+void quantize_tokens(const openwork::QuantizeTokens& t, int64_t unit_begin, int64_t unit_end) {
+  constexpr int64_t kUnit = openwork::kUnit;
+  const int channels = t.channels;
+  const int32_t *const from = t.x, *const to = t.y, *const quads = t.quads;
+  const ByteRange range(-t.most, t.most);
+  const float most = t.most;
+  for (int64_t q = unit_begin * kUnit; q < unit_end * kUnit; q += kLanes) {
+    const uint32_t inside = pixels(t.inside, q);
+    const float* const x = t.arena + q;
+    float* const y = t.arena_out + q;
+    vec largest[4] = {};
+    int c = 0;
+    for (; c + 4 <= channels; c += 4)
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++) largest[i] = larger_magnitude(largest[i], load(x + from[c + i]));
+    for (; c < channels; c++) largest[0] = larger_magnitude(largest[0], load(x + from[c]));
+    for (int i = 1; i < 4; i++) largest[0] = larger_magnitude(largest[0], largest[i]);
+    const TokenScale token(largest[0], most);
+    store(y + t.scale, keep(token.scale, inside));
+    for (c = 0; c < channels; c += kQuad) {
+      vec four[kQuad] = {};
+      for (int i = 0; i < kQuad && c + i < channels; i++) four[i] = load(x + from[c + i]) * token.inverse;
+      if constexpr (FLOATS) {
+        for (int i = 0; i < kQuad && c + i < channels; i++) store(y + to[c + i], keep(to_float(rounded(four[i], range.lo, range.hi)) * token.scale, inside));
+      } else {
+        store_quads(y + quads[c / kQuad], keep_quads(rounded_quads(four[0], four[1], four[2], four[3], range), inside));
+      }
+    }
+  }
+}
+
+void quantize_tokens(const openwork::QuantizeTokens& t, int64_t unit_begin, int64_t unit_end) {
+  if (t.quads) quantize_tokens<false>(t, unit_begin, unit_end);
+  if (t.y) quantize_tokens<true>(t, unit_begin, unit_end);
+}
+
 template <bool SIGNED>
 void dequantize(const openwork::Dequantize& p) {
   const vec scale = splat(p.scale);

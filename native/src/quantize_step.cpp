@@ -1,5 +1,7 @@
 // Between planes of floats and planes of quads, where no layer does it on the way.
 
+#include <algorithm>
+
 #include "byte_bounds.hpp"
 #include "positions.hpp"
 
@@ -34,6 +36,42 @@ class QuantizeStep final : public PositionStep {
   ByteBounds bounds_;
 };
 
+// Quads of tokens, each position of which has a scale of its own, put into plane "token"; see QuantizeTokens. Of "quads" and floats "y" one may be missing.
+class QuantizeTokensStep final : public Step {
+ public:
+  QuantizeTokensStep(const Fields& f, const Limits& limits)
+      : x_(f.positions("x")), quads_(f.positions("quads")), y_(f.positions("y")), token_(f.small("token")), inside_(inside_bits(f.numbers("grid"), limits.arena)) {
+    const ByteBounds bounds(f);
+    most_ = bounds.hi;
+    require(most_ >= 1 && bounds.lo == -most_, kSymmetric);
+    require(!x_.empty() && !(quads_.empty() && y_.empty()), "tokens need inputs and outputs");
+    require(quads_.empty() || quads_.size() == quads_of(x_.size()), "quantizing needs one plane of quads for every four channels");
+    require(y_.empty() || y_.size() == x_.size(), "quantizing needs as many output as input planes");
+    const int64_t reach = static_cast<int64_t>(inside_.size()) * kUnit;
+    for (const std::vector<int32_t>* planes : {&x_, &quads_, &y_}) require_inside(*planes, reach, limits.arena, "a plane lies outside the arena");
+    require(token_ >= 0 && token_ + reach <= limits.arena, "scales of tokens lie outside the arena");
+    parts_ = static_cast<int>(std::min<size_t>(inside_.size(), limits.threads == 1 ? 1 : static_cast<size_t>(limits.threads) * 4));
+  }
+
+  int chunks() const override { return parts_; }
+
+  void run(const Kernels& kernels, const Context& context, int chunk) const override {
+    const QuantizeTokens tokens = {context.arena, context.arena, x_.data(), static_cast<int>(x_.size()), quads_.empty() ? nullptr : quads_.data(),
+                                   y_.empty() ? nullptr : y_.data(), token_, most_, inside_.data()};
+    const int64_t units = static_cast<int64_t>(inside_.size());
+    kernels.quads.quantize_tokens(tokens, units * chunk / parts_, units * (chunk + 1) / parts_);
+  }
+
+  std::string kernel(const Kernels& kernels) const override { return std::string("quantize_tokens_") + kernels.name; }
+
+ private:
+  std::vector<int32_t> x_, quads_, y_;
+  int token_;
+  std::vector<uint16_t> inside_;
+  float most_ = 0;
+  int parts_ = 1;
+};
+
 // y[c, q] = scale * channel c of quads x[c / 4, q], signed or not.
 class DequantizeStep final : public PositionStep {
  public:
@@ -61,6 +99,7 @@ class DequantizeStep final : public PositionStep {
 };
 
 const StepKind quantize_kind("quantize", make<QuantizeStep>);
+const StepKind quantize_tokens_kind("quantize_tokens", make<QuantizeTokensStep>);
 const StepKind dequantize_kind("dequantize", make<DequantizeStep>);
 
 }  // namespace

@@ -122,13 +122,12 @@ void attention(const Attention& a, int64_t begin, int64_t count) {
 
 // Four sums at a time, so that additions overlap; two passes for the variance, since one would cancel. Whatever is the same for all
 // channels is read before: stores might lie anywhere, for all that the compiler knows.
-template <bool FLOATS, bool QUADS>
+template <bool FLOATS, bool QUADS, bool TOKENS>
 inline void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
   constexpr int64_t kUnit = openwork::kUnit;
   const int channels = n.channels;
   const int32_t *const from = n.x, *const to = n.y, *const quads = n.quads;
   const float *const weight = n.weight, *const bias = n.bias;
-  const vec inverse = splat(n.inverse);
   const ByteRange range(n.lo, n.hi);
   for (int64_t q = unit_begin * kUnit; q < unit_end * kUnit; q += kLanes) {
     const uint32_t inside = static_cast<uint32_t>(n.inside[q / kUnit]) >> (q % kUnit) & kAllLanes;
@@ -155,8 +154,21 @@ inline void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
     }
     const vec variance = ((square[0] + square[1]) + (square[2] + square[3])) * share + n.eps;
     const vec scale = 1.0f / square_root(variance);
+    const auto value = [&](int at) __attribute__((always_inline)) { return (load(x + from[at]) - mean) * scale * weight[at] + bias[at]; };
+    vec inverse = splat(n.inverse);
+    if constexpr (TOKENS) {
+      vec largest[4] = {};
+      for (c = 0; c + 4 <= channels; c += 4)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) largest[i] = larger_magnitude(largest[i], value(c + i));
+      for (; c < channels; c++) largest[0] = larger_magnitude(largest[0], value(c));
+      for (int i = 1; i < 4; i++) largest[0] = larger_magnitude(largest[0], largest[i]);
+      const TokenScale token(largest[0], n.hi);
+      store(y + n.token, keep(token.scale, inside));
+      inverse = token.inverse;
+    }
     const auto normal = [&](int at) __attribute__((always_inline)) {
-      const vec found = (load(x + from[at]) - mean) * scale * weight[at] + bias[at];
+      const vec found = value(at);
       if constexpr (FLOATS) store(y + to[at], keep(found, inside));
       return found;
     };
@@ -179,9 +191,9 @@ inline void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
 }
 
 void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
-  if (!n.quads) return layer_norm<true, false>(n, unit_begin, unit_end);
-  if (n.y) return layer_norm<true, true>(n, unit_begin, unit_end);
-  layer_norm<false, true>(n, unit_begin, unit_end);
+  if (!n.quads) return layer_norm<true, false, false>(n, unit_begin, unit_end);
+  if (n.token >= 0) return n.y ? layer_norm<true, true, true>(n, unit_begin, unit_end) : layer_norm<false, true, true>(n, unit_begin, unit_end);
+  return n.y ? layer_norm<true, true, false>(n, unit_begin, unit_end) : layer_norm<false, true, false>(n, unit_begin, unit_end);
 }
 
 }  // namespace

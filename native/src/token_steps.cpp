@@ -118,13 +118,15 @@ class AttentionStep final : public Step {
   Held<float> bias_;
 };
 
-// Layer norm over the channels of every position. Of floats "y" and quads "quads" one may be missing; "inverse", "lo" and "hi" say how quads are rounded.
+// Layer norm over the channels of every position. Of floats "y" and quads "quads" one may be missing; "inverse", "lo" and "hi" say how quads are rounded,
+// or "token" and "hi", of which the first is a plane of scales, one for each position.
 class LayerNormStep final : public Step {
  public:
   LayerNormStep(const Fields& f, const Limits& limits)
       : x_(f.positions("x")),
         y_(f.positions("y")),
         quads_(f.positions("quads")),
+        token_(f.small("token", -1)),
         weight_(f.floats("weight")),
         bias_(f.floats("bias")),
         eps_(f.number("eps")),
@@ -132,9 +134,10 @@ class LayerNormStep final : public Step {
     require(!x_.empty() && (y_.size() == x_.size() || (y_.empty() && !quads_.empty())), "layer norm needs as many output as input planes");
     if (!quads_.empty()) {
       const ByteBounds bounds(f);
-      inverse_ = f.number("inverse");
+      if (token_ < 0) inverse_ = f.number("inverse");
       lo_ = bounds.lo;
       hi_ = bounds.hi;
+      require(token_ < 0 || (hi_ >= 1 && lo_ == -hi_), kSymmetric);
       require(quads_.size() == (x_.size() + kQuad - 1) / kQuad, "layer norm needs one plane of quads for every four channels");
       require(std::isfinite(inverse_), "a scale must be finite");
     }
@@ -143,6 +146,7 @@ class LayerNormStep final : public Step {
     require_inside(x_, reach, limits.arena, "an input plane lies outside the arena");
     require_inside(y_, reach, limits.arena, "an output plane lies outside the arena");
     require_inside(quads_, reach, limits.arena, "an output plane lies outside the arena");
+    require(token_ == -1 || (token_ >= 0 && !quads_.empty() && token_ + reach <= limits.arena), "scales of tokens lie outside the arena, or there are no quads");
     parts_ = static_cast<int>(std::min<size_t>(inside_.size(), limits.threads == 1 ? 1 : static_cast<size_t>(limits.threads) * 4));
   }
 
@@ -150,7 +154,7 @@ class LayerNormStep final : public Step {
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
     const Norm norm = {context.arena, context.arena, x_.data(), y_.empty() ? nullptr : y_.data(), static_cast<int>(x_.size()), weight_.data(), bias_.data(), eps_,
-                       quads_.empty() ? nullptr : quads_.data(), inverse_, lo_, hi_, inside_.data()};
+                       quads_.empty() ? nullptr : quads_.data(), inverse_, lo_, hi_, token_, inside_.data()};
     const int64_t units = static_cast<int64_t>(inside_.size());
     kernels.layer_norm(norm, units * chunk / parts_, units * (chunk + 1) / parts_);
   }
@@ -159,6 +163,7 @@ class LayerNormStep final : public Step {
 
  private:
   std::vector<int32_t> x_, y_, quads_;
+  int token_;
   Held<float> weight_, bias_;
   float eps_, inverse_ = 1, lo_ = 0, hi_ = 0;
   std::vector<uint16_t> inside_;

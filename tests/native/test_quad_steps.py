@@ -209,9 +209,12 @@ def test_means_of_large_images_do_not_wrap_around(isa, signed):
     inverse=st.sampled_from([1.0, 0.37, -2.0]),
     clamp=st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (-3.5, 6.0)]),
     dense=st.booleans(),
+    by_token=st.booleans(),
     threads=st.integers(1, 3),
 )
 def test_rows(isa, threads, **options):
+    if options["by_token"]:
+        options["x_bounds"] = (0, min(127, options["x_bounds"][1]))
     case = steps.quad_rows(**options)
     same(case, isa, quad_steps.rows_words(case), threads)
 
@@ -304,6 +307,8 @@ WRONG = [
     (steps.quad_rows, "zero must lie", {"x_lo": 1}),
     (steps.quad_rows, "0 to 255 or -128 to 127", {"x_lo": -1}),
     (steps.quad_rows, "a scale must be finite", {"inverse": 1e39}),
+    (steps.quad_rows, "need bounds -k to k", {"by_token": True}),
+    (steps.quad_rows, "need bounds -k to k", {"by_token": True, "x_lo": 0, "x_hi": 0}),
     (steps.quad_rows, "samples in a block", {"samples": 7}),
     (steps.quad_rows, "begin with 0", {"start": steps.i32(1, 7, 7, 9)}),
     (lambda: steps.quad_rows(dense=True), "blocks are out of range", {"columns": 2**31 - 1}),

@@ -41,6 +41,32 @@ def test_quantize(isa, **options):
 @many
 @given(
     seed=seeds,
+    channels=st.integers(1, 13),
+    grid=grids(1, 60),
+    most=st.sampled_from([1, 7, 127]),
+    results=st.sampled_from([("quads",), ("y",), ("quads", "y")]),
+    threads=st.integers(1, 3),
+)
+def test_tokens_get_scales_of_their_own(isa, threads, **options):
+    case = steps.quantize_tokens(**options)
+    same(case, isa, quads.tokens_quantized(case), threads)
+
+
+@every_isa
+def test_tokens_of_odd_numbers(isa):
+    """NaN is no magnitude and the lowest level, infinity counts as the largest number there is."""
+    case = steps.quantize_tokens(channels=len(quads.ODD), grid=(1, 40, 40, 1, 40))
+    reach = len(steps.inside(case.arguments["grid"]))
+    columns = np.stack([np.roll(quads.ODD, shift)[: len(quads.ODD)] for shift in range(reach)], axis=1)
+    columns[:, 3], columns[:, 4] = np.nan, np.float32(-2e-38)
+    quads.put(case.arena, case.arguments["x"], columns)
+    same(case, isa, quads.tokens_quantized(case))
+
+
+@every_isa
+@many
+@given(
+    seed=seeds,
     channels=st.integers(1, 9),
     grid=grids(6, 20),
     signed=st.booleans(),
@@ -144,11 +170,12 @@ def test_tiles_are_as_wide_as_registers_allow():
     signed=st.booleans(),
     epilogue=st.sampled_from(EPILOGUES),
     cuts=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    token=st.booleans(),
     threads=st.integers(1, 3),
 )
-def test_quad_taps(isa, seed, mb, vectors, quarters, grid, signed, epilogue, cuts, threads):
+def test_quad_taps(isa, seed, mb, vectors, quarters, grid, signed, epilogue, cuts, token, threads):
     counts = tuple(quarters * max(1, 4 // mb))
-    options = {"bounds": (-math.inf, math.inf), **epilogue}
+    options = {"bounds": (-math.inf, math.inf), "token": token, **epilogue}
     case = steps.quad_taps(seed, mb, vectors, counts, grid, signed, row_chunks=cuts[0], tile_chunks=cuts[1], **options)
     same(case, isa, quads.added(case), threads)
 

@@ -119,20 +119,28 @@ def test_layer_norm_is_pytorchs_and_keeps_padding_zero(isa, seed, channels, h, w
     bounds=byte_bounds,
     inverse=st.sampled_from([1.0, 0.37, 40.0]),
     floats=st.booleans(),
+    token=st.booleans(),
 )
-def test_layer_norm_rounds_what_it_gives(isa, seed, channels, w, bounds, inverse, floats):
+def test_layer_norm_rounds_what_it_gives(isa, seed, channels, w, bounds, inverse, floats, token):
     grid = (2, w + 3, w + 1, 1, w)
     plain = steps.layer_norm(seed, channels, grid)
     reach = len(steps.inside(grid))
     y = plain.run(isa)
     out = (2 * channels + np.arange(-(-channels // 4))) * reach
-    numbers = {"quads": out.astype(np.int32), "inverse": inverse, "lo": bounds[0], "hi": bounds[1]}
+    x = quads.taken(y, plain.arguments["y"], reach)
+    scales = len(plain.arena) - reach
+    if token:  # a scale for each, by its largest value
+        bounds = (-127, 127)
+        inverse, scale = quads.token_scales(x, 127)
+    rounding = {"token": scales} if token else {"inverse": inverse}
+    numbers = {"quads": out.astype(np.int32), **rounding, "lo": bounds[0], "hi": bounds[1]}
     both = plain.changed(**numbers, **({} if floats else {"y": ...}))
     found = both.run(isa)
     np.testing.assert_array_equal(found[: out[0]], (y if floats else plain.arena)[: out[0]])
-    values = quads.taken(y, plain.arguments["y"], reach) * np.float32(inverse)
-    wanted = quads.packed(quads.rounded(values, *bounds) * steps.inside(grid))
+    wanted = quads.packed(quads.rounded(x * np.float32(inverse), *bounds) * steps.inside(grid))
     np.testing.assert_array_equal(quads.taken(found.view(np.int32), out, reach), wanted)
+    if token:
+        np.testing.assert_array_equal(found[scales:][:reach], scale * steps.inside(grid))
 
 
 @every_isa

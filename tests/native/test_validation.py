@@ -328,6 +328,10 @@ LAYER_NORM = [
     ("scale must be finite", {**ROUNDED, "inverse": 1e300}),
     ("0 to 255 or -128 to 127", {**ROUNDED, "lo": -1}),
     ("as many output", {**ROUNDED, "y": i32(0)}),
+    ("need bounds -k to k", {**ROUNDED, "token": 0}),
+    ("scales of tokens lie outside", {**ROUNDED, "token": HUGE, "lo": -127, "hi": 127}),
+    ("scales of tokens lie outside", {**ROUNDED, "token": -2, "lo": -127, "hi": 127}),
+    ("scales of tokens lie outside", {"token": 0}),
     ("as many output", {"y": ...}),
     ("as many output", {"y": i32(0)}),
     ("as many output", {"x": i32(), "y": i32()}),
@@ -437,6 +441,8 @@ RECURRENT = [
     ("follow each other", {"part": [0, 3, 2]}),
 ]
 QUAD_TAPS = [
+    ("scales of tokens lie outside", {"token": HUGE}),
+    ("scales of tokens lie outside", {"token": -2}),
     ("rows in a block", {"mb": 3}),
     ("rows in a block", {"mb": -8}),
     ("vectors in a tile", {"vectors": 0}),
@@ -501,10 +507,27 @@ DEQUANTIZE = [
     ("plane lies outside", {"y": i32([0] * 6, -1)}),
     ("signed is missing", {"signed": ...}),
 ]
+QUANTIZE_TOKENS = [
+    ("need bounds -k to k", {"lo": -126}),
+    ("need bounds -k to k", {"lo": 0, "hi": 0}),
+    ("0 to 255 or -128 to 127", {"lo": -200, "hi": 200}),
+    ("need inputs and outputs", {"x": i32()}),
+    ("need inputs and outputs", {"quads": i32(), "y": i32()}),
+    ("one plane of quads", {"quads": i32(0)}),
+    ("as many output", {"y": i32([0] * 6)}),
+    ("plane lies outside", {"x": i32([0] * 6, HUGE)}),
+    ("plane lies outside", {"quads": i32(0, -1)}),
+    ("plane lies outside", {"y": i32([0] * 6, HUGE)}),
+    ("scales of tokens lie outside", {"token": -1}),
+    ("scales of tokens lie outside", {"token": HUGE}),
+    ("token is missing", {"token": ...}),
+    ("images overlap", {"grid": [2, 3, 30, 1, 21]}),
+]
 BAD = [
     *((lambda: steps.quad_taps(residual="u8", table=True), *bad) for bad in QUAD_TAPS),
     *((steps.quantize, *bad) for bad in QUANTIZE),
     *((steps.dequantize, *bad) for bad in DEQUANTIZE),
+    *((steps.quantize_tokens, *bad) for bad in QUANTIZE_TOKENS),
     *((recurrent, *bad) for bad in RECURRENT),
     *((lambda: recurrent(directions=2), "the other direction", {"index": i32([c] * 20)}) for c in (0, 31)),
     *((lambda: steps.attention(flags=True), *bad) for bad in ATTENTION),

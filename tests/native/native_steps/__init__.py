@@ -16,7 +16,7 @@ from .quad_steps import (
     slab_quad_depthwise,
     slab_quad_pool,
 )
-from .quads import dequantize, quad_taps, quantize
+from .quads import dequantize, quad_taps, quantize, quantize_tokens
 from .slabs import cut, each_slab, slab_copy, slab_mean, slab_pool  # noqa: F401, for tests
 from .sums import balanced, circulant, convolved, dense, features_alone, multiplied, rows, slotted, taps, winograd  # noqa: F401, for tests
 from .tokens import attention, constant, embedding, layer_norm, unit, word_mean
@@ -79,6 +79,9 @@ def every_case() -> dict[str, Case]:
         "rows_act": rows().changed(act=["elu", 1.0, 1.0, 1.0]),
         "quantize": quantize(),
         "dequantize": dequantize(),
+        "quantize_tokens": quantize_tokens(),
+        "quad_taps_token": quad_taps(quads_out=False, residual="float", token=True),
+        "quad_rows_token": quad_rows(by_token=True, x_bounds=(0, 127)),
         "quad_taps": quad_taps(),
         "quad_taps_float": quad_taps(signed=False, quads_out=False, residual="s8"),
         "quad_taps_act": quad_taps(mb=1, counts=(5, 0, 9, 3), quads_out=False, residual="float").changed(act=["silu"]),

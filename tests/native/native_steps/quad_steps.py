@@ -7,7 +7,7 @@ import numpy as np
 
 from .case import UNIT, Case, i32, inside
 from .images import place, read, view
-from .quads import fma, numbers, packed, rounded, unpacked, words
+from .quads import fma, numbers, packed, rounded, token_scales, unpacked, words
 from .slabs import Slabs, slab_pair
 
 EXTREMES = np.array([-128, -127, -1, 0, 1, 127], np.int8)
@@ -269,6 +269,7 @@ def quad_rows(
     inverse: float = 0.5,
     clamp: tuple[float, float] = (-np.inf, np.inf),
     dense: bool = False,
+    by_token: bool = False,
 ) -> Case:
     """Panels of 16 outputs with `counts` of the columns each, or all of them."""
     rng = np.random.default_rng(seed)
@@ -288,8 +289,8 @@ def quad_rows(
         "x_stride": x_stride,
         "y": end,
         "y_stride": y_stride,
-        "inverse": inverse,
-        "x_lo": x_bounds[0],
+        **({"by_token": True} if by_token else {"inverse": inverse}),
+        "x_lo": -x_bounds[1] if by_token else x_bounds[0],
         "x_hi": x_bounds[1],
         **({"dense": True, "columns": columns} if dense else lists),
         "value": bytes_at_random(sum(counts) * UNIT * 4, rng),
@@ -309,12 +310,16 @@ def rows_words(case: Case) -> np.ndarray:
     value = a["value"].reshape(-1, UNIT, 4).astype(np.int64)
     for n in range(a["batch"]):
         with np.errstate(over="ignore", invalid="ignore"):
-            x = case.arena[a["x"] + n * a["x_stride"] :][: a["features"]] * np.float32(a["inverse"])
+            x = case.arena[a["x"] + n * a["x_stride"] :][: a["features"]]
+            inverse, token = token_scales(x, a["x_hi"]) if "by_token" in a else (np.float32(a["inverse"]), 1)
+            x = x * inverse
         filled = np.zeros(4 * columns, np.int64)
         filled[: len(x)] = rounded(x, a["x_lo"], a["x_hi"])
         taken = filled.reshape(-1, 4)[index]
         sums = [np.einsum("koc,kc->o", value[begin:end], taken[begin:end]) for begin, end in itertools.pairwise(start)]
-        y = fma(np.concatenate(sums).astype(np.int32).astype(np.float32), a["scale"], a["bias"])
+        with np.errstate(over="ignore", invalid="ignore"):
+            totals = np.concatenate(sums).astype(np.int32).astype(np.float32) * token
+            y = fma(totals, a["scale"], a["bias"])
         found[a["y"] + n * a["y_stride"] :][: len(y)] = np.clip(y, np.float32(a["lo"]), np.float32(a["hi"]))
     return found.view(np.int32)
 

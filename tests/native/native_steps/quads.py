@@ -50,6 +50,29 @@ def quantize(
     return Case("quantize", arguments, numbers(floats, rng, inverse))
 
 
+def quantize_tokens(
+    seed: int = 0,
+    channels: int = 7,
+    grid: tuple[int, int, int, int, int] = (2, 30, 30, 1, 21),
+    most: int = 127,
+    results: tuple[str, ...] = ("quads", "y"),
+) -> Case:
+    """Planes of floats to planes of quads and of floats, and one of scales. Some tokens are tiny, some are zero."""
+    rng = np.random.default_rng(seed)
+    reach, quads = len(inside(grid)), -(-channels // 4)
+    places = 5 + reach * rng.permutation(2 * channels + quads + 1)
+    outputs = {"quads": i32(places[channels:][:quads]), "y": i32(places[channels + quads :][:channels])}
+    arguments = {
+        "x": i32(places[:channels]), **{name: outputs[name] for name in results}, "token": int(places[-1]),
+        "grid": list(grid), "lo": -most, "hi": most,
+    }  # fmt: skip
+    arena = numbers(5 + len(places) * reach, rng)
+    size = rng.choice(np.array([1.0, 1e-33, 0.0, 1e4], np.float32), reach)
+    with np.errstate(over="ignore", invalid="ignore"):
+        put(arena, arguments["x"], taken(arena, arguments["x"], reach) * size)
+    return Case("quantize_tokens", arguments, arena)
+
+
 def dequantize(
     seed: int = 0,
     channels: int = 7,
@@ -85,6 +108,7 @@ def quad_taps(
     bounds: tuple[float, float] = (0, 255),
     row_chunks: int = 1,
     tile_chunks: int = 1,
+    token: bool = False,
 ) -> Case:
     """Blocks of `mb` rows with `counts` taps each. Half of all scales and biases are such that results lie on ties."""
     rng = np.random.default_rng(seed)
@@ -117,9 +141,15 @@ def quad_taps(
         **({"table": rng.integers(0, 256, 256).astype(np.uint8)} if table else {}),
     }
     floats = room + reach * (1 + 2 * rows)
+    if token:
+        arguments["token"] = floats
+        floats += reach
     arena = rng.integers(-(2**31), 2**31, floats).astype(np.int32).view(np.float32)
     if residual == "float":
         arena[room + reach :] = f32(floats - room - reach, rng) * 50
+    if token:
+        scales = rng.choice(np.array([1.0, 0.5, 2.0**20]), reach) * rng.choice(np.array([1.0, 0.77]), reach)
+        arena[-reach:] = scales
     return Case("quad_taps", arguments, arena)
 
 
@@ -135,6 +165,29 @@ def quantized(case: Case) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         x = taken(case.arena, a["x"], len(pixels)) * np.float32(a["inverse"])
     put(found, a["y"], packed(rounded(x, a["lo"], a["hi"]) * pixels))
+    return found
+
+
+def token_scales(x: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """What tokens [channels, tokens] are multiplied by before they are rounded, and by to come back."""
+    largest = np.fmax(np.abs(x), 0).max(axis=0).clip(np.float32(1e-30), np.finfo(np.float32).max)
+    return np.float32(most) / largest, largest / np.float32(most)
+
+
+def tokens_quantized(case: Case) -> np.ndarray:
+    """The words of the arena after a case of `quantize_tokens`."""
+    a, found = case.arguments, words(case).copy()
+    pixels = inside(a["grid"])
+    x = taken(case.arena, a["x"], len(pixels))
+    inverse, scale = token_scales(x, a["hi"])
+    with np.errstate(over="ignore", invalid="ignore"):
+        k = rounded(x * inverse, a["lo"], a["hi"]) * pixels
+        y = k.astype(np.float32) * scale
+    put(found, np.array([a["token"]]), np.where(pixels, scale, np.float32(0))[None].view(np.int32))
+    if "quads" in a:
+        put(found, a["quads"], packed(k))
+    if "y" in a:
+        put(found, a["y"], y.view(np.int32))
     return found
 
 
@@ -159,6 +212,8 @@ def added(case: Case) -> np.ndarray:
         for begin, end in itertools.pairwise(a["start"].tolist())
     ]
     sums = np.concatenate(sums).astype(np.int32).astype(np.float32)
+    if "token" in a:
+        sums = sums * taken(case.arena, np.array([a["token"]]), len(pixels))
     y = fma(sums, a["scale"][:, None], a["bias"][:, None])
     kind, scale = a["residual_kind"], np.float32(a["residual_scale"])
     if kind == "float":

@@ -41,7 +41,7 @@ def attention(
 
 
 def layer_norm(seed: int = 0, channels: int = 7, grid: tuple[int, int, int, int, int] = (2, 30, 30, 1, 21)) -> Case:
-    """Layer norm over the channels of every position of a grid. There is room for quads behind the floats."""
+    """Layer norm over the channels of every position of a grid. There is room for quads and for a plane behind the floats."""
     rng = np.random.default_rng(seed)
     reach = len(inside(grid))
     arguments = {
@@ -52,7 +52,7 @@ def layer_norm(seed: int = 0, channels: int = 7, grid: tuple[int, int, int, int,
         "eps": 1e-5,
         "grid": list(grid),
     }
-    return Case("layer_norm", arguments, f32((2 * channels + -(-channels // 4)) * reach, rng))
+    return Case("layer_norm", arguments, f32((2 * channels + -(-channels // 4) + 1) * reach, rng))
 
 
 def embedding(seed: int = 0, batch: int = 2, length: int = 19, channels: int = 5, added: bool = True) -> Case:
