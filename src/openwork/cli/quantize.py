@@ -60,6 +60,10 @@ def command(
     correct_bias: Annotated[
         bool, typer.Option("--correct-bias/--keep-bias", help="Take mean errors into biases, or leave them.")
     ] = True,
+    per_row: Annotated[
+        bool,
+        typer.Option("--per-row", help="Round each token that a linear layer reads by its own largest value."),
+    ] = False,
     equalize: Annotated[
         bool, typer.Option("--equalize", help="First bring the ranges of neighbouring layers together.")
     ] = False,
@@ -103,6 +107,7 @@ def command(
             observer=observer if percent is None else {"kind": observer, "percent": percent},
             weights=weight_range.value,
             correct_bias=correct_bias,
+            per_row=per_row,
             equalize=equalize,
             leave=split_names(leave),
             samples=samples,

@@ -122,6 +122,8 @@ class Integers:
 
     fields: dict[str, Any]
     arrays: dict[str, Array]
+    token: PlaneView | None = None
+    """The scales of what it reads, where every position has one of its own."""
 
 
 @dataclass(frozen=True)

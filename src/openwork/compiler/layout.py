@@ -301,6 +301,8 @@ class Quads:
     are no channel may hold anything."""
     scale: float
     signed: bool
+    token: PlaneView | None = None
+    """A plane of scales, where every position has one of its own."""
 
     @property
     def in_order(self) -> bool:

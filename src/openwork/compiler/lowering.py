@@ -58,8 +58,11 @@ class Lowering:
         """Values that lie in bytes; `view` makes floats of them for those who read floats."""
         self.unrounded: dict[str, str] = {}
         """Features that are to be rounded, and what they are before: who multiplies features rounds them."""
-        self.rounding: dict[tuple[str, Bytes], Quads] = {}
-        """Bytes of a value on a grid, where the step that makes it has stored them beside its floats."""
+        self.tokens: dict[str, Quads] = {}
+        """Bytes of tokens that have scales of their own; layers of whole numbers read these, others `values`."""
+        self.rounding: dict[tuple[str, Bytes | int], Quads] = {}
+        """Bytes of a value on a grid, or of tokens up to a whole number, where the step that makes the value has stored
+        them beside its floats."""
         self.shapes = {n.name: n.shape for n in graph}
         self.dtypes = {n.name: str(n.attrs.get("dtype", "float32")) for n in graph if n.op in ("input", "torch")}
         self.cache: dict[Any, Any] = {}
@@ -161,6 +164,10 @@ class Lowering:
         """Fresh bytes for as many channels on the same grid of positions."""
         target = self.new_planes(like.grid, -(-len(like.channels) // QUAD), like.h, like.w)
         return Quads(target, tuple(range(len(like.channels))), found.scale, found.signed)
+
+    def new_tokens(self, like: PlaneView, token: PlaneView) -> Quads:
+        """Fresh bytes for as many channels of tokens whose scales are `token`."""
+        return replace(self.new_quads(like, Bytes(1.0, -1, 1)), token=token)
 
     def floats(self, source: Quads) -> PlaneView:
         """The numbers that bytes stand for."""
@@ -406,7 +413,8 @@ class Lowering:
         uneven = len(weights.matrix) % MAX_ROWS != 0
         spill = (self.zeros(target, "spill"),) if uneven else ()
         zero = (self.zeros(target, "zero"),) if uneven and residual else ()
-        touched = [*sources, *([residual] if residual else []), PlaneView(grid, target.h, target.w, zero)]
+        token = [integers.token] if integers and integers.token else []
+        touched = [*sources, *([residual] if residual else []), *token, PlaneView(grid, target.h, target.w, zero)]
 
         def fields() -> dict[str, Any]:
             pitch = grid.pitch
@@ -419,6 +427,7 @@ class Lowering:
                 "zero": zero[0][0].offset(0) if zero else -1,
                 **position_fields(target),
                 **(integers.fields if integers else epilogue_fields(node)),
+                **({"token": token[0].offsets()[0]} if token else {}),
             }
 
         if any(dy for _, (dy, _) in shifts):

@@ -20,7 +20,7 @@ from .report import Report
 WEIGHTS, FIGURES = "model.safetensors", "quantization.json"
 QUANTIZED = "quantized"
 """What a file of weights says under `openwork` if it is a quantized network's."""
-_VERSION = 1
+_VERSION = 2
 
 
 def save(network: nn.Module, folder: str | Path, facts: Mapping[str, Any] | None = None) -> Path:
@@ -61,7 +61,7 @@ def load(folder: str | Path, model: nn.Module, example_inputs: tuple[Tensor, ...
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError(f"{folder / WEIGHTS} cannot be read ({error}); quantize again") from error
-    where = find_places(network, found.settings["leave"])
+    where = find_places(network, found.settings["leave"], found.settings["per_row"])
     inputs = {name: where.values.index(node) for name, node in where.inputs.items()}
     own = network.state_dict()
     if inputs != found.inputs or _shapes(own) != _shapes(tensors):

@@ -5,10 +5,20 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from .rounding import Grid
 
 BINS = 4096
 """Of which at least half are used; a power of two."""
 _AT_ONCE = 1 << 22
+
+
+def require_finite(largest: float, what: str) -> None:
+    """ModelError, which names `what`, if its largest magnitude is NaN or infinite."""
+    if not np.isfinite(largest):
+        raise ModelError(
+            f"{what} becomes NaN or infinite on the calibration data; give inputs scaled as in training, or a model "
+            "that has not diverged"
+        )
 
 
 class Histogram:
@@ -59,11 +69,7 @@ class Histogram:
             return
         low, high = (float(v) for v in values.aminmax())
         largest = max(-low, high)
-        if not np.isfinite(largest):
-            raise ModelError(
-                f"{what} becomes NaN or infinite on the calibration data; give inputs scaled as in training, or a "
-                "model that has not diverged"
-            )
+        require_finite(largest, what)
         self.least, self.largest = min(self.least, low), max(self.largest, largest)
         if largest == 0:
             self.zeros += len(values)
@@ -80,6 +86,11 @@ class Histogram:
         found[0] -= zeros
         self.counts += found
         self.zeros += zeros
+
+    def loss(self, grid: Grid) -> tuple[float, float, float]:
+        """What rounding to a grid costs: power, power of the noise, and the share of values more than a step beyond."""
+        limit = grid.scale * grid.high
+        return self.power(), self.noise(limit, grid.high), self.beyond(limit + grid.scale)
 
     def noise(self, limit: float, levels: int) -> float:
         """Sum of the squared errors on a grid of `levels` steps from 0 to `limit`."""

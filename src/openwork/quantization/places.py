@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import fx
+from torch import fx, nn
 
 from .network import Layer, arguments, layers, op_of, shape_of
 from .rounding import Grid
+from .rows import RowGrid
 
 _VIEWS = {"view", "reshape", "_unsafe_view", "permute", "transpose", "t", "flatten", "unflatten", "squeeze"}
 _VIEWS |= {"unsqueeze", "contiguous", "clone", "expand", "detach", "alias"}
@@ -29,7 +29,7 @@ class Place:
 
     value: str
     """What the graph calls it."""
-    grid: Grid
+    grid: Grid | RowGrid
     """The numbers that it is rounded to."""
 
 
@@ -41,11 +41,15 @@ class Places:
     """Activations, in the order in which they are computed."""
     inputs: dict[str, fx.Node]
     """By name of a layer, which of them its input comes from."""
+    by_row: frozenset[fx.Node] = frozenset()
+    """Those of which every row is rounded by itself, where linear layers read them and nowhere else."""
 
 
-def find_places(network: fx.GraphModule, leave: Collection[str] = ()) -> Places:
-    """Places of a graph that `captured` made; layers in `leave` stay in float32."""
-    chosen = [layer for layer in layers(network) if layer.name not in leave]
+def find_places(network: fx.GraphModule, leave: Collection[str] = (), per_row: bool = False) -> Places:
+    """Places of a graph that `captured` made; layers in `leave` stay in float32. With `per_row` linear layers read rows
+    that are rounded by themselves, unless what they read is rounded for another reason already."""
+    every = [layer for layer in layers(network) if layer.name not in leave]
+    chosen = [layer for layer in every if not (per_row and isinstance(layer.module, nn.Linear))]
     order = {node: number for number, node in enumerate(network.graph.nodes)}
     marked = {_source(_operand(layer.node)): None for layer in chosen}
     by_node = {layer.node: layer for layer in chosen}
@@ -67,24 +71,28 @@ def find_places(network: fx.GraphModule, leave: Collection[str] = ()) -> Places:
     for node in list(marked):
         if any(one in marked for one in _way_back(node)[1:]):
             del marked[node]
+    rows = {_operand(layer.node) for layer in every if layer not in chosen}
+    rows = {node for node in rows if not any(one in marked for one in _way_back(node))}
+    marked |= dict.fromkeys(rows)
     inputs = {}
-    for layer in chosen:
+    for layer in every:
         inputs[layer.name] = next(one for one in _way_back(_operand(layer.node)) if one in marked)
-    return Places(tuple(sorted(marked, key=order.__getitem__)), inputs)
+    return Places(tuple(sorted(marked, key=order.__getitem__)), inputs, frozenset(rows))
 
 
-def insert(network: fx.GraphModule, values: Sequence[fx.Node], grids: Sequence[Grid]) -> None:
+def insert(network: fx.GraphModule, values: Sequence[fx.Node], grids: Sequence[Grid | RowGrid]) -> None:
     """Round the activations `values` to `grids`: whoever reads one reads the rounded one, but for residual streams that
-    layer norm reads."""
+    layer norm reads; of rows linear layers alone do."""
+    linear = {layer.node for layer in layers(network) if isinstance(layer.module, nn.Linear)}
     last_input = [n for n in network.graph.nodes if n.op == "placeholder"][-1]
     for node, grid in zip(values, grids, strict=True):
         with network.graph.inserting_after(last_input if node.op == "placeholder" else node):
-            made = network.graph.call_function(
-                torch.fake_quantize_per_tensor_affine, (node, grid.scale, 0, grid.low, grid.high)
-            )
+            made = network.graph.call_function(*grid.call(node))
         made.meta = dict(node.meta)
         for user in list(node.users):
-            if user is not made and not (op_of(user) == "add" and _is_normed(user)):
+            by_row = isinstance(grid, RowGrid)
+            reads = user in linear if by_row else not (op_of(user) == "add" and _is_normed(user))
+            if user is not made and reads:
                 user.replace_input_with(node, made)
     network.recompile()
 

@@ -18,6 +18,7 @@ from .observers.base import Observer
 from .places import Place, Places, find_places, insert
 from .report import LayerFigures, Report
 from .rounding import Grid
+from .rows import RowGrid, SeenRows, rounds_rows
 from .samples import Batch, first, read, regrouped, size
 from .settings import Settings
 from .simulate import Partly, Rounded, correct_biases, outputs
@@ -27,6 +28,10 @@ _COMPARED = 32
 """Calibration samples that say whether corrected biases serve."""
 _REPORT = "quantization"
 """Where a quantized network keeps its report: an attribute, which pickle saves, and in `meta`, which is copied."""
+
+
+Seen = Histogram | SeenRows
+"""What calibration data shows of an activation."""
 
 
 class Progress(Protocol):
@@ -45,6 +50,7 @@ def quantize(
     observer: str | Mapping[str, Any] | Observer = "mse",
     weights: Literal["mse", "max"] = "mse",
     correct_bias: bool = True,
+    per_row: bool = False,
     equalize: bool = False,
     leave: Collection[str] = (),
     samples: int = 256,
@@ -72,6 +78,9 @@ def quantize(
             its own {'kind': 'percentile', 'percent': 99.9}.
         weights: the interval of an output channel: 'mse' for the least squared error, 'max' so that nothing is clipped.
         correct_bias: take the mean error of each output channel into its bias, if outputs are closer to float32 then.
+        per_row: round every row that a linear layer reads, such as a token, by its own largest value, found when the
+            network runs (dynamic quantization): closer to float32 where rows differ much, as in transformers, and
+            slower by a pass over these values. Convolutions have one interval for all as before.
         equalize: first bring the ranges of neighbouring layers together, channel by channel, where that leaves outputs
             as they are.
         leave: names of layers that stay in float32.
@@ -105,6 +114,7 @@ def quantize(
         observer=observer,
         weights=weights,
         correct_bias=correct_bias,
+        per_row=per_row,
         equalize=equalize,
         leave=tuple(leave),
         samples=samples,
@@ -143,12 +153,14 @@ class _Quantizing:
         self, network: fx.GraphModule, settings: Settings, batches: list[Batch], example: Batch, progress: Progress
     ) -> None:
         self.network, self.settings, self.example, self.progress = network, settings, example, progress
-        if any(op_of(node).startswith("fake_quantize") for node in network.graph.nodes):
+        if any(op_of(node).startswith("fake_quantize") or rounds_rows(node) for node in network.graph.nodes):
             raise UsageError("the model is quantized already; give the float32 model that it was made from")
         known = [layer.name for layer in layers(network)]
         for name in settings.leave:
             if name not in known:
                 raise UsageError(plugins.unknown("layer", name, known))
+        if settings.per_row and not any(isinstance(layer.module, nn.Linear) for layer in layers(network)):
+            raise UsageError("per_row is about linear layers, and the model has none; leave it out")
         self.any_batch = batch_is_free(network)
         self.batches = batches if self.any_batch else regrouped(batches, len(example[0]))
         self.notes: list[str] = []
@@ -157,10 +169,9 @@ class _Quantizing:
 
     def done(self) -> fx.GraphModule:
         pairs = equalize_layers(self.network) if self.settings.equalize else []
-        places = find_places(self.network, self.settings.leave)
+        places = find_places(self.network, self.settings.leave, self.settings.per_row)
         seen = self._observe(places)
-        observer, bits = self.settings.observer, self.settings.activation_bits
-        fitted = {node: observer.fit(histogram, bits, histogram.signed) for node, histogram in seen.items()}
+        fitted = {node: self._fitted(one) for node, one in seen.items()}
         rounded = self._round(places, fitted)
         if self.settings.correct_bias:
             rounded = self._corrected(rounded)
@@ -190,15 +201,20 @@ class _Quantizing:
         return with_report(self.network, report)
 
     @torch.no_grad()
-    def _observe(self, places: Places) -> dict[fx.Node, Histogram]:
-        seen = {node: Histogram() for node in places.values}
+    def _observe(self, places: Places) -> dict[fx.Node, Seen]:
+        rows = RowGrid.of(self.settings.activation_bits)
+        seen = {node: SeenRows(rows) if node in places.by_row else Histogram() for node in places.values}
         watch = _Watch(self.network, seen)
         for number, batch in enumerate(self.batches):
             watch.run(*batch)
             self._say("calibrating", number + 1, self.batches)
         return seen
 
-    def _round(self, places: Places, fitted: dict[fx.Node, Grid]) -> list[Rounded]:
+    def _fitted(self, seen: Seen) -> Grid | RowGrid:
+        bits = self.settings.activation_bits
+        return RowGrid.of(bits) if isinstance(seen, SeenRows) else self.settings.observer.fit(seen, bits, seen.signed)
+
+    def _round(self, places: Places, fitted: dict[fx.Node, Grid | RowGrid]) -> list[Rounded]:
         rounded: list[Rounded] = []
         chosen = [layer for layer in layers(self.network) if layer.name in places.inputs]
         for layer in chosen:
@@ -226,8 +242,8 @@ class _Quantizing:
     def _figures(
         self,
         places: Places,
-        seen: dict[fx.Node, Histogram],
-        fitted: dict[fx.Node, Grid],
+        seen: dict[fx.Node, Seen],
+        fitted: dict[fx.Node, Grid | RowGrid],
         rounded: list[Rounded],
         few: list[Batch],
         exact: list[Tensor],
@@ -236,22 +252,21 @@ class _Quantizing:
         found = []
         for one in rounded:
             node = places.inputs[one.layer.name]
-            histogram, grid = seen[node], fitted[node]
-            limit = grid.scale * grid.high
+            power, noise, clipped = seen[node].loss(fitted[node])  # type: ignore[arg-type]
             alone = figures.between(exact, outputs(Partly(self.network, [one]).run, few)) if few else None
             line = LayerFigures(
                 name=one.layer.name,
                 kind=type(one.layer.module).__name__,
                 shape=tuple(one.weight.shape),
                 weight_db=figures.between([one.layer.module.weight.detach()], [one.weight]),
-                input_db=figures.ratio(histogram.power(), histogram.noise(limit, grid.high)),
+                input_db=figures.ratio(power, noise),
                 output_db=alone,
                 input=node.name,
-                grid=grid,
-                clipped=histogram.beyond(limit + grid.scale),
+                grid=fitted[node],
+                clipped=clipped,
             )
             found.append(line)
-            self._remark(one.layer, line, histogram)
+            self._remark(one.layer, line, seen[node].largest)
             self._say("measuring layers", len(found), rounded)
         return found
 
@@ -259,14 +274,14 @@ class _Quantizing:
         """Calibration samples on which outputs are compared; more if the network takes several at once."""
         return first(self.batches, count) if self.any_batch else self.batches[: -(-count // len(self.example[0]))]
 
-    def _remark(self, layer: Layer, line: LayerFigures, seen: Histogram) -> None:
-        if line.clipped > self.settings.saturation:
+    def _remark(self, layer: Layer, line: LayerFigures, largest: float) -> None:
+        if isinstance(line.grid, Grid) and line.clipped > self.settings.saturation:
             self.notes.append(
                 f"{layer.name}: {100 * line.clipped:.2g} % of its input lies more than a step beyond the last level, "
-                f"{line.grid.scale * line.grid.high:.4g} (largest: {seen.largest:.4g}); choose observer minmax, "
+                f"{line.grid.scale * line.grid.high:.4g} (largest: {largest:.4g}); choose observer minmax, "
                 f"more activation bits, or leave the layer in float32: leave=({layer.name!r},)"
             )
-        if not seen.largest:
+        if not largest and isinstance(line.grid, Grid):
             self.notes.append(
                 f"{layer.name}: its input is zero on all calibration data, so its levels are a guess; give more samples"
             )
@@ -278,7 +293,7 @@ class _Quantizing:
 class _Watch(fx.Interpreter):
     """Counts the activations of a graph as it runs."""
 
-    def __init__(self, network: fx.GraphModule, seen: dict[fx.Node, Histogram]) -> None:
+    def __init__(self, network: fx.GraphModule, seen: dict[fx.Node, Seen]) -> None:
         super().__init__(network)
         self.extra_traceback = False
         self._seen = seen

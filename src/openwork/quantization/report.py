@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .places import Place
 from .rounding import Grid
+from .rows import RowGrid
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class LayerFigures:
     """Of the network's outputs with this layer alone quantized; None: not measured."""
     input: str
     """What the graph calls its input."""
-    grid: Grid
+    grid: Grid | RowGrid
     """What its input is rounded to."""
     clipped: float
     """Share of its input's values more than a step beyond the grid."""
@@ -72,7 +73,7 @@ class Report:
         fields = {name: found[name] for name in cls.__dataclass_fields__}
         measured = found["settings"]["measured"] > 0
         fields["layers"] = tuple(_layer(layer, measured) for layer in found["layers"])
-        fields["places"] = tuple(Place(p["value"], Grid(**p["grid"])) for p in found["places"])
+        fields["places"] = tuple(Place(p["value"], _grid(p["grid"])) for p in found["places"])
         fields["takes"] = tuple((tuple(shape), dtype) for shape, dtype in found["takes"])
         for name in ("left", "equalized"):
             fields[name] = tuple(tuple(pair) for pair in found[name])
@@ -93,9 +94,8 @@ class Report:
         """Cells of a table with the columns `COLUMNS`."""
         for x in self.layers:
             shape = "x".join(map(str, x.shape))
-            grid = f"{x.grid.low}..{x.grid.high} x {x.grid.scale:.3g}"
             ratios = (decibels(x.weight_db), decibels(x.input_db), decibels(x.output_db))
-            yield (x.name, f"{x.kind} {shape}", grid, f"{100 * x.clipped:.3g} %", *ratios)
+            yield (x.name, f"{x.kind} {shape}", x.grid.levels, f"{100 * x.clipped:.3g} %", *ratios)
 
     def __str__(self) -> str:
         rows = [COLUMNS, *self.rows()]
@@ -133,7 +133,11 @@ def decibels(value: float | None) -> str:
 def _layer(found: Mapping[str, Any], measured: bool) -> LayerFigures:
     ratios = {"output_db": _whole(found["output_db"], measured)}
     ratios |= {name: _whole(found[name], True) for name in ("weight_db", "input_db")}
-    return LayerFigures(**{**found, "shape": tuple(found["shape"]), "grid": Grid(**found["grid"]), **ratios})
+    return LayerFigures(**{**found, "shape": tuple(found["shape"]), "grid": _grid(found["grid"]), **ratios})
+
+
+def _grid(found: Mapping[str, Any]) -> Grid | RowGrid:
+    return Grid(**found) if "scale" in found else RowGrid(**found)
 
 
 def _whole(value: float | None, measured: bool) -> float | None:

@@ -12,14 +12,14 @@ of their numbers.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from ..errors import ModelError, RunError
@@ -55,6 +55,15 @@ class Grid:
         high = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
         # A layer that sees zeros only may have any grid.
         return cls(1.0, -high if signed else 0, high).scaled(largest / high or 1.0)
+
+    @property
+    def levels(self) -> str:
+        """In words, for tables."""
+        return f"{self.low}..{self.high} x {self.scale:.3g}"
+
+    def call(self, x: fx.Node) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """The call that rounds a value of a graph."""
+        return torch.fake_quantize_per_tensor_affine, (x, self.scale, 0, self.low, self.high)
 
     def scaled(self, scale: float) -> "Grid":
         """The same with another scale, which is rounded to a float32 number, as engines have it."""

@@ -42,6 +42,8 @@ class Settings(Config):
     """How the interval of an output channel is chosen: for the least squared error, or so that nothing is clipped."""
     correct_bias: bool = True
     """Take the mean error of each output channel into its bias."""
+    per_row: bool = False
+    """Round every row that linear layers read by its own largest value, found when the network runs."""
     equalize: bool = False
     """Bring the ranges of neighbouring layers together first."""
     leave: tuple[str, ...] = ()

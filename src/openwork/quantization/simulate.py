@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from .network import Layer
 from .rounding import Grid
+from .rows import RowGrid
 from .samples import Batch
 
 
@@ -22,7 +23,7 @@ class Rounded:
     weight: Tensor
     """On its grid."""
     bias: Tensor
-    grid: Grid
+    grid: Grid | RowGrid
     """How its input is rounded."""
 
     def __call__(self, x: Tensor) -> Tensor:

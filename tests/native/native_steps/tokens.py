@@ -41,7 +41,7 @@ def attention(
 
 
 def layer_norm(seed: int = 0, channels: int = 7, grid: tuple[int, int, int, int, int] = (2, 30, 30, 1, 21)) -> Case:
-    """Layer norm over the channels of every position of a grid. There is room for quads and for a plane behind the floats."""
+    """Layer norm over the channels of every position of a grid. Behind the floats is room for quads and a plane."""
     rng = np.random.default_rng(seed)
     reach = len(inside(grid))
     arguments = {

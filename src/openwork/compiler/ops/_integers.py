@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..drafts import Integers, Weights, epilogue_fields, image_fields
 from ..graph import Array, Node
+from ..integers import is_integer
 from ..layout import QUAD, Grid, PlaneView, Quads, Rows, RowsView
 from ..lowering import Lowering
 from . import _depthwise as depthwise
@@ -44,7 +45,7 @@ def linear(low: Lowering, node: Node) -> None:
     weight = low.graph.constant(node, "weight")
     if not many_tokens(node.shape):
         return on_rows(low, node, weight)
-    source = low.as_quads(node.inputs[0], node["reads"])
+    source = low.tokens.get(node.inputs[0]) or low.as_quads(node.inputs[0], node["reads"])
     out = len(weight)
     rows = _rows(node, out)
     residual, integers = _epilogue(low, node, source, out)
@@ -61,12 +62,14 @@ def linear(low: Lowering, node: Node) -> None:
 def on_rows(low: Lowering, node: Node, weight: Array) -> None:
     """A matrix [out, in] on few rows of features, which the step rounds itself."""
     name, reads = node.inputs[0], node["reads"]
+    by_token = low.graph[name].op == "quantize_tokens"
     source = low.rows(low.unrounded.get(name, name))
     rows, (out, features) = source.storage, weight.shape
     target = RowsView(Rows(rows.batch, out), node.shape if len(node.shape) == 4 else (rows.batch, out))
 
     def fields() -> dict[str, Any]:
-        numbers = {"inverse": reads.inverse, "x_lo": reads.lo, "x_hi": reads.hi}
+        scale = {"by_token": True} if by_token else {"inverse": reads.inverse}
+        numbers = {**scale, "x_lo": reads.lo, "x_hi": reads.hi}
         return {**rows_fields(rows, target.storage), "features": features, **numbers, **epilogue_fields(node)}
 
     scale = (np.float64(reads.scale) * low.graph.constant(node, "step")).astype(np.float32)
@@ -74,6 +77,14 @@ def on_rows(low: Lowering, node: Node, weight: Array) -> None:
     matrix = words(weight[:, :, None], range(features), -(-features // QUAD), out)
     draft.weights = Weights(matrix, low.graph.constant(node, "bias"), 1, rows.batch, weight.size)
     low.values[node.name] = target
+
+
+def tokens_are_read(low: Lowering, node: Node) -> tuple[bool, bool]:
+    """Whether layers of whole numbers read the tokens that `node` rounds, and whether anybody reads them as floats."""
+    readers = low.users[node.name]
+    as_bytes = any(is_integer(other) and other.inputs[0] == node.name for other in readers)
+    as_floats = any(not is_integer(other) or node.name in other.inputs[1:] for other in readers)
+    return as_bytes, as_floats or node.name in low.graph.outputs
 
 
 def words(weight: NDArray[np.int8], lanes: Any, planes: int, rows: int) -> NDArray[np.int32]:
@@ -127,7 +138,7 @@ def _epilogue(low: Lowering, node: Node, source: Quads, out: int) -> tuple[Plane
     fields = {"signed": source.signed, "quads_out": result is not None, "residual_kind": kind, **bounds}
     if residual:
         fields["residual_scale"] = float(np.float32(residual_scale * _units(node)))
-    return residual, Integers(fields, {"scale": _filled(_scale(low, node, source), rows)})
+    return residual, Integers(fields, {"scale": _filled(_scale(low, node, source), rows)}, source.token)
 
 
 def _byte_fields(node: Node) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ..graph import Graph, Node, Shape, rewritten
 from ..ops._affine import many_tokens
 
 ORDER = 3
-ALIKE = ("linear", "layer_norm", "pointwise", "scale", "clamp", "add", "binary", "quantize")
+ALIKE = ("linear", "layer_norm", "pointwise", "scale", "clamp", "add", "binary", "quantize", "quantize_tokens")
 """Operators that treat every token alike, whatever their order."""
 PLANES = (*ALIKE, "attention", "embedding", "join", "tokens", "features", "constant")
 """Operators whose tokens lie as planes, so that another layout would be a copy."""

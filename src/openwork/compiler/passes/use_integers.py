@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..graph import Graph, Node, rewritten
-from ..integers import bytes_of, is_integer, whole_weights
+from ..integers import Bytes, bytes_of, is_integer, whole_weights
 
 ORDER = 32  # after additions and activations are part of layers, before convolutions are merged
 
@@ -20,7 +20,7 @@ def run(graph: Graph) -> Graph:
     made: dict[str, Node] = {}
     constants = dict(graph.constants)
     for node in graph:
-        grid = bytes_of(made, node.inputs[0]) if node.op in LAYERS and not is_integer(node) else None
+        grid = _read(made, node) if node.op in LAYERS and not is_integer(node) else None
         found = whole_weights(constants[node.constants["weight"]]) if grid is not None else None
         if grid is not None and found is not None:
             sums = np.abs(found.whole.astype(np.int64)).reshape(len(found.step), -1).sum(axis=1)
@@ -30,3 +30,11 @@ def run(graph: Graph) -> Graph:
                 node = replace(node.with_attrs(reads=grid), constants={**node.constants, **keys})
         made[node.name] = node
     return rewritten(graph, made.values(), constants)
+
+
+def _read(made: dict[str, Node], layer: Node) -> Bytes | None:
+    """The grid of what a layer reads; of tokens that have scales of their own a grid of step 1, which they multiply."""
+    source = made[layer.inputs[0]]
+    if source.op == "quantize_tokens" and layer.op == "linear":
+        return Bytes(1.0, -source["most"], source["most"])
+    return bytes_of(made, source.name)
