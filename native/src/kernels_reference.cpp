@@ -244,9 +244,9 @@ void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
     if (n.token >= 0) {
       float most = kLeastToken;
       for (float v : y) most = std::fabs(v) > most ? std::fabs(v) : most;
-      most = std::fmin(most, kMostToken);
-      inverse = n.hi / most;
-      n.arena_out[n.token + q] = pixel ? most / n.hi : 0.0f;
+      const float token = std::fmin(most, kMostToken) / n.hi;
+      inverse = 1 / token;
+      n.arena_out[n.token + q] = pixel ? token : 0.0f;
     }
     for (int c = 0; c < n.channels; c += kQuad) {
       uint32_t quad = 0;

@@ -44,7 +44,7 @@ void quantize_tokens(const QuantizeTokens& t, int64_t unit_begin, int64_t unit_e
   std::vector<float> x(static_cast<size_t>(t.channels));
   for (int64_t q = unit_begin * kUnit; q < unit_end * kUnit; q++) {
     for (int c = 0; c < t.channels; c++) x[static_cast<size_t>(c)] = t.arena[t.x[c] + q];
-    const float most = std::clamp(largest(x.data(), t.channels), kLeastToken, kMostToken), inverse = t.most / most, scale = most / t.most;
+    const float scale = std::clamp(largest(x.data(), t.channels), kLeastToken, kMostToken) / t.most, inverse = 1 / scale;
     const bool pixel = is_pixel(t.inside, q);
     t.arena_out[t.scale + q] = pixel ? scale : 0.0f;
     uint32_t quad = 0;

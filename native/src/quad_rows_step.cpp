@@ -62,9 +62,8 @@ class QuadRowsStep final : public Step {
       float inverse = inverse_;
       token[n] = 1;
       if (by_token_) {
-        const float largest = std::clamp(kernels.quads.largest(row, features_), kLeastToken, kMostToken);
-        inverse = x_bounds_.hi / largest;
-        token[n] = largest / x_bounds_.hi;
+        token[n] = std::clamp(kernels.quads.largest(row, features_), kLeastToken, kMostToken) / x_bounds_.hi;
+        inverse = 1 / token[n];
       }
       kernels.quads.quantize_row[is_signed()]({row, x + n * words(), features_, inverse, x_bounds_.lo, x_bounds_.hi});
     }

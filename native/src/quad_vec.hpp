@@ -130,8 +130,8 @@ struct TokenScale {
     const vec least = splat(openwork::kLeastToken), limit = splat(openwork::kMostToken);
     largest = largest > least ? largest : least;
     largest = largest < limit ? largest : limit;
-    inverse = most / largest;
     scale = largest / most;
+    inverse = 1.0f / scale;
   }
   vec inverse, scale;
 };

@@ -23,7 +23,7 @@ struct Quantize {
 constexpr float kLeastToken = 1e-30f, kMostToken = 3.4028234664e38f;  // what is taken for the largest magnitude of a token, at least and at most
 
 // The largest |x[c][at]| over all channels, NaN left out, between kLeastToken and kMostToken, is L. scale[at] = L / most, and
-// quads[c / 4][at] = quads of clamp(round(x[c][at] * (most / L)), -most, most) for all positions of units; zero where no pixel is.
+// quads[c / 4][at] = quads of clamp(round(x[c][at] * (1 / scale[at])), -most, most) for all positions of units; zero where no pixel is.
 // y[c][at] = what is rounded so times scale[at], for those who read floats.
 struct QuantizeTokens {
   const float* arena;

@@ -25,7 +25,7 @@ def round_rows(x: Tensor, high: int) -> Tensor:
             [100.0000,  50.0000,   0.0000]])
     """
     scale = x.abs().amax(-1, keepdim=True).clamp(min=LEAST) / high
-    return torch.round(x / scale) * scale
+    return torch.round(x * scale.reciprocal()) * scale
 
 
 def rounds_rows(node: fx.Node) -> bool:
@@ -33,8 +33,8 @@ def rounds_rows(node: fx.Node) -> bool:
     whole, scale = node.args if op_of(node) == "mul" and len(node.args) == 2 else (None, None)
     if not (isinstance(whole, fx.Node) and op_of(whole) == "round"):
         return False
-    quotient = whole.args[0]
-    return isinstance(quotient, fx.Node) and op_of(quotient) == "div" and quotient.args[1] is scale
+    inverse = whole.args[0].args[-1] if isinstance(whole.args[0], fx.Node) else None
+    return isinstance(inverse, fx.Node) and op_of(inverse) == "reciprocal" and inverse.args[0] is scale
 
 
 @dataclass(frozen=True)

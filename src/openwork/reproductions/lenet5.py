@@ -57,6 +57,11 @@ STRUCTURED = {
 EPOCHS, OUR_EPOCHS = 20, 40
 """Of shaping, and of retraining; of rows that go beyond what is published, which still fit into fifteen minutes."""
 
+TAUGHT = (Labels(weight=0.5), Soft(weight=0.5, temperature=3.0))
+"""Half from the labels, half from what the dense network makes of the images: from labels alone, retraining overfits.
+With 1 of 71 weights, 5,000 images held out come to 99.32 % after seven epochs of that and to 99.22 % after 20; learning
+from the dense network, too, to 99.32 % after 20."""
+
 SCHEDULE = Schedule(
     dense_epochs=12,
     shape_epochs=EPOCHS,
@@ -68,6 +73,7 @@ SCHEDULE = Schedule(
     optimizer=OptimizerSettings(kind="adam"),
     precision="bfloat16",
     channels_last=True,
+    losses=TAUGHT,
     seed=0,
 )
 SOLVER = ADMM(rho=1e-3, growth=1.32)
@@ -175,18 +181,17 @@ def _structured() -> list[Row]:
 
 
 def _ours() -> list[Row]:
-    """The way to the highest rate at 99.0 %: in more epochs, learning from the dense network, too, in steps and in one
-    go; and what other solvers come to in as many epochs as ADMM."""
-    taught = (Labels(weight=0.5), Soft(weight=0.5, temperature=3.0))
-    longer = {"shape_epochs": OUR_EPOCHS, "retrain_epochs": OUR_EPOCHS, "losses": taught}
+    """The way to the highest rate at 99.0 %: in more epochs, in steps and in one go; and what other solvers come to in
+    as many epochs as ADMM."""
+    longer = {"shape_epochs": OUR_EPOCHS, "retrain_epochs": OUR_EPOCHS}
     # As many updates as epochs: rho grows as far as it does in half of them.
     slower = SOLVER.model_copy(update={"growth": SOLVER.growth ** (EPOCHS / OUR_EPOCHS)})
     return [
         *(
             Row(
                 f"ours-{name}",
-                f"{name}, ADMM in steps, more epochs, distilled",
-                _progressive(name, OUR_EPOCHS, losses=taught),
+                f"{name}, ADMM in steps, more epochs",
+                _progressive(name, OUR_EPOCHS),
                 bar=GOOD,
             )
             for name in ("246x", "348x")
@@ -194,7 +199,7 @@ def _ours() -> list[Row]:
         *(
             Row(
                 f"longer-{name}",
-                f"{name}, ADMM in one go, more epochs, distilled",
+                f"{name}, ADMM in one go, more epochs",
                 _unstructured(name, slower, **longer),
                 bar=GOOD,
             )
@@ -216,13 +221,13 @@ def _ours() -> list[Row]:
     ]
 
 
-def _progressive(name: str, epochs: int = EPOCHS, **changes: Any) -> Recipe:
+def _progressive(name: str, epochs: int = EPOCHS) -> Recipe:
     """Partial prunings within each other, `epochs` of shaping and of retraining over all of them."""
     beyond = [KEPT[rate] for rate in KEPT if rate not in ("71x", "85x")]
     way = [*WAY, *beyond[: beyond.index(KEPT[name])]]
     each = round(epochs / (len(way) + 1))
     last = _unstructured(name)
-    schedule = last.schedule.model_copy(update={"shape_epochs": each, "retrain_epochs": each, **changes})
+    schedule = last.schedule.model_copy(update={"shape_epochs": each, "retrain_epochs": each})
     # Fewer updates in a step: rho grows as far as it does in one go.
     solver = SOLVER.model_copy(update={"growth": SOLVER.growth ** (EPOCHS / each)})
     steps = [Step(keep=dict(zip(WEIGHTS, kept, strict=True))) for kept in way]
@@ -263,9 +268,10 @@ def _page(document: Mapping[str, Any]) -> str:
             f"# {document['title']}",
             "",
             "Rates are weights of the dense network for each one that is kept, biases left out. Every row trains its",
-            "own dense network from the same random weights on 55,000 images; the last epoch counts. The test split is",
-            "measured three times in a row's run: dense, right after the cut, at the end. A row is met if its rate and",
-            "its accuracy both reach what is published.",
+            "own dense network from the same random weights on 55,000 images; then it learns half from the labels and",
+            "half from that network. The last epoch counts. The test split is measured three times in a row's run:",
+            "dense, right after the cut, at the end. A row is met if its rate and its accuracy both reach what is",
+            "published.",
             *_pages.remarks(document),
             *(["", f"The highest rate at {GOOD:.1%} or more: {_pages.ours(best)} ({best['title']})."] if best else []),
             "",

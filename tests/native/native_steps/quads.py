@@ -171,7 +171,8 @@ def quantized(case: Case) -> np.ndarray:
 def token_scales(x: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     """What tokens [channels, tokens] are multiplied by before they are rounded, and by to come back."""
     largest = np.fmax(np.abs(x), 0).max(axis=0).clip(np.float32(1e-30), np.finfo(np.float32).max)
-    return np.float32(most) / largest, largest / np.float32(most)
+    scale = largest / np.float32(most)
+    return np.float32(1) / scale, scale
 
 
 def tokens_quantized(case: Case) -> np.ndarray:

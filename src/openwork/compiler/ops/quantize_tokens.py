@@ -27,8 +27,8 @@ LEAST = 1e-30
 def capture(c: Converter, node: fx.Node) -> Node:
     """As `openwork.quantization.rows.round_rows` writes it."""
     whole, scale = node.args
-    x, divisor = _made_by(_made_by(whole, "aten.round.default")[0], "aten.div.Tensor")
-    require(divisor is scale)
+    x, inverse = _made_by(_made_by(whole, "aten.round.default")[0], "aten.mul.Tensor")
+    require(_made_by(inverse, "aten.reciprocal.default")[0] is scale)
     largest, most = _made_by(scale, "aten.div.Tensor")
     require(most in range(1, LARGEST + 1))
     found, least = _made_by(largest, "aten.clamp.default")
