@@ -35,7 +35,7 @@ class QuadTapsStep final : public Step {
 
   std::string kernel(const Kernels& kernels) const override {
     const int vectors = blocks_.fitting(kernels.quads.taps[blocks_.family()]);
-    return (token_ < 0 ? "taps_i8_" : "taps_i8_token_") + std::to_string(blocks_.mb()) + "x" + std::to_string(vectors) + "_" + kernels.name + act_.suffix();
+    return "taps_i8_" + std::to_string(blocks_.mb()) + "x" + std::to_string(vectors) + "_" + kernels.name + act_.suffix();
   }
 
  private:

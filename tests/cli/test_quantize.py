@@ -61,6 +61,18 @@ def test_a_run_folder_and_the_text(home: Path, compressed: Done, capfd: pytest.C
     assert found["settings"]["weight_bits"] == found["settings"]["activation_bits"] == 4
 
 
+def test_rows_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "rows"
+    text = call(capfd, "quantize", MODEL, "--data", DATA, "-o", out, "--per-row", "--samples", 12)
+    assert "by row" in text
+    found = json.loads((out / "quantization.json").read_text())
+    images, features = (place["grid"] for place in found["places"])
+    assert found["settings"]["per_row"] and features == {"high": 127} and images["scale"] > 0
+    call(capfd, "compile", out, "-o", tmp_path / "rows.openwork", "--tune", "off", "--threads", 1)
+    assert openwork.load(tmp_path / "rows.openwork", threads=1).provenance["int8"]["layers"] == 2
+    assert 'id="quantization"' in write_report(out).read_text()
+
+
 def test_mistakes(tmp_path: Path, mistake: Callable[..., str]) -> None:
     def line(*options: object) -> str:
         return mistake("quantize", MODEL, "--data", DATA, "-o", tmp_path / "out", *options, cwd=tmp_path)

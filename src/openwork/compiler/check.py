@@ -20,10 +20,11 @@ ROUNDED_TOLERANCE = 2e-2
 """The same of a network that rounds its activations, of the norm of all differences relative to that of the outputs:
 where a sum lies halfway between two numbers, its last bit decides which it becomes, and what comes after sees that."""
 
-SHARE_OF_ROUNDING = 0.5
-"""What is no bug either: less than half of what rounding its activations changes in a network at all. Networks that are
-not trained make much of little: one with random weights where rounding changes a quarter of the outputs may turn a
-few last bits into a sixteenth of them, on any engine."""
+SHARE_OF_ROUNDING = 1.5
+"""What is no bug either, as a share of what rounding its activations changes in a network at all. A last bit that tips
+one rounding over tips over more of them in the next layer, until both sides round as if they knew nothing of each
+other; their difference then has up to 2 ** 0.5 times the norm of what rounding did to each. Of ten sentences through a
+transformer of six layers three come to 0.67, 0.73 and 0.79 of it, the others to 1e-7."""
 
 
 def check(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], level: int = 1) -> float:

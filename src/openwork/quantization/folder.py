@@ -69,7 +69,7 @@ def load(folder: str | Path, model: nn.Module, example_inputs: tuple[Tensor, ...
             f"{folder} was quantized from another model than this {type(model).__name__}, or by other versions of "
             "torch or Openwork; quantize it again"
         )
-    insert(network, where.values, [place.grid for place in found.places])
+    insert(network, where, [place.grid for place in found.places])
     network.load_state_dict(tensors)
     return with_report(network, found)
 

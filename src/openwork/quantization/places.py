@@ -80,18 +80,18 @@ def find_places(network: fx.GraphModule, leave: Collection[str] = (), per_row: b
     return Places(tuple(sorted(marked, key=order.__getitem__)), inputs, frozenset(rows))
 
 
-def insert(network: fx.GraphModule, values: Sequence[fx.Node], grids: Sequence[Grid | RowGrid]) -> None:
-    """Round the activations `values` to `grids`: whoever reads one reads the rounded one, but for residual streams that
-    layer norm reads; of rows linear layers alone do."""
-    linear = {layer.node for layer in layers(network) if isinstance(layer.module, nn.Linear)}
+def insert(network: fx.GraphModule, places: Places, grids: Sequence[Grid | RowGrid]) -> None:
+    """Round the activations at `places` to `grids`: whoever reads one reads the rounded one, but for residual streams
+    that layer norm reads; rounded rows are read by the layers that are quantized and by nobody else."""
+    quantized = {layer.node for layer in layers(network) if layer.name in places.inputs}
     last_input = [n for n in network.graph.nodes if n.op == "placeholder"][-1]
-    for node, grid in zip(values, grids, strict=True):
+    for node, grid in zip(places.values, grids, strict=True):
         with network.graph.inserting_after(last_input if node.op == "placeholder" else node):
             made = network.graph.call_function(*grid.call(node))
         made.meta = dict(node.meta)
         for user in list(node.users):
-            by_row = isinstance(grid, RowGrid)
-            reads = user in linear if by_row else not (op_of(user) == "add" and _is_normed(user))
+            by_row = node in places.by_row
+            reads = user in quantized if by_row else not (op_of(user) == "add" and _is_normed(user))
             if user is not made and reads:
                 user.replace_input_with(node, made)
     network.recompile()

@@ -181,7 +181,7 @@ class _Quantizing:
         for one in rounded:
             one.layer.module.weight.data.copy_(one.weight)
             one.layer.module.bias.data.copy_(one.bias)
-        insert(self.network, places.values, [fitted[node] for node in places.values])
+        insert(self.network, places, [fitted[node] for node in places.values])
         whole = figures.between(exact, outputs(self.network, few)) if few else None
         if self.notes:
             warnings.warn("\n".join(self.notes), OpenworkNotice, stacklevel=3)
