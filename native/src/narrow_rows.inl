@@ -4,25 +4,6 @@
 
 namespace {
 
-// Lane l of the result is lane V * kLanes / WIDTH + l / WIDTH of x: columns V * kLanes / WIDTH on, each for WIDTH outputs.
-template <int WIDTH, int V, size_t... LANE>
-inline vec spread(vec x, std::index_sequence<LANE...>) {
-  return __builtin_shufflevector(x, x, (V * kLanes + static_cast<int>(LANE)) / WIDTH...);
-}
-
-// Lane o < WIDTH of the result is the sum of lanes o, o + WIDTH, o + 2 WIDTH, ... of v, halved again and again.
-template <int WIDTH, int HALF = kLanes / 2>
-inline vec folded(vec v) {
-  if constexpr (HALF < WIDTH) {
-    return v;
-  } else {
-    const auto half = [&]<size_t... LANE>(std::index_sequence<LANE...>) {
-      return __builtin_shufflevector(v, v, (static_cast<int>(LANE) + HALF) % kLanes...);
-    };
-    return folded<WIDTH, HALF / 2>(v + half(std::make_index_sequence<kLanes>()));
-  }
-}
-
 // kLanes columns, or the first n of them: acc[s] += value[column, output] * x[s, index[column]].
 template <int WIDTH, int SAMPLES, int CHAINS, bool ALL, class Index, int... V>
 inline void add_columns(vec (&acc)[SAMPLES][CHAINS], const Rows& r, const float* x, const Index* index, const float* w, int n,

@@ -38,7 +38,12 @@ void fill_quads(openwork::QuadKernels& k) {
   k.largest = largest_magnitude;
   k.quantize_row[0] = quantize_row<false>;
   k.quantize_row[1] = quantize_row<true>;
-  fill_quad_rows(k.rows);
+  constexpr auto samples = std::make_integer_sequence<int, openwork::kMaxQuadSamples>();
+  fill_quad_rows<1>(k.rows[0], samples);
+  fill_quad_rows<2>(k.rows[1], samples);
+  fill_quad_rows<4>(k.rows[2], samples);
+  fill_quad_rows<8>(k.rows[3], samples);
+  fill_quad_rows<16>(k.rows[4], samples);
 }
 
 }  // namespace

@@ -178,23 +178,24 @@ void quantize_row(const QuantizeRow& q) {
   }
 }
 
-void quad_rows(const QuadRows& r, int64_t sample, int64_t samples, int panel_begin, int panel_end) {
+void quad_rows(const QuadRows& r, int64_t width, int64_t sample, int64_t samples, int panel_begin, int panel_end) {
   for (int64_t n = sample; n < sample + samples; n++)
-    for (int64_t o = int64_t{panel_begin} * kUnit; o < int64_t{panel_end} * kUnit; o++) {
-      const int64_t p = o / kUnit;
+    for (int64_t o = panel_begin * width; o < panel_end * width; o++) {
+      const int64_t p = o / width;
       uint32_t sum = static_cast<uint32_t>(r.sum[o]);  // wraps around
       for (int64_t k = r.start[p]; k < r.start[p + 1]; k++) {
         const int64_t column = r.first[p] + k - r.start[p];
-        const uint32_t x = static_cast<uint32_t>(r.x[n * r.x_stride + (r.index ? r.index[column] : column)]), w = static_cast<uint32_t>(r.value[k * kUnit + o % kUnit]);
+        const int64_t number = r.short_index ? r.short_index[column] : r.index ? r.index[column] : column;
+        const uint32_t x = static_cast<uint32_t>(r.x[n * r.x_stride + number]), w = static_cast<uint32_t>(r.value[k * width + o % width]);
         for (int c = 0; c < kQuad; c++) sum += static_cast<uint32_t>(channel(w, c, true) * channel(x, c, r.is_signed));
       }
       r.y[n * r.y_stride + o] = clamp(std::fma(static_cast<float>(static_cast<int32_t>(sum)) * r.token[n], r.scale[o], r.bias[o]), r.lo, r.hi);
     }
 }
 
-template <int... S>
+template <int WIDTH, int... S>
 void fill_quad_rows(QuadRowsKernel* row, std::integer_sequence<int, S...>) {
-  ((row[S] = [](const QuadRows& r, int64_t sample, int begin, int end) { quad_rows(r, sample, S + 1, begin, end); }), ...);
+  ((row[S] = [](const QuadRows& r, int64_t sample, int begin, int end) { quad_rows(r, WIDTH, sample, S + 1, begin, end); }), ...);
 }
 
 }  // namespace
@@ -222,7 +223,12 @@ void fill_reference(QuadKernels& k) {
   k.largest = largest;
   k.quantize_row[0] = quantize_row<false>;
   k.quantize_row[1] = quantize_row<true>;
-  fill_quad_rows(k.rows, std::make_integer_sequence<int, kMaxQuadSamples>());
+  constexpr auto samples = std::make_integer_sequence<int, kMaxQuadSamples>();
+  fill_quad_rows<1>(k.rows[0], samples);
+  fill_quad_rows<2>(k.rows[1], samples);
+  fill_quad_rows<4>(k.rows[2], samples);
+  fill_quad_rows<8>(k.rows[3], samples);
+  fill_quad_rows<16>(k.rows[4], samples);
 }
 
 }  // namespace openwork

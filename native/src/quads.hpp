@@ -113,7 +113,7 @@ struct QuantizeRow {
 
 // y[n, o] = clamp(fma(sum * token[n], scale[o], bias[o])), sum = sum over columns k of o's panel: the four products of value[k, o] and
 // x[n, index[k]].
-// Lanes run over the kUnit outputs o of a panel; see Rows.
+// A panel has as many outputs as its kernel; lanes run over them, or over columns times outputs where a vector holds more. See Rows.
 struct QuadRows {
   const int32_t* x;  // words
   float* y;
@@ -121,10 +121,11 @@ struct QuadRows {
   const int32_t* start;        // [panels + 1], values of panel p are start[p] .. start[p + 1]
   const int32_t* first;        // [panels], where the panel's columns begin in the list
   const int32_t* index;        // [columns], or null
-  const int32_t* value;        // [columns][kUnit], words
-  const int32_t* sum;          // [panels * kUnit], what sums begin with: zeros, or what flipping x adds to them
-  const float* scale;          // [panels * kUnit]
-  const float* bias;           // [panels * kUnit]
+  const uint16_t* short_index;  // the same in 16 bits, or null
+  const int32_t* value;        // [columns][outputs of a panel], words
+  const int32_t* sum;          // [panels][outputs], what sums begin with: zeros, or what flipping x adds to them
+  const float* scale;          // [panels][outputs]
+  const float* bias;           // [panels][outputs]
   const float* token;          // a scale for each sample
   float lo, hi;
   bool is_signed;  // x is
@@ -151,7 +152,7 @@ struct QuadKernels {
   void (*total[2])(const float* x, int64_t n, int32_t* totals);  // adds each channel's values of quads x[i], i < n
   float (*largest)(const float* x, int64_t n);  // magnitude, NaN left out; 0 of none
   void (*quantize_row[2])(const QuantizeRow&);
-  QuadRowsKernel rows[kMaxQuadSamples];  // [samples - 1]
+  QuadRowsKernel rows[5][kMaxQuadSamples];  // [log2 of outputs in a panel][samples - 1]
 };
 
 }  // namespace openwork

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -215,6 +216,27 @@ inline vec picked(const float* x, ivec at) {
   for (int l = 0; l < kLanes; l++) v[l] = x[at[l]];
   return v;
 #endif
+}
+
+// ---- lanes that are columns times WIDTH outputs ----
+
+// Lane l of the result is lane V * kLanes / WIDTH + l / WIDTH of x: columns V * kLanes / WIDTH on, each for WIDTH outputs.
+template <int WIDTH, int V, class Vector, size_t... LANE>
+inline Vector spread(Vector x, std::index_sequence<LANE...>) {
+  return __builtin_shufflevector(x, x, (V * kLanes + static_cast<int>(LANE)) / WIDTH...);
+}
+
+// Lane o < WIDTH of the result is the sum of lanes o, o + WIDTH, o + 2 WIDTH, ... of v, halved again and again.
+template <int WIDTH, int HALF = kLanes / 2, class Vector>
+inline Vector folded(Vector v) {
+  if constexpr (HALF < WIDTH) {
+    return v;
+  } else {
+    const auto half = [&]<size_t... LANE>(std::index_sequence<LANE...>) {
+      return __builtin_shufflevector(v, v, (static_cast<int>(LANE) + HALF) % kLanes...);
+    };
+    return folded<WIDTH, HALF / 2>(v + half(std::make_index_sequence<kLanes>()));
+  }
 }
 
 }  // namespace

@@ -210,6 +210,7 @@ def test_means_of_large_images_do_not_wrap_around(isa, signed):
     clamp=st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (-3.5, 6.0)]),
     dense=st.booleans(),
     by_token=st.booleans(),
+    width=st.sampled_from([1, 2, 4, 8, 16]),
     threads=st.integers(1, 3),
 )
 def test_rows(isa, threads, **options):
@@ -228,6 +229,15 @@ def test_rows_with_activation(isa):
         y = plain[a["y"] + n * a["y_stride"] :][: len(a["bias"])].view(np.float32)
         np.clip(y, np.float32(-1.5), np.float32(2.0), out=y)
     np.testing.assert_array_equal(together, plain)
+
+
+@every_isa
+@pytest.mark.parametrize("width", [1, 2, 4, 8, 16])
+def test_rows_of_many_features_have_long_lists(isa, width):
+    """Columns beyond 16 bits, and panels of many whole vectors."""
+    for features, counts in ((400_000, (40, 3, 17)), (900, (225, 100))):
+        case = steps.quad_rows(7, 2, 3, counts, features, width=width, x_bounds=(-127, 127))
+        same(case, isa, quad_steps.rows_words(case), 2)
 
 
 # ---- one or two values ----
@@ -308,6 +318,10 @@ WRONG = [
     (steps.quad_rows, "0 to 255 or -128 to 127", {"x_lo": -1}),
     (steps.quad_rows, "a scale must be finite", {"inverse": 1e39}),
     (steps.quad_rows, "need bounds -k to k", {"by_token": True}),
+    (steps.quad_rows, "power of two, 1 to 16", {"width": 32}),
+    (steps.quad_rows, "power of two, 1 to 16", {"width": 3}),
+    (steps.quad_rows, "power of two, 1 to 16", {"width": 0}),
+    (steps.quad_rows, "a quad of values for each output", {"width": 8, "start": steps.i32(0, 7, 7, 9, 9, 9, 9)}),
     (steps.quad_rows, "need bounds -k to k", {"by_token": True, "x_lo": 0, "x_hi": 0}),
     (steps.quad_rows, "samples in a block", {"samples": 7}),
     (steps.quad_rows, "begin with 0", {"start": steps.i32(1, 7, 7, 9)}),

@@ -15,7 +15,7 @@ from .pack import union_taps
 from .reorder import order
 
 LANES_OVER_OUTPUTS = ("rows", "recurrent", "quad_rows")
-"""Steps of few samples: their blocks are panels of `WIDTHS` outputs."""
+"""Steps of few samples: their blocks are panels of `WIDTHS` outputs, or of fewer, `NARROW`."""
 
 WIDTHS = (16, 32, 64)
 
@@ -99,6 +99,7 @@ def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
         return
     if draft.op == "quad_rows":
         yield from (Choice("quad_rows", WIDTHS[0], (1,), dense) for dense in (True, False))
+        yield from (Choice("quad_rows", width, (1,), False) for width in NARROW)
         return
     if draft.op == "quad_taps":
         yield from (Choice("quad_taps", r, (1,), dense) for r in allowed_rows(w) for dense in (True, False))

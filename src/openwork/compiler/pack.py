@@ -140,7 +140,7 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
         "dense": _dense_fields,
         "rows": _rows_fields,
         "quad_taps": _quad_taps_fields,
-        "quad_rows": _quad_rows_fields,
+        "quad_rows": _rows_fields,
     }[choice.op]
     fields = kind(fields, choice, len(packed.bias) - len(w.matrix))
     return with_tile(Step(choice.op, base.name, fields, arrays), choice)
@@ -199,11 +199,6 @@ def _winograd_fields(base: Step, choice: "Choice") -> dict[str, Any]:
 
 def _rows_fields(fields: dict[str, Any], choice: "Choice", _spare: int) -> dict[str, Any]:
     return fields | {"width": choice.rows}
-
-
-def _quad_rows_fields(fields: dict[str, Any], _choice: "Choice", _spare: int) -> dict[str, Any]:
-    """A panel is as wide as a vector, always."""
-    return fields
 
 
 def _of_levels(packed: Packed, levels: Sequence["Level"]) -> dict[str, Array]:

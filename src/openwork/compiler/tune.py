@@ -392,7 +392,7 @@ def _taps_of(step: Step) -> int:
         return len(step.arrays["value"])
     if step.op == "balanced":
         return len(step.arrays["begin"])
-    rows = WIDTHS[0] if step.op == "quad_rows" else int(step.fields["mb" if "mb" in step.fields else "width"])
+    rows = int(step.fields["mb" if "mb" in step.fields else "width"])
     if step.op == "winograd":
         return len(step.arrays["value"]) // ((int(step.fields["tile"]) + 2) ** 2 * rows) * winograd.KERNEL**2
     if step.fields["dense"]:

@@ -82,6 +82,7 @@ def every_case() -> dict[str, Case]:
         "quantize_tokens": quantize_tokens(),
         "quad_taps_token": quad_taps(quads_out=False, residual="float", token=True),
         "quad_rows_token": quad_rows(by_token=True, x_bounds=(0, 127)),
+        "quad_rows_narrow": quad_rows(width=4, counts=(7, 0, 35, 16, 1), x_bounds=(-127, 127)),
         "quad_taps": quad_taps(),
         "quad_taps_float": quad_taps(signed=False, quads_out=False, residual="s8"),
         "quad_taps_act": quad_taps(mb=1, counts=(5, 0, 9, 3), quads_out=False, residual="float").changed(act=["silu"]),

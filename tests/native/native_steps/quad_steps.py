@@ -270,10 +270,11 @@ def quad_rows(
     clamp: tuple[float, float] = (-np.inf, np.inf),
     dense: bool = False,
     by_token: bool = False,
+    width: int = UNIT,
 ) -> Case:
-    """Panels of 16 outputs with `counts` of the columns each, or all of them."""
+    """Panels of `width` outputs with `counts` of the columns each, or all of them."""
     rng = np.random.default_rng(seed)
-    columns, outputs = -(-features // 4), UNIT * len(counts)
+    columns, outputs = -(-features // 4), width * len(counts)
     if dense:
         counts = (columns,) * len(counts)
     x_stride, y_stride = features + 3, outputs + 5
@@ -281,6 +282,7 @@ def quad_rows(
     arena = numbers(end + batch * y_stride, rng, inverse)
     lists = {"start": i32(0, *np.cumsum(counts)), "index": i32(rng.integers(0, columns, sum(counts)))}
     arguments = {
+        "width": width,
         "batch": batch,
         "samples": samples,
         "row_chunks": row_chunks,
@@ -293,7 +295,7 @@ def quad_rows(
         "x_lo": -x_bounds[1] if by_token else x_bounds[0],
         "x_hi": x_bounds[1],
         **({"dense": True, "columns": columns} if dense else lists),
-        "value": bytes_at_random(sum(counts) * UNIT * 4, rng),
+        "value": bytes_at_random(sum(counts) * width * 4, rng),
         **scales_at_random(outputs, 128 * 128 * features, rng),
         "lo": clamp[0],
         "hi": clamp[1],
@@ -304,10 +306,10 @@ def quad_rows(
 def rows_words(case: Case) -> np.ndarray:
     """The arena after a case of `quad_rows`."""
     a, found = case.arguments, case.arena.copy()
-    columns, panels = -(-a["features"] // 4), len(a["bias"]) // UNIT
+    columns, panels, width = -(-a["features"] // 4), len(a["bias"]) // a["width"], a["width"]
     start = a["start"] if "start" in a else np.arange(panels + 1) * columns
     index = a["index"] if "index" in a else np.tile(np.arange(columns), panels)
-    value = a["value"].reshape(-1, UNIT, 4).astype(np.int64)
+    value = a["value"].reshape(-1, width, 4).astype(np.int64)
     for n in range(a["batch"]):
         with np.errstate(over="ignore", invalid="ignore"):
             x = case.arena[a["x"] + n * a["x_stride"] :][: a["features"]]
