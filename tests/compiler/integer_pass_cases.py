@@ -103,6 +103,25 @@ INTEGERS = [
         """,
     ),
     (
+        "use_integers",
+        "linear layers read tokens that have scales of their own, in units of these; nothing else does",
+        lambda: graph(
+            *(x((1, 9, 2)), node("q", "quantize_tokens", "x", (1, 9, 2), most=7)),
+            *(linear("l", "q", (1, 9, 3)), linear("m", "x", (1, 9, 3)), node("p", "token", "q", (1, 2), index=0)),
+            linear("n", "p", (1, 3)),
+            returns="l m n",
+        ),
+        """
+        x: 1x9x2 = input()
+        q: 1x9x2 = quantize_tokens(x) most=7
+        l: 1x9x3 = linear(q) reads=Bytes(scale=1.0,lo=-7,hi=7) bias=%l.bias step=%l.step weight=%l.weight.whole
+        m: 1x9x3 = linear(x) bias=%m.bias weight=%m.weight
+        p: 1x2 = token(q) index=0
+        n: 1x3 = linear(p) bias=%n.bias weight=%n.weight
+        return l, m, n
+        """,
+    ),
+    (
         "fuse_quantize",
         "into layers of integers and sums of what is rounded, which others do not read",
         lambda: graph(
