@@ -115,7 +115,7 @@ inline vec quotient(vec n, vec d) {
 #endif
 }
 
-// x times the normal distribution's cumulative function, the exact form, within 2e-7 of x: the error function of x / sqrt(2) is a ratio of
+// x times the normal distribution's cumulative function, the exact form, within 2.1e-7 of x: the error function of x / sqrt(2) is a ratio of
 // polynomials up to 5.55, and 1 beyond.
 inline vec gelu(vec x) {
   constexpr float above[] = {7.978845452e-01f, 6.745198444e-02f, 9.332071784e-03f, 3.340701478e-04f, 1.258682817e-05f, 4.512163726e-08f};
