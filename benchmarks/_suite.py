@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +119,12 @@ def _said(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[
 
 
 def chosen(text: str | None, known: list[str]) -> list[str]:
-    """The rows that 'a,b*' names, in the order known; ValueError for a name that is none."""
+    """The rows that 'a,b*' names, with wildcards as a shell has them, in the order known; ValueError for a name that is none."""
     if not text:
         return known
     found: set[str] = set()
     for part in filter(None, text.split(",")):
-        hits = [n for n in known if n == part or (part.endswith("*") and n.startswith(part[:-1]))]
+        hits = [name for name in known if fnmatchcase(name, part)]
         if not hits:
             raise ValueError(f"unknown row {part!r}; known: {', '.join(known)}")
         found.update(hits)

@@ -77,6 +77,7 @@ def test_mistakes_and_lists(tiny):
     assert done.returncode == 2 and done.stderr == "error: unknown row 'god'; known: good, bad, broken, dead\n"
     assert tiny("--list", "--rows", "b*").stdout == "bad: a bad row\nbroken: a broken row\n"
     assert chosen("b*,good", ["good", "bad", "broken"]) == ["good", "bad", "broken"]
+    assert chosen("*o*", ["good", "bad", "broken"]) == ["good", "broken"]
 
 
 def test_every_suite_names_its_rows():
