@@ -119,7 +119,7 @@ def _said(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[
 
 
 def chosen(text: str | None, known: list[str]) -> list[str]:
-    """The rows that 'a,b*' names, with wildcards as a shell has them, in the order known; ValueError for a name that is none."""
+    """The rows that 'a,*b*' names, wildcards as in a shell, in the order known; ValueError for a name that is none."""
     if not text:
         return known
     found: set[str] = set()
