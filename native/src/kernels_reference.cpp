@@ -242,9 +242,9 @@ void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
     if (!n.quads) continue;
     float inverse = n.inverse;
     if (n.token >= 0) {
-      float most = kLeastToken;
-      for (float v : y) most = std::fabs(v) > most ? std::fabs(v) : most;
-      const float token = std::fmin(most, kMostToken) / n.hi;
+      float most = 0;
+      for (float v : y) most = std::isnan(v) || std::fabs(v) > most ? std::fabs(v) : most;
+      const float token = token_scale(most, n.hi);
       inverse = 1 / token;
       n.arena_out[n.token + q] = pixel ? token : 0.0f;
     }

@@ -35,8 +35,10 @@ void quantize(const Quantize& p) {
 
 float largest(const float* x, int64_t n) {
   float found = 0;
-  for (int64_t i = 0; i < n; i++)
-    if (std::fabs(x[i]) > found) found = std::fabs(x[i]);
+  for (int64_t i = 0; i < n; i++) {
+    if (std::isnan(x[i])) return x[i];
+    found = std::max(found, std::fabs(x[i]));
+  }
   return found;
 }
 
@@ -44,13 +46,13 @@ void quantize_tokens(const QuantizeTokens& t, int64_t unit_begin, int64_t unit_e
   std::vector<float> x(static_cast<size_t>(t.channels));
   for (int64_t q = unit_begin * kUnit; q < unit_end * kUnit; q++) {
     for (int c = 0; c < t.channels; c++) x[static_cast<size_t>(c)] = t.arena[t.x[c] + q];
-    const float scale = std::clamp(largest(x.data(), t.channels), kLeastToken, kMostToken) / t.most, inverse = 1 / scale;
+    const float scale = token_scale(largest(x.data(), t.channels), t.most), inverse = 1 / scale;
     const bool pixel = is_pixel(t.inside, q);
     t.arena_out[t.scale + q] = pixel ? scale : 0.0f;
     uint32_t quad = 0;
     for (int c = 0; c < t.channels; c++) {
       const int32_t k = pixel ? rounded(x[static_cast<size_t>(c)] * inverse, -t.most, t.most) : 0;
-      if (t.y) t.arena_out[t.y[c] + q] = static_cast<float>(k) * scale;
+      if (t.y) t.arena_out[t.y[c] + q] = pixel ? static_cast<float>(k) * scale : 0.0f;
       quad |= (static_cast<uint32_t>(k) & 255) << (8 * (c % kQuad));
       if (c % kQuad < kQuad - 1 && c + 1 < t.channels) continue;
       if (t.quads) put_quad(t.arena_out + t.quads[c / kQuad] + q, quad);

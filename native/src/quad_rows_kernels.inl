@@ -2,6 +2,7 @@
 // the outputs of a narrow panel, as in narrow_rows.inl. Included by quad_kernels.inl.
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 namespace {
@@ -9,11 +10,11 @@ namespace {
 using openwork::QuadRows;
 
 float largest_magnitude(const float* x, int64_t n) {
-  vec found = {};
+  ivec found = {};
   for (int64_t i = 0; i < n; i += kLanes) found = larger_magnitude(found, load_first(x + i, n - i));
-  float most = 0;
-  for (int i = 0; i < kLanes; i++) most = found[i] > most ? found[i] : most;
-  return most;
+  int32_t most = 0;
+  for (int i = 0; i < kLanes; i++) most = std::max<int32_t>(most, found[i]);
+  return std::bit_cast<float>(most);
 }
 
 // Bytes of floats x, with zeros up to a whole quad; ready for dot products, so moved by 128 where those take the other kind of bytes.

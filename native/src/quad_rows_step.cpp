@@ -71,7 +71,7 @@ class QuadRowsStep final : public Step {
       float inverse = inverse_;
       token[n] = 1;
       if (by_token_) {
-        token[n] = std::clamp(kernels.quads.largest(row, features_), kLeastToken, kMostToken) / x_bounds_.hi;
+        token[n] = token_scale(kernels.quads.largest(row, features_), x_bounds_.hi);
         inverse = 1 / token[n];
       }
       kernels.quads.quantize_row[is_signed()]({row, x + n * words(), features_, inverse, x_bounds_.lo, x_bounds_.hi});

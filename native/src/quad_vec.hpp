@@ -124,23 +124,24 @@ inline ivec rounded(vec v, vec lo, vec hi) {
 #endif
 }
 
-// How tokens are rounded, by the largest magnitude of each: what they are multiplied by to be rounded, and by to come back.
+constexpr int32_t kInfinity = 0x7f800000, kNaN = 0x7fc00000;  // bits of floats
+
+// The bits of the larger magnitude, which are ordered as whole numbers are, NaN being the largest.
+inline ivec larger_magnitude(ivec found, vec v) {
+  const ivec magnitude = (ivec)v & 0x7fffffff;
+  return magnitude > found ? magnitude : found;
+}
+
+// How tokens are rounded, by the bits of the largest magnitude of each: what they are multiplied by to be rounded, and by to come back.
 struct TokenScale {
-  TokenScale(vec largest, float most) {
-    const vec least = splat(openwork::kLeastToken), limit = splat(openwork::kMostToken);
-    largest = largest > least ? largest : least;
-    largest = largest < limit ? largest : limit;
-    scale = largest / most;
+  TokenScale(ivec largest, float most) {
+    const vec least = splat(openwork::kLeastToken), found = (vec)largest;
+    const ivec finite = (ivec)((found > least ? found : least) / most);
+    scale = (vec)(largest < kInfinity ? finite : splat_quad(kNaN));
     inverse = 1.0f / scale;
   }
   vec inverse, scale;
 };
-
-// The larger of `found` and |v|; `found` where v is NaN.
-inline vec larger_magnitude(vec found, vec v) {
-  const vec magnitude = (vec)((ivec)v & 0x7fffffff);
-  return magnitude > found ? magnitude : found;
-}
 
 // ---- between quads and their channels ----
 

@@ -3,7 +3,10 @@
 // products are added to floats with one rounding (fma), 8-bit results are rounded to nearest, ties to even, and NaN counts as `lo`.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "depthwise.hpp"
 
@@ -20,10 +23,12 @@ struct Quantize {
   float inverse, lo, hi;
 };
 
-constexpr float kLeastToken = 1e-30f, kMostToken = 3.4028234664e38f;  // what is taken for the largest magnitude of a token, at least and at most
+constexpr float kLeastToken = 1e-30f;  // what is taken for the largest magnitude of a token, at least
 
-// The largest |x[c][at]| over all channels, NaN left out, between kLeastToken and kMostToken, is L. scale[at] = L / most, and
-// quads[c / 4][at] = quads of clamp(round(x[c][at] * (1 / scale[at])), -most, most) for all positions of units; zero where no pixel is.
+// The scale of a token's levels -most to most: NaN if one of its values is not finite, as in PyTorch, where all of it then is NaN.
+inline float token_scale(float largest, float most) { return std::isfinite(largest) ? std::max(largest, kLeastToken) / most : std::numeric_limits<float>::quiet_NaN(); }
+
+// scale[at] = token_scale(largest |x[c][at]| over all channels, most), and quads[c / 4][at] = quads of clamp(round(x[c][at] * (1 / scale[at])), -most, most) for all positions of units; zero where no pixel is.
 // y[c][at] = what is rounded so times scale[at], for those who read floats.
 struct QuantizeTokens {
   const float* arena;
@@ -150,7 +155,7 @@ struct QuadKernels {
   void (*depthwise[2])(const QuadDepthwise&);  // [1]: of signed values, as all that follow
   void (*max_pool[2])(const Window&);
   void (*total[2])(const float* x, int64_t n, int32_t* totals);  // adds each channel's values of quads x[i], i < n
-  float (*largest)(const float* x, int64_t n);  // magnitude, NaN left out; 0 of none
+  float (*largest)(const float* x, int64_t n);  // magnitude; infinite or NaN if one is
   void (*quantize_row[2])(const QuantizeRow&);
   QuadRowsKernel rows[5][kMaxQuadSamples];  // [log2 of outputs in a panel][samples - 1]
 };

@@ -13,6 +13,7 @@ from openwork.compiler.capture import capture
 from openwork.compiler.optimize import optimize
 from openwork.engine import _native
 from openwork.engine.engine import Engine
+from openwork.quantization.rows import round_rows
 
 IMAGE, ROWS, WORDS = (2, 8, 7, 5), (3, 12), (2, 6, 12)
 
@@ -38,6 +39,12 @@ class Attends(nn.Module):
 def mean_of_words(own, x, flags):
     words = flags.unsqueeze(-1).to(x.dtype)
     return (own[0](x) * words).sum(1) / words.sum(1).clamp(min=1e-9)
+
+
+def reads_rounded_rows():
+    layer = nn.Linear(12, 9)
+    layer.weight.data = torch.randint(-127, 128, (9, 12)) / 64
+    return Calls(lambda own, x: own[0](round_rows(x, 127)), layer)
 
 
 CASES = {
@@ -124,6 +131,12 @@ CASES = {
     "recurrent, final state": (lambda: Calls(lambda own, x: own[0](x)[1], nn.GRU(12, 5)), WORDS),
     "regroup": (lambda: Calls(lambda own, x: own[0](x.reshape(12, 12)), nn.Linear(12, 8)), WORDS),
     "swap": (lambda: Calls(lambda own, x: own[0](x.transpose(0, 1))[0], nn.GRU(12, 5)), WORDS),
+    "tokens rounded by themselves": (lambda: reads_rounded_rows(), WORDS),
+    "rows rounded by themselves": (lambda: reads_rounded_rows(), ROWS),
+    "tokens rounded by themselves behind layer norm": (
+        lambda: nn.Sequential(nn.LayerNorm(12), reads_rounded_rows()),
+        WORDS,
+    ),
     "rounding": (lambda: Calls(lambda own, x: torch.fake_quantize_per_tensor_affine(x, 0.05, 0, -127, 127)), IMAGE),
 }
 FLAGS = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])

@@ -54,13 +54,18 @@ def test_tokens_get_scales_of_their_own(isa, threads, **options):
 
 @every_isa
 def test_tokens_of_odd_numbers(isa):
-    """NaN is no magnitude and the lowest level, infinity counts as the largest number there is."""
-    case = steps.quantize_tokens(channels=len(quads.ODD), grid=(1, 40, 40, 1, 40))
-    reach = len(steps.inside(case.arguments["grid"]))
-    columns = np.stack([np.roll(quads.ODD, shift)[: len(quads.ODD)] for shift in range(reach)], axis=1)
-    columns[:, 3], columns[:, 4] = np.nan, np.float32(-2e-38)
+    """Where one is NaN or infinite, the scale is NaN."""
+    case = steps.quantize_tokens(channels=7, grid=(1, 48, 48, 1, 48))
+    columns = np.random.default_rng(0).standard_normal((7, 48)).astype(np.float32)
+    odd = (*quads.ODD, np.float32(3.4e38), np.float32(-2e-38), np.float32(1e-44), -np.float32(np.nan))
+    for at, value in enumerate(odd):
+        columns[at % 7, 2 * at] = value
+        columns[:, 2 * at + 1] = value
     quads.put(case.arena, case.arguments["x"], columns)
-    same(case, isa, quads.tokens_quantized(case))
+    with np.errstate(over="ignore"):
+        same(case, isa, quads.tokens_quantized(case))
+    scales = case.run(isa)[case.arguments["token"] :][:48]
+    np.testing.assert_array_equal(np.isnan(scales), ~np.isfinite(columns).all(axis=0))
 
 
 @every_isa

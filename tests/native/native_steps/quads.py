@@ -170,8 +170,10 @@ def quantized(case: Case) -> np.ndarray:
 
 def token_scales(x: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     """What tokens [channels, tokens] are multiplied by before they are rounded, and by to come back."""
-    largest = np.fmax(np.abs(x), 0).max(axis=0).clip(np.float32(1e-30), np.finfo(np.float32).max)
-    scale = largest / np.float32(most)
+    largest = np.abs(x).max(axis=0)
+    scale = np.where(
+        np.isfinite(largest), np.maximum(largest, np.float32(1e-30)) / np.float32(most), np.float32(np.nan)
+    )
     return np.float32(1) / scale, scale
 
 
@@ -183,7 +185,7 @@ def tokens_quantized(case: Case) -> np.ndarray:
     inverse, scale = token_scales(x, a["hi"])
     with np.errstate(over="ignore", invalid="ignore"):
         k = rounded(x * inverse, a["lo"], a["hi"]) * pixels
-        y = k.astype(np.float32) * scale
+        y = np.where(pixels, k.astype(np.float32) * scale, np.float32(0))
     put(found, np.array([a["token"]]), np.where(pixels, scale, np.float32(0))[None].view(np.int32))
     if "quads" in a:
         put(found, a["quads"], packed(k))
