@@ -7,6 +7,9 @@
 
 namespace openwork {
 
+// Pieces that `units` of positions are cut into by a step that needs all channels of a position at once.
+inline int position_parts(size_t units, const Limits& limits) { return static_cast<int>(std::min<size_t>(units, limits.threads == 1 ? 1 : static_cast<size_t>(limits.threads) * 4)); }
+
 class PositionStep : public Step {
  public:
   // Field "grid": see inside_bits; "slabs": see Slabs.

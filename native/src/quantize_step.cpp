@@ -50,7 +50,7 @@ class QuantizeTokensStep final : public Step {
     const int64_t reach = static_cast<int64_t>(inside_.size()) * kUnit;
     for (const std::vector<int32_t>* planes : {&x_, &quads_, &y_}) require_inside(*planes, reach, limits.arena, "a plane lies outside the arena");
     require(token_ >= 0 && token_ + reach <= limits.arena, "scales of tokens lie outside the arena");
-    parts_ = static_cast<int>(std::min<size_t>(inside_.size(), limits.threads == 1 ? 1 : static_cast<size_t>(limits.threads) * 4));
+    parts_ = position_parts(inside_.size(), limits);
   }
 
   int chunks() const override { return parts_; }

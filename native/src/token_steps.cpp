@@ -5,7 +5,7 @@
 #include <string>
 
 #include "byte_bounds.hpp"
-#include "step.hpp"
+#include "positions.hpp"
 
 namespace openwork {
 namespace {
@@ -147,7 +147,7 @@ class LayerNormStep final : public Step {
     require_inside(y_, reach, limits.arena, "an output plane lies outside the arena");
     require_inside(quads_, reach, limits.arena, "an output plane lies outside the arena");
     require(token_ == -1 || (token_ >= 0 && !quads_.empty() && token_ + reach <= limits.arena), "scales of tokens lie outside the arena, or there are no quads");
-    parts_ = static_cast<int>(std::min<size_t>(inside_.size(), limits.threads == 1 ? 1 : static_cast<size_t>(limits.threads) * 4));
+    parts_ = position_parts(inside_.size(), limits);
   }
 
   int chunks() const override { return parts_; }
