@@ -211,8 +211,9 @@ class _Quantizing:
         return seen
 
     def _fitted(self, seen: Seen) -> Grid | RowGrid:
-        bits = self.settings.activation_bits
-        return RowGrid.of(bits) if isinstance(seen, SeenRows) else self.settings.observer.fit(seen, bits, seen.signed)
+        if isinstance(seen, SeenRows):
+            return seen.grid
+        return self.settings.observer.fit(seen, self.settings.activation_bits, seen.signed)
 
     def _round(self, places: Places, fitted: dict[fx.Node, Grid | RowGrid]) -> list[Rounded]:
         rounded: list[Rounded] = []

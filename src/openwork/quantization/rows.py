@@ -67,7 +67,7 @@ class SeenRows:
     """What rounding did to the rows that were added."""
 
     def __init__(self, grid: RowGrid) -> None:
-        self._grid, self._power, self._noise = grid, 0.0, 0.0
+        self.grid, self._power, self._noise = grid, 0.0, 0.0
         self.largest = 0.0
         """The largest magnitude."""
 
@@ -77,7 +77,7 @@ class SeenRows:
         require_finite(largest, what)
         self.largest = max(self.largest, largest)
         self._power += float(values.double().square().sum())
-        self._noise += float((self._grid.round(values) - values).double().square().sum())
+        self._noise += float((self.grid.round(values) - values).double().square().sum())
 
     def loss(self, grid: RowGrid) -> tuple[float, float, float]:
         """What rounding to the grid costs: power, power of the noise, and the share that is clipped, none."""
