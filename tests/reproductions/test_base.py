@@ -136,6 +136,34 @@ def test_the_list_prefers_what_was_run_here_and_says_what_is_a_trial(
     assert (row["published"], row["published_rate"]) == (0.9, 10)
 
 
+def test_figures_of_an_earlier_recipe_are_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base.plugins, "names", lambda room: ("small",))
+    monkeypatch.setattr(base, "find", lambda name: Changed())
+
+    class Changed(Small):
+        """Row b is trained for longer; c has another name only."""
+
+        def rows(self) -> list[base.Row]:
+            a, b, c = super().rows()
+            longer = RECIPE.model_copy(update={"schedule": RECIPE.schedule.model_copy(update={"retrain_epochs": 99})})
+            return [a, replace(b, recipe=longer), replace(c, recipe=RECIPE.model_copy(update={"name": "other"}))]
+
+    def earlier(reproduction: base.Reproduction) -> list[str]:
+        base.write(reproduction, json.loads((tmp_path / "small/document.json").read_text()), tmp_path / "small")
+        found = json.loads((tmp_path / "small/document.json").read_text())["earlier"]
+        assert isinstance(found, list)
+        return found
+
+    reproduce(("a", "b", "c"), tmp_path, "x", {"a": 0.95, "b": 0.95, "c": 0.95})
+    assert earlier(Small()) == [] and earlier(Changed()) == ["b"]
+    assert [(row["state"], row["earlier_recipe"]) for row in base.known(tmp_path, tmp_path / "none")] == [
+        ("met", False), ("met", True), ("met", False),
+    ]  # fmt: skip
+    order = base.Order(rows=("b",), folder=tmp_path)
+    base.reproduce(Changed(), order, lambda row, where: result(0.96), torch.zeros(1), Silent())
+    assert earlier(Changed()) == []
+
+
 def test_rows_of_side_by_side_measurements_are_of_one_run(tmp_path: Path) -> None:
     class Together(Small):
         TOGETHER: ClassVar[bool] = True

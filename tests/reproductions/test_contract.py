@@ -46,7 +46,10 @@ def document(reproduction: base.Reproduction, rows: list[base.Row], scale: float
         "threads": 2,
     }
     asked = ("name", "title", "paper", "published", "published_drop", "published_rate", "bar", "note")
-    found = [{**{key: getattr(row, key) for key in asked}, **figures, "state": row.state(figures)} for row in rows]
+    found = [
+        {**{key: getattr(row, key) for key in asked}, "recipe": row.digest, **figures, "state": row.state(figures)}
+        for row in rows
+    ]
     return {"title": reproduction.TITLE, "epochs_scale": scale, "rows": found}
 
 
@@ -75,3 +78,9 @@ def test_a_page_names_the_rows_that_are_not_on_it(reproduction: base.Reproductio
     absent = ", ".join(row.name for row in rows[1:])
     page = (tmp_path / "page.md").read_text()
     assert (f"Not run yet: {absent}." in page) if absent else ("Not run" not in page)
+    assert "earlier recipe" not in page
+    there["rows"][0]["recipe"] = "another"
+    base.write(reproduction, there, tmp_path / "earlier")
+    assert (
+        f"Figures of an earlier recipe, to be run again: {rows[0].name}." in (tmp_path / "earlier/page.md").read_text()
+    )

@@ -111,7 +111,8 @@ def _listed(rows: list[dict[str, Any]]) -> Group:
         reproduction, _, name = r["name"].partition("/")
         ours = _figure(r["ours"], None if r["published_drop"] is None else r["our_drop"], r["our_rate"])
         published = _figure(r["published"], r["published_drop"], r["published_rate"])
-        found[reproduction].append((name, r["title"], r["paper"], published, ours, r["state"], (r["when"] or "")[:10]))
+        state = r["state"] + ", earlier recipe" * r["earlier_recipe"]
+        found[reproduction].append((name, r["title"], r["paper"], published, ours, state, (r["when"] or "")[:10]))
     return Group(*(_one_listed(name, lines) for name, lines in found.items()))
 
 

@@ -34,11 +34,14 @@ def beside_papers(
 
 
 def remarks(document: Mapping[str, Any]) -> list[str]:
-    """What to know before reading the figures: that they are of a trial, and which rows are not there."""
-    scale, absent = document["epochs_scale"], document.get("not_run", ())
+    """What to know before reading the figures: that they are of a trial, and which rows are not there or are not what
+    the command would train now."""
+    scale, absent, earlier = document["epochs_scale"], document.get("not_run", ()), document.get("earlier", ())
     found = [f"Epochs were scaled by {scale:g}: a trial, no figure to quote."] if scale != 1 else []
     if absent:
         found.append(f"Not run yet: {', '.join(absent)}.")
+    if earlier:
+        found.append(f"Figures of an earlier recipe, to be run again: {', '.join(earlier)}.")
     return [line for text in found for line in ("", text)]
 
 

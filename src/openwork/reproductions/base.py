@@ -7,6 +7,7 @@ kept for others; a source checkout keeps ours in docs/reproductions.
 """
 
 import datetime
+import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
@@ -66,6 +67,13 @@ class Row:
     """Zoo model, where it is not the reproduction's."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the model: arguments of its `build`."""
+
+    @property
+    def digest(self) -> str:
+        """Of what is trained: the recipe and its model. Fields that recipes come to have later leave it as it is."""
+        recipe = self.recipe.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+        what = json.dumps([recipe, self.model, dict(self.options)], sort_keys=True)
+        return hashlib.sha256(what.encode()).hexdigest()[:12]
 
     def state(self, ours: Mapping[str, Any]) -> str:
         """'met' if all that is asked for holds at once, else 'short'; 'run' if nothing is asked for. `ours` is the
@@ -188,8 +196,12 @@ def write(reproduction: Reproduction, document: dict[str, Any], home: Path) -> N
             if all(found[before["name"]][key] == before[key] for key in ("accuracy", "seconds")):
                 found[before["name"]] = before
         document = {**document, "rows": [found[row.name] for row in reproduction.rows() if row.name in found]}
-    here = {row["name"] for row in document["rows"]}
-    document = {**document, "not_run": [row.name for row in reproduction.rows() if row.name not in here]}
+    here = {row["name"]: row for row in document["rows"]}
+    document = {
+        **document,
+        "not_run": [row.name for row in reproduction.rows() if row.name not in here],
+        "earlier": [row.name for row in reproduction.rows() if row.name in here and is_earlier(row, here[row.name])],
+    }
     write_text(home / _DOCUMENT, json.dumps(document, indent=1) + "\n")
     for name, text in reproduction.page(document).items():
         write_text(home / name, text)
@@ -211,6 +223,11 @@ def refuse_trial(reproduction: Reproduction, found: Mapping[str, Any]) -> None:
 def is_trial(reproduction: Reproduction, found: Mapping[str, Any]) -> bool:
     """Whether figures are not of the recipes, model and data that the rows are about."""
     return [found[name] for name in _CONDITIONS] != [1, reproduction.MODEL, reproduction.DATA]
+
+
+def is_earlier(row: Row, ours: Mapping[str, Any]) -> bool:
+    """Whether figures, those of a document's row, are of a recipe that the row had before."""
+    return bool(ours.get("recipe") != row.digest)
 
 
 def conditions(reproduction: Reproduction, order: Order) -> dict[str, Any]:
@@ -262,6 +279,7 @@ def _record(row: Row, result: Result, figures: Mapping[str, Any], about: Mapping
         "published_rate": row.published_rate,
         "bar": row.bar,
         "note": row.note,
+        "recipe": row.digest,
         "seed": schedule.seed,
         "epochs": [phases[phase] if phases else schedule.epochs(phase) for phase in PHASES],
         "dense_accuracy": result.dense_accuracy,
@@ -325,6 +343,7 @@ def _listed(reproduction: Reproduction, row: Row, folder: Path, kept: Path) -> d
         "our_drop": mine and mine["dense_accuracy"] - mine["accuracy"],
         "our_rate": mine and rate(mine),
         "state": state,
+        "earlier_recipe": mine is not None and is_earlier(row, mine),
         "command": f"openwork reproduce {name} --rows {row.name}",
         "when": mine and mine.get("when", document.get("when")),
     }
