@@ -132,6 +132,19 @@ inline ivec larger_magnitude(ivec found, vec v) {
   return magnitude > found ? magnitude : found;
 }
 
+// The bits of the largest magnitude of `value(channel)` over all channels; four at a time, so that comparisons overlap.
+template <class Value>
+inline ivec largest_magnitude(int channels, const Value& value) {
+  ivec found[4] = {};
+  int c = 0;
+  for (; c + 4 <= channels; c += 4)
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) found[i] = larger_magnitude(found[i], value(c + i));
+  for (; c < channels; c++) found[0] = larger_magnitude(found[0], value(c));
+  for (int i = 1; i < 4; i++) found[0] = larger_magnitude(found[0], (vec)found[i]);
+  return found[0];
+}
+
 // How tokens are rounded, by the bits of the largest magnitude of each: what they are multiplied by to be rounded, and by to come back.
 struct TokenScale {
   TokenScale(ivec largest, float most) {

@@ -33,16 +33,10 @@ void quantize_tokens(const openwork::QuantizeTokens& t, int64_t unit_begin, int6
     const uint32_t inside = pixels(t.inside, q);
     const float* const x = t.arena + q;
     float* const y = t.arena_out + q;
-    ivec largest[4] = {};
-    int c = 0;
-    for (; c + 4 <= channels; c += 4)
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; i++) largest[i] = larger_magnitude(largest[i], load(x + from[c + i]));
-    for (; c < channels; c++) largest[0] = larger_magnitude(largest[0], load(x + from[c]));
-    for (int i = 1; i < 4; i++) largest[0] = larger_magnitude(largest[0], (vec)largest[i]);
-    const TokenScale token(largest[0], most);
+    const auto value = [&](int c) __attribute__((always_inline)) { return load(x + from[c]); };
+    const TokenScale token(largest_magnitude(channels, value), most);
     store(y + t.scale, keep(token.scale, inside));
-    for (c = 0; c < channels; c += kQuad) {
+    for (int c = 0; c < channels; c += kQuad) {
       vec four[kQuad] = {};
       for (int i = 0; i < kQuad && c + i < channels; i++) four[i] = load(x + from[c + i]) * token.inverse;
       if constexpr (FLOATS) {

@@ -157,13 +157,7 @@ inline void layer_norm(const Norm& n, int64_t unit_begin, int64_t unit_end) {
     const auto value = [&](int at) __attribute__((always_inline)) { return (load(x + from[at]) - mean) * scale * weight[at] + bias[at]; };
     vec inverse = splat(n.inverse);
     if constexpr (TOKENS) {
-      ivec largest[4] = {};
-      for (c = 0; c + 4 <= channels; c += 4)
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) largest[i] = larger_magnitude(largest[i], value(c + i));
-      for (; c < channels; c++) largest[0] = larger_magnitude(largest[0], value(c));
-      for (int i = 1; i < 4; i++) largest[0] = larger_magnitude(largest[0], (vec)largest[i]);
-      const TokenScale token(largest[0], n.hi);
+      const TokenScale token(largest_magnitude(channels, value), n.hi);
       store(y + n.token, keep(token.scale, inside));
       inverse = token.inverse;
     }

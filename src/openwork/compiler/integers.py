@@ -36,7 +36,7 @@ CARRIED = (
     "tokens",
     "token",
 )
-"""Operators whose results are values of their inputs, or 0."""
+"""Operators whose results are values of their inputs, or 0, and the larger the larger those are."""
 
 
 class Bytes(NamedTuple):

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..graph import Graph, Node, rewritten
-from ..integers import Bytes, bytes_of
+from ..integers import CARRIED, Bytes, bytes_of
 
 ORDER = 16  # after clamps went before poolings, before they become part of layers
 
-MOVES = ("max_pool", "channels", "slice", "pad", "concat", "flatten", "swap", "regroup", "tokens")
-"""Operators whose results are values of their inputs, or 0, and the larger the larger those are."""
+STAY = ("features", "token")
+"""Operators that take a part of tokens, behind which a rounding stays: fewer values are to be rounded there."""
 
 
 def run(graph: Graph) -> Graph:
@@ -66,7 +66,8 @@ def _moved(node: Node, known: Mapping[str, Node], uses: Mapping[str, int]) -> Se
     if node.op == "quantize":
         if source.op == "clamp":
             return _joined(node, source.inputs, node["bytes"].clamped(source.lo, source.hi))
-        if source.op in MOVES and not _pixel(source, known) and _alone(source, known, uses, node["bytes"]):
+        moves = source.op in CARRIED and source.op not in STAY and not _pixel(source, known)
+        if moves and _alone(source, known, uses, node["bytes"]):
             return _before(node, source, known)
     if source.op == "quantize" and node.op == "clamp":
         return _joined(node, source.inputs, _bounded(source["bytes"], node))
