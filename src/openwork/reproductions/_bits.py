@@ -9,7 +9,9 @@ from ..recipes.schedule import Schedule
 from ..recipes.steps import Step
 from ..solvers.admm import ADMM
 
-SOLVER = ADMM(rho=1e-3, growth=1.5)
+SOLVER = ADMM(rho=0.02, growth=1.4)
+"""Weights must lie on their levels before they are put there: retraining cannot move them any more. From 1e-3 on, rho
+pulls in the last of four epochs only; of ResNet-20 with 2 bits the loss right after is then 0.62, from 0.02 on 0.22."""
 
 LEVELS: dict[int, dict[str, Any]] = {
     8: {"kind": "levels", "bits": 8},
