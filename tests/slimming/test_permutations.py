@@ -101,6 +101,12 @@ class Mixed(nn.Module):
         (Mixed(), "second", r"flatten \(call_method\) is not known to keep channels apart"),
         (Mixed(), "shared", r"shared is called 2 times"),
         (Mixed(), "last", r"soft \(Softmax\) is not known to keep channels apart"),
+        (
+            nn.Sequential(nn.Linear(8, 6), nn.MaxPool1d(3, 1, 1), nn.Linear(6, 4)),
+            "2",
+            r"1 pools what the linear layer 0",
+        ),
+        (nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(5), nn.Linear(6, 4)), "2", r"has 5 channels instead of 6"),
     ],
 )
 def test_what_cannot_move_is_left_and_said(model: nn.Module, layer: str, why: str) -> None:

@@ -321,6 +321,24 @@ def test_tokens_have_their_features_last() -> None:
     assert row(found, "4").left == ((1, "3 (LayerNorm) is not known to keep channels apart"),)
 
 
+def test_pooling_along_features_mixes_them() -> None:
+    called = Calls(lambda x, a, b: b(F.avg_pool1d(a(x).relu(), 2)), nn.Linear(5, 8), nn.Linear(4, 3))
+    for model in (called, nn.Sequential(nn.Linear(5, 8), nn.MaxPool1d(2), nn.Linear(4, 3))):
+        first, name = (called.layers[0], "layers.0") if model is called else (model[0], "0")
+        lively(model)
+        without(first, [2], bias=True)
+        found = slimmed(model, torch.randn(2, 4, 5))
+        assert shapes(found) == [(8, 5), (3, 4)]
+        assert "not known to keep channels apart" in row(found, name).left[0][1]
+
+
+def test_batch_norm_of_tokens_is_over_another_axis_than_features() -> None:
+    model = lively(nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    without(model[0], [2], bias=True)
+    assert shapes(slimmed(model, torch.randn(2, 8, 5)))[0] == (8, 5)
+    assert shapes(slimmed(model, torch.randn(2, 5)))[0] == (7, 5)
+
+
 def test_a_layer_without_a_bias_gets_one_where_no_batch_norm_follows() -> None:
     model = lively(nn.Sequential(nn.Conv2d(3, 6, 3), nn.Sigmoid(), nn.Conv2d(6, 4, 3, bias=False), nn.ReLU()))
     without(model[0], [0])

@@ -21,7 +21,18 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from ._atoms import Atoms, Ids
 from ._constants import Make, evaluated, kept_if, normed, padded, pooled, same_as
 from ._layer import Layer, Scale, Values
-from ._nodes import arguments, attribute, cuts_space, flattens, held, inputs_of, leaves, over_space, pads_space
+from ._nodes import (
+    arguments,
+    attribute,
+    cuts_space,
+    flattens,
+    held,
+    inputs_of,
+    leaves,
+    over_space,
+    pads_space,
+    pools_space,
+)
 from ._operators import BINARY_NAMES, ELEMENTWISE, ELEMENTWISE_NAMES, POOLING, POOLING_NAMES, name_of, overwrites
 
 CALLED = {
@@ -97,7 +108,7 @@ class Flow:
             self._stop(node, self._unknown(node))
         elif isinstance(module, ELEMENTWISE):
             self._same(node, self._evaluated(node))
-        elif isinstance(module, POOLING):
+        elif isinstance(module, POOLING) and pools_space(node, type(module).__name__, source.axis):
             self._same(node, pooled(node, module))
         elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
             self._flatten(node)
@@ -128,7 +139,7 @@ class Flow:
             self._stop(node, self._unknown(node))
         elif name in ELEMENTWISE_NAMES | BINARY_NAMES:
             self._same(node, self._evaluated(node))
-        elif name in POOLING_NAMES:
+        elif name in POOLING_NAMES and pools_space(node, name, source.axis):
             self._same(node, pooled(node, None))
         elif (name == "flatten" and arguments(node, "start_dim", "end_dim", default=(0, -1)) == (1, -1)) or (
             name == "reshape" and flattens(node)
@@ -180,6 +191,8 @@ class Flow:
         users = list(node.users)
         after = self._module(users[0]) if len(users) == 1 else None
         norm = after if isinstance(after, _BatchNorm) and self._calls[str(users[0].target)] == 1 else None
+        if axis != 1:
+            norm = None  # which is over tokens, not over their features
         bordered = any(padding) if isinstance(padding, tuple | list) else padding not in (0, "valid")
         uneven = isinstance(module, _ConvTransposeNd) or (
             not linear and bordered and any(size > 1 for size in module.kernel_size)

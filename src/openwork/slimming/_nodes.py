@@ -36,6 +36,13 @@ def over_space(node: fx.Node, axis: int) -> bool:
     return bool(axes) and all(one % ndim > axis for one in axes)
 
 
+def pools_space(node: fx.Node, kind: str, axis: int) -> bool:
+    """Whether a pooling is along axes behind the channels, `axis`; its name `kind` has their number, or it is along all
+    behind the second."""
+    ndim = held(node).ndim
+    return bool(axis < ndim - next((int(c) for c in kind if c.isdigit()), ndim - 2))
+
+
 def pads_space(node: fx.Node, axis: int) -> bool:
     """Whether `pad` is along axes behind the channels, `axis`."""
     (pads,) = arguments(node, "pad", default=((),))

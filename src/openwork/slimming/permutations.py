@@ -75,6 +75,8 @@ class _Push:
             producer = self._walk(self._only_call(name), rows)
         except _CannotError as reason:
             return Pushed(name, None, str(reason))
+        if wrong := [len(parameter) for parameter in rows if len(parameter) != len(order)]:
+            return Pushed(name, None, f"a layer on the way has {wrong[0]} channels instead of {len(order)}")
         for parameter in rows:
             parameter.copy_(parameter[order.to(parameter.device)])
         weight = self.modules[name].weight
@@ -84,6 +86,7 @@ class _Push:
 
     def _walk(self, node: fx.Node, rows: list[Tensor]) -> str:
         """From a layer back to what computes its input; collects every parameter and buffer along the way."""
+        pooling = ""
         while True:
             before = node.all_input_nodes
             if len(before) != 1:
@@ -94,9 +97,15 @@ class _Push:
             node = source
             if node.op == "call_module":
                 if self._moves(str(node.target), rows):
+                    if pooling and isinstance(self.modules[str(node.target)], nn.Linear):
+                        raise _CannotError(f"{pooling} pools what the linear layer {node.target} computes")
                     return str(node.target)
-            elif name_of(node) not in ELEMENTWISE_NAMES | POOLING_NAMES:
+                if isinstance(self.modules[str(node.target)], POOLING):
+                    pooling = str(node.target)
+            elif (name := name_of(node)) not in ELEMENTWISE_NAMES | POOLING_NAMES:
                 raise _CannotError(f"{node} ({node.op}) is not known to keep channels apart")
+            elif name in POOLING_NAMES:
+                pooling = str(node)
 
     def _moves(self, name: str, rows: list[Tensor]) -> bool:
         """Collect what moves of a module; True for the producer, at which the walk ends."""
