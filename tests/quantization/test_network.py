@@ -65,6 +65,46 @@ def test_a_layer_that_is_called_twice_and_one_without_a_name() -> None:
     assert [layer.name for layer in layers(captured(twice, (x,)))] == ["layer"]
 
 
+def test_what_is_written_into_a_part_of_a_tensor_is_read_by_all() -> None:
+    class Shift(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.act = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            shifted = torch.zeros_like(x)
+            shifted[:, :2] = x[:, 2:]
+            shifted[:, 3, 1].fill_(2.0)
+            y = self.norm(self.conv(shifted))
+            self.act(y.flatten(1))  # y, too
+            return y
+
+    torch.manual_seed(0)
+    model, x = Shift().eval(), torch.randn(3, 4, 6, 6)
+    with torch.no_grad():
+        model.norm.running_mean.uniform_(-1, 1)
+        model.norm.running_var.uniform_(0.5, 2)
+    network = captured(model, (x,))
+    torch.testing.assert_close(network(x), model(x), rtol=1e-5, atol=1e-5)
+    assert [layer.name for layer in layers(network)] == ["conv"] and batch_is_free(network)
+    assert not any("norm" in name for name in network.state_dict()), "folded as ever"
+
+
+@pytest.mark.parametrize("features", [5, 8])
+def test_batch_norm_over_tokens_is_not_folded_into_features(features: int) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, features), nn.BatchNorm1d(8)).eval(), torch.randn(4, 8, 6)
+    with torch.no_grad():
+        model[1].running_mean.uniform_(-1, 1)
+        model[1].running_var.uniform_(0.5, 2)
+    torch.testing.assert_close(captured(model, (x,))(x), model(x), rtol=1e-5, atol=1e-5)
+    if features == 8:
+        rows = torch.randn(4, 6)
+        network = captured(model, (rows,))
+        torch.testing.assert_close(network(rows), model(rows), rtol=1e-5, atol=1e-5)
+        assert not any("running" in name for name in network.state_dict())
+
+
 def test_a_model_without_layers_is_refused() -> None:
     with pytest.raises(CaptureError, match="no convolution and no linear layer"):
         captured(nn.ReLU(), (torch.randn(2, 4),))
@@ -116,6 +156,17 @@ def test_layers_left_out_need_no_places() -> None:
     assert len(find_places(network, ["head"]).values) == 6
 
 
+class Mean(nn.Module):
+    """Over an axis."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(self.axis)
+
+
 def _chain(*modules: nn.Module) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(*modules).eval()
 
@@ -147,8 +198,11 @@ def _chain(*modules: nn.Module) -> Callable[[], nn.Module]:
         (_chain(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2)), (3, 8, 8), []),
         (_chain(nn.Conv2d(3, 6, 3), nn.Linear(6, 5)), (3, 8, 8), []),
         (_chain(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 2)), (6,), []),
+        (_chain(nn.Conv1d(3, 8, 3, padding=1), nn.ReLU(), Mean(1), nn.Linear(16, 2)), (3, 16), []),
+        (_chain(nn.Conv1d(3, 8, 3, padding=1), nn.ReLU(), Mean(2), nn.Linear(8, 2)), (3, 16), [("0", "3")]),
+        (_chain(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(2), Mean(1), nn.Linear(36, 2)), (3, 8, 8), []),
     ],
-    ids=["residual", "depthwise", "relu6", "flatten", "groups", "columns", "gelu"],
+    ids=["residual", "depthwise", "relu6", "flatten", "groups", "columns", "gelu", "channels", "space", "both"],
 )
 def test_equalization_leaves_outputs_as_they_are(
     model: Callable[[], nn.Module], shape: tuple[int, ...], found: list[tuple[str, str]]

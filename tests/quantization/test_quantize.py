@@ -2,9 +2,11 @@
 
 import copy
 import json
+import math
 import pickle
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from openwork.errors import DataError, ModelError, OpenworkNotice, RunError, Usa
 from openwork.quantization import folder
 from openwork.quantization.network import captured, layers
 from openwork.quantization.quantize import report_of
+from openwork.quantization.report import Report, decibels
 from openwork.quantization.rounding import Grid
 from openwork.quantization.simulate import Rounded, correct_biases
 from openwork.quantization.weights import on_grid
@@ -188,6 +191,14 @@ def test_saved_and_loaded_it_computes_the_same(quantized: nn.Module, tmp_path: P
     assert torch.equal(larger(x), quantized(x))
 
 
+def test_ratios_that_are_infinite_are_saved_with_their_sign(quantized: nn.Module, tmp_path: Path) -> None:
+    found = report_of(quantized)
+    for ratio, said in ((math.inf, "exact"), (-math.inf, "nothing left"), (12.0, "12.0")):
+        document = json.loads(json.dumps(replace(found, output_db=ratio).to_dict(), allow_nan=False))
+        again = Report.from_dict(document)
+        assert again.output_db == ratio and decibels(again.output_db) == said
+
+
 def test_damaged_and_foreign_folders_are_refused(quantized: nn.Module, tmp_path: Path) -> None:
     folder.save(quantized, tmp_path / "int8")
     with pytest.raises(RunError, match="was quantized from another model than this Attention"):
@@ -262,6 +273,10 @@ def test_wrong_calibration_data(calibration: list[Any], said: str) -> None:
         ({"activation_bits": 9}, r"activation_bits: 9 is not in 2..8"),
         ({"observer": "mean"}, r"unknown observer 'mean'.*known: entropy, minmax, mse, percentile"),
         ({"leave": ["conv3"]}, "unknown layer 'conv3'; did you mean conv2"),
+        (
+            {"leave": ["stem", "conv1", "conv2", "down", "depth", "point", "head"]},
+            "leave names every layer of the model; leave out fewer",
+        ),
         ({"samples": 0}, "samples"),
         ({"weights": "min"}, "weights"),
     ],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from .network import Layer, layers, op_of
+from .network import Layer, arguments, layers, op_of, shape_of
 from .places import _operand
 
 ROUNDS = 50
@@ -91,9 +91,17 @@ def _pairs(network: fx.GraphModule) -> Iterator[Pair]:
                 if _same_channels(first, second, between):
                     yield Pair(first, second)
                 break
-            if op_of(node) not in _HOMOGENEOUS:
+            if op_of(node) not in _HOMOGENEOUS or not _keeps_channels(node):
                 break
             between.append(op_of(node))
+
+
+def _keeps_channels(node: fx.Node) -> bool:
+    """Whether `mean` and `flatten` leave axis 1, or put what follows it beside it: [batch, channels, ...]."""
+    op, given, rank = op_of(node), arguments(node), len(shape_of(_operand(node)) or ())
+    if op == "mean":
+        return bool(given["dim"]) and all(axis % rank > 1 for axis in given["dim"])
+    return op != "flatten" or given["start_dim"] % rank == 1
 
 
 def _same_channels(first: Layer, second: Layer, between: list[str]) -> bool:

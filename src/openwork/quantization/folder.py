@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 from ..files import write_bytes, write_text
-from .network import captured
+from .network import captured, to_device_of
 from .places import find_places, insert
 from .quantize import report_of, with_report
 from .report import Report
@@ -56,7 +56,7 @@ def load(folder: str | Path, model: nn.Module, example_inputs: tuple[Tensor, ...
         network = load("runs/int8", models.resolve("cifar10_resnet56"))
     """
     found, folder = read(folder), Path(folder)
-    network = captured(model, example_inputs or _example(found))
+    network = captured(model, to_device_of(model, example_inputs or _example(found)))
     try:
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
     except (OSError, safetensors.SafetensorError) as error:

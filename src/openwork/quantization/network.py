@@ -5,6 +5,7 @@ allows that. Nothing in it is shared with the model.
 """
 
 import operator
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ OTHERS = ("conv_transpose", "addmm", "baddbmm", "bilinear", "gru", "lstm", "rnn_
 """Beginnings of the names of operators with weights that stay in float32."""
 
 _CHECKS = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size"}
+_FUNCTIONAL_NORM = "_native_batch_norm_legit_no_training"
 _DROPOUT = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 
 
@@ -51,6 +53,10 @@ def captured(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     or where there is neither a convolution nor a linear layer.
     """
     program = _exported(model, inputs)
+    if any(map(_writes_into_a_view, program.graph.nodes)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about itself
+            program = program.run_decompositions({})
     graph = _copied(program)
     network = fx.GraphModule(program.module(), graph, type(model).__name__)
     for module in network.modules():  # what the copies of attributes share with the model
@@ -110,6 +116,12 @@ def shape_of(node: fx.Node) -> tuple[Any, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) and value.is_floating_point() else None
 
 
+def to_device_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """`inputs` where the model's weights are."""
+    found = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
+    return inputs if found is None else tuple(x.to(found) for x in inputs)
+
+
 def batch_is_free(network: fx.GraphModule) -> bool:
     """Whether the graph takes batches of any size."""
     first = next(n for n in network.graph.nodes if n.op == "placeholder").meta["val"]
@@ -145,8 +157,11 @@ def _copied(program: ExportedProgram) -> fx.Graph:
             graph.output(_returned(fx.map_arg(node.args[0], made.__getitem__), program))
         elif node.op == "call_module" or op in _CHECKS:
             continue  # what torch.export guards of its own
-        elif op in _DROPOUT:
+        elif op in _DROPOUT or (node.target is operator.getitem and op_of(node.args[0]) == _FUNCTIONAL_NORM):
             made[node] = made[node.args[0]]
+        elif op == _FUNCTIONAL_NORM:
+            made[node] = graph.node_copy(node, made.__getitem__)
+            _plain_norm(made[node])
         else:
             made[node] = graph.node_copy(node, made.__getitem__)
             if node.op == "call_function":
@@ -163,6 +178,25 @@ def _without_writing(node: fx.Node, made: dict[fx.Node, Any]) -> None:
     if plain is not None and hasattr(plain, target._overloadname):
         made[node].target = getattr(plain, target._overloadname)
         made[node.args[0]] = made[node]  # type: ignore[index]
+
+
+def _writes_into_a_view(node: fx.Node) -> bool:
+    """Whether an operator writes into a part of a tensor, or another form of it, whose readers see what it wrote."""
+    target: Any = node.target
+    if not isinstance(target, OpOverload) or not target._schema.is_mutable:
+        return False
+    written = [a.name for a in target._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    sources = [value for name, value in arguments(node).items() if name in written and isinstance(value, fx.Node)]
+    schemas = [source.target._schema for source in sources if isinstance(source.target, OpOverload)]
+    return any(r.alias_info is not None and not r.alias_info.is_write for s in schemas for r in s.returns)
+
+
+def _plain_norm(node: fx.Node) -> None:
+    """Batch norm as it was before `torch.export` made everything free of writing: it returned one tensor."""
+    target: Any = torch.ops.aten.batch_norm.default
+    x, weight, bias, mean, variance, momentum, eps = node.args
+    node.target, node.args = target, (x, weight, bias, mean, variance, False, momentum, eps, False)
+    node.meta = {**node.meta, "val": node.meta["val"][0]}
 
 
 def _returned(leaves: Any, program: ExportedProgram) -> Any:
@@ -183,6 +217,8 @@ def _make_module(network: fx.GraphModule, node: fx.Node, kind: type[nn.Module]) 
     if weight is None or (bias is None and given["bias"] is not None):
         return
     after = next(iter(node.users)) if len(node.users) == 1 else None
+    if kind is nn.Linear and len(shape_of(node) or ()) != 2:
+        after = None  # batch norm of tokens is over another axis than a linear layer's outputs
     norm = None if after is None or op_of(after) != "batch_norm" else _norm(network, arguments(after))
     bias = torch.zeros(len(weight)).to(weight) if bias is None else bias
     if norm is not None and after is not None:

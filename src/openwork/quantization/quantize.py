@@ -13,7 +13,7 @@ from ..errors import OpenworkNotice, UsageError
 from . import report as figures
 from .equalize import equalize as equalize_layers
 from .histogram import Histogram
-from .network import Layer, batch_is_free, captured, layers, left_in_float, op_of
+from .network import Layer, batch_is_free, captured, layers, left_in_float, op_of, to_device_of
 from .observers.base import Observer
 from .places import Place, Places, find_places, insert
 from .report import LayerFigures, Report
@@ -126,6 +126,7 @@ def quantize(
     example = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
     batches = read(calibration, example, settings.samples)
     example = tuple(x[:1] for x in batches[0]) if example is None else example
+    batches, example = [to_device_of(model, batch) for batch in batches], to_device_of(model, example)
     return _Quantizing(captured(model, example), settings, batches, example, progress or _silent).done()
 
 
@@ -159,6 +160,8 @@ class _Quantizing:
         for name in settings.leave:
             if name not in known:
                 raise UsageError(plugins.unknown("layer", name, known))
+        if not set(known) - set(settings.leave):
+            raise UsageError("leave names every layer of the model; leave out fewer, or there is nothing to quantize")
         if settings.per_row and not any(isinstance(layer.module, nn.Linear) for layer in layers(network)):
             raise UsageError("per_row is about linear layers, and the model has none; leave it out")
         self.any_batch = batch_is_free(network)

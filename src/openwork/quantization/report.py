@@ -82,7 +82,7 @@ class Report:
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; a ratio that is infinite is null."""
+        """JSON values; an infinite ratio is null, or "-inf" where nothing is left."""
         found = asdict(self)
         for layer in found["layers"]:
             for name in ("weight_db", "input_db", "output_db"):
@@ -140,10 +140,14 @@ def _grid(found: Mapping[str, Any]) -> Grid | RowGrid:
     return Grid(**found) if "scale" in found else RowGrid(**found)
 
 
-def _whole(value: float | None, measured: bool) -> float | None:
-    """What `_finite` made null."""
-    return math.inf if value is None and measured else value
+def _whole(value: float | str | None, measured: bool) -> float | None:
+    """What `_finite` made of it."""
+    if value is None:
+        return math.inf if measured else None
+    return float(value)
 
 
-def _finite(value: float | None) -> float | None:
+def _finite(value: float | None) -> float | str | None:
+    if value == -math.inf:
+        return "-inf"
     return value if value is not None and math.isfinite(value) else None

@@ -54,7 +54,9 @@ class _Shifts(fx.Interpreter):
         super().__init__(network)
         self.extra_traceback = False
         self._rounded = {one.layer.name: one for one in rounded}
-        self.sums = {name: torch.zeros(len(one.weight), dtype=torch.float64) for name, one in self._rounded.items()}
+        self.sums = {
+            name: one.bias.new_zeros(len(one.bias), dtype=torch.float64) for name, one in self._rounded.items()
+        }
         self.counts = dict.fromkeys(self._rounded, 0)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
