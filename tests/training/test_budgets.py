@@ -118,6 +118,33 @@ def test_a_run_with_a_latency_budget_resumes_with_the_sparsities_it_began_with(
         ow.compress(tiny_net(), budget, TinyData(), tmp_path, threads=1)
 
 
+def test_other_threads_or_data_are_measured_anew_but_for_a_run_that_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks: list[Table] = []
+
+    def clock(*_: object) -> Table:
+        clocks.append(Table())
+        return clocks[-1]
+
+    monkeypatch.setattr("openwork.allocation.engine_clock.EngineClock", clock)
+    budget, data = recipe("{latency: 60%}"), TinyData()
+    first = allocate(tiny_net(), budget, data, folder=tmp_path, threads=1)
+    assert allocate(tiny_net(), budget, data, folder=tmp_path, threads=1) == first and len(clocks) == 1
+    (tmp_path / FILE).unlink()
+    second = allocate(tiny_net(), budget, data, folder=tmp_path, threads=2)
+    assert len(clocks) == 2 and second.start != first.start
+    data.train_size -= 16
+    allocate(tiny_net(), budget, data, folder=tmp_path, threads=2)
+    assert len(clocks) == 3
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        ow.compress(tiny_net(), budget, data, run, threads=1, progress=StopAt(8))
+    begun = (run / "allocation.json").read_text()
+    ow.compress(tiny_net(), budget, data, run, threads=2)
+    assert (run / "allocation.json").read_text() == begun and len(clocks) == 4
+
+
 def test_nothing_is_measured_twice(tmp_path: Path) -> None:
     budget, first, second = recipe("{latency: 60%}"), Table(), Table()
     found = allocate(tiny_net(), budget, TinyData(), folder=tmp_path, clock=first)

@@ -53,14 +53,16 @@ def allocate(
         recipe: with `constraints`: a recipe, the name of a built-in one, or the path of a YAML file.
         data: for the losses; not needed with `scan: weights`.
         example_inputs: one example `[1, ...]`; default: that of `data`.
-        folder: where figures and result are kept (`allocation-figures.json`, `allocation.json`). What is there is not
+        folder: where figures and result are kept (`allocation-figures.json`, `allocation.json`). What is there of the
+            same recipe, weights, inputs and data, and of the same machine and threads if latency counts, is not
             measured again.
         threads: of an inference; None: the cores that this process may use.
         note: called with a line about what is measured.
         clock: who times layers; default: the engine of this machine.
 
-    Raises RecipeError if the budget is impossible (it names the nearest possible one) or does not ask for anything, and
-    what `recipes.match.match` raises.
+    Raises RecipeError if the budget is impossible (it names the nearest possible one) or does not ask for anything,
+    UsageError if there is no budget, or nothing to count or measure losses on, DataError if losses are to be measured
+    on data without examples, and what `recipes.match.match` raises.
 
     Source: Ren et al. 2019, arXiv:1812.11677 (break-even); Everett 1963 (prices of resources).
 
@@ -80,9 +82,13 @@ def allocate(
         raise UsageError("allocate needs one example to count on; pass data, or example_inputs")
     if recipe.constraints.scan == "loss" and data is None:
         raise UsageError("constraints.scan is loss, which needs data; pass data, or set it to weights")
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
     start: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "weights": digest(model.state_dict()),
+        "inputs": [list(x.shape) for x in given],
+        "data": None if recipe.constraints.scan == "weights" or data is None else [data.name, data.train_size],
+        "timed": _timed_on(threads) if recipe.constraints.latency else None,
     }
     if folder is not None and (found := Allocation.load(Path(folder))) is not None and found.start == start:
         return found
@@ -90,7 +96,7 @@ def allocate(
         copy.deepcopy(model).eval(),
         recipe.constraints,
         data,
-        inputs if isinstance(inputs, tuple) else (inputs,),
+        given,
         Figures(None if folder is None else Path(folder)),
         start["weights"],
         threads,
@@ -100,6 +106,14 @@ def allocate(
     if folder is not None:
         allocation.save(Path(folder))
     return allocation
+
+
+def _timed_on(threads: int | None) -> list[Any]:
+    """What latencies depend on besides the network."""
+    from ..engine.engine import checked_threads
+    from ..engine.machine import processor
+
+    return [processor(), checked_threads(threads)]
 
 
 @dataclass

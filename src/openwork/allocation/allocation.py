@@ -68,7 +68,7 @@ class Allocation:
     spent: Mapping[str, Spent]
     """What has a limit: bytes, multiply-adds, microseconds."""
     start: Mapping[str, Any]
-    """What it was made for: the recipe with the budget, and a digest of the weights."""
+    """What it was made for: the recipe with the budget, a digest of the weights, and what was measured on."""
 
     def to_dict(self) -> dict[str, Any]:
         """The content of allocation.json."""
