@@ -200,7 +200,8 @@ def test_layers_that_cannot_round_are_left_alone() -> None:
     assert on_grid(model.last.weight, 8) and not on_grid(model.one.weight, 8)
 
 
-def test_layers_that_read_one_value_share_its_grid() -> None:
+@pytest.mark.parametrize("few_first", [False, True])
+def test_layers_that_read_one_value_share_its_grid(few_first: bool) -> None:
     class Forked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -209,7 +210,9 @@ def test_layers_that_read_one_value_share_its_grid() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.first(x).relu()
-            y: Tensor = self.last(self.left(x) + self.right(x) + self.few(x) + x.clone())
+            early = self.few(x) if few_first else 0
+            both = self.left(x) + self.right(x)
+            y: Tensor = self.last(both + (early if few_first else self.few(x)) + x.clone())
             return y
 
     text = "rules: [{targets: first, constraint: {kind: unstructured, sparsity: 0.5}}]\nquantize: "
@@ -310,8 +313,10 @@ def test_mistakes_are_named() -> None:
     nested = (
         "rules: [{targets: all, constraint: {kind: nested, of: {kind: unstructured, sparsity: 0.5}, sparser: [0.75]}}]"
     )
-    with pytest.raises(RecipeError, match="nested sparsity holds networks inside each other"):
-        compress(tiny_net(), recipe(rules=nested), TinyData())
+    later = "steps: [{}, {rules: [" + nested.removeprefix("rules: [").removesuffix("]") + "]}]"
+    for wrong in (recipe(rules=nested), recipe(rules=f"{RULES}\n{later}")):
+        with pytest.raises(RecipeError, match="nested sparsity holds networks inside each other"):
+            compress(tiny_net(), wrong, TinyData())
     with pytest.raises(RecipeError, match=r"quantize\.ignore: 'fc9' matches no"):
         compress(tiny_net(), recipe("{ignore: fc9}"), TinyData())
     with pytest.raises(RecipeError, match=r"quantize\.weights\.bits: 'fc9' matches no"):

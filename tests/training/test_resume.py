@@ -182,6 +182,13 @@ def test_another_recipe_model_or_data_is_refused_with_what_differs(tmp_path: Pat
     assert run(tmp_path, "one-shot").history[-1]["epoch"] == 3
 
 
+def test_a_folder_with_the_result_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(RunError, match="holds the result of something else than a run; choose another folder"):
+        run(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith(".")) == ["result.json"]
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     from openwork.training.folder import RunFolder
 

@@ -145,8 +145,8 @@ class Schedule(Config):
     training, which lag behind the weights and, in bfloat16, were taken of rounded activations."""
     channels_last: bool = False
     """Train in NHWC memory layout, which convolutions on CPUs prefer."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of data order, augmentation and dropout."""
+    seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+    """Of data order, augmentation and dropout, below 2^40."""
 
     @model_validator(mode="after")
     def _said_once(self) -> "Schedule":

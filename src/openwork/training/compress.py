@@ -10,6 +10,7 @@ from torch import nn
 
 from ..allocation.allocate import allocate
 from ..allocation.allocation import FILE as ALLOCATION
+from ..allocation.allocation import Allocation
 from ..constraints.nested import Nested
 from ..data.base import Data
 from ..errors import DataError, RecipeError, RunError
@@ -87,7 +88,7 @@ def compress(
     require_finite(model)
     _comparable(recipe, data)
     _purifiable(recipe, planned, model, data)
-    _quantizable(recipe, model)
+    _quantizable(recipe, planned, model)
     _trained(recipe)
     run = Run(
         model,
@@ -114,10 +115,12 @@ def _within_budget(run: Run, threads: int | None) -> Run:
     folder, message = run.folder, run.progress.message
     if run.recipe.constraints is None:
         return run
-    if folder and folder.begun and not (folder.path / ALLOCATION).exists():
-        raise RunError(f"{folder.path} has lost its {ALLOCATION}; choose another folder or delete it")
     where = folder.path if folder else None
-    found = allocate(run.copied(), run.recipe, run.data, folder=where, threads=threads, note=message)
+    found = Allocation.load(where) if folder and folder.begun and where else None
+    if folder and folder.begun and found is None:
+        raise RunError(f"{folder.path} has lost its {ALLOCATION}; choose another folder or delete it")
+    if found is None:
+        found = allocate(run.copied(), run.recipe, run.data, folder=where, threads=threads, note=message)
     if folder:
         folder.keep(found.recipe)
     message(str(found))
@@ -139,11 +142,11 @@ def _purifiable(recipe: Recipe, planned: Sequence[Stage], model: nn.Module, data
         traced(model, (data.example_input.to(next(model.parameters()).device),))
 
 
-def _quantizable(recipe: Recipe, model: nn.Module) -> None:
+def _quantizable(recipe: Recipe, planned: Sequence[Stage], model: nn.Module) -> None:
     """Say now what would else be found out after retraining."""
     if recipe.quantize is None:
         return
-    if any(isinstance(rule.constraint, Nested) for rule in recipe.rules):
+    if any(isinstance(rule.constraint, Nested) for rule in planned[-1].recipe.rules):
         raise RecipeError(
             "quantize: nested sparsity holds networks inside each other; leave 'quantize' out, or prune to one sparsity"
         )

@@ -86,6 +86,8 @@ class RunFolder:
             environment = self._read_json("environment.json")
             self._compare(recipe, model, data, environment)
             environment["sessions"] = [*environment.get("sessions", []), session]
+        elif (self.path / "result.json").exists():
+            raise RunError(f"{self.path} holds the result of something else than a run; choose another folder")
         else:
             environment = {
                 **_machine(),

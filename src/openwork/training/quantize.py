@@ -170,7 +170,7 @@ class Quantizer:
         for readers in values.values():
             most = max(self.bits[name] for name in readers)
             maker = "".join(seen[readers[0]].makers)
-            place = maker + OUTPUT if maker else readers[0]
+            place = maker + OUTPUT if maker else next(name for name in readers if self.bits[name] == most)
             shared = Followed.of(asked, most, place, seen[readers[0]])
             if maker:
                 self.learning.setdefault(maker, Learning(maker)).after = shared
