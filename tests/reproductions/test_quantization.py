@@ -60,10 +60,10 @@ def test_the_joint_row_comes_to_the_published_storage_with_what_it_keeps() -> No
     last = stages(row.recipe, model)[-1].recipe
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for (name, weight), kept in zip(weights(model), quantization.KEPT[-1], strict=True):
+        for (name, weight), kept in zip(weights(model), quantization.KEPT["167x"], strict=True):
             places = torch.randperm(weight.numel(), generator=generator)[:kept]
             pruned = torch.zeros(weight.numel()).index_copy(0, places, torch.randn(kept, generator=generator))
             weight.copy_(last.rules[-1 if "fc" in name else 0].constraint.project(pruned.view(weight.shape)))
     found = _storage.of(model, row.recipe)
-    assert sum(int(w.count_nonzero()) for _, w in weights(model)) == sum(quantization.KEPT[-1]) <= 430_500 / 167
-    assert found["codes"] == 901 and 4 * 430_500 / found["codes"] >= 1910 and found["all"] < 3500
+    assert sum(int(w.count_nonzero()) for _, w in weights(model)) == sum(quantization.KEPT["167x"]) <= 430_500 / 167
+    assert found["codes"] == 798 and 4 * 430_500 / found["codes"] >= 1910 and found["all"] < 3600
