@@ -59,6 +59,7 @@ def test_a_run_folder_and_the_text(home: Path, compressed: Done, capfd: pytest.C
     assert "left in float32" in text and "fc (as was asked for)" in text and "-7..7 x" in text
     assert found["settings"]["observer"] == {"kind": "percentile", "percent": 99}
     assert found["settings"]["weight_bits"] == found["settings"]["activation_bits"] == 4
+    assert json.loads((home / "runs/small/result.json").read_text())["final"]["weights"] == 8 * 9 + 4 * 128
 
 
 def test_rows_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

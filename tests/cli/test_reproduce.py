@@ -2,11 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from seat import run
 
+from openwork.cli import main
 from openwork.cli.reproduce import _figure
+from openwork.errors import UsageError
 from openwork.reproductions.base import KEPT
 
 MODEL_FILE = """
@@ -132,6 +137,23 @@ def test_rows_of_papers_have_the_rate_that_they_are_held_against(home: Path) -> 
     assert all(set(row["hardened"]) == {"test_accuracy"} for row in rows.values())
     page = (home / "runs/reproduce/lenet5/page.md").read_text()
     assert "a trial, no figure to quote" in page and "348.0x, " in page and "arxiv.org/abs/1907.02124" in page
+
+
+def test_its_own_model_and_data_are_the_same_said_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def train(model: Any, recipe: Any, data: Any, folder: Path, **others: Any) -> Any:
+        asked.append((data.train_size, others["model_name"], type(model).__name__))
+        raise UsageError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("openwork.data.resolve", lambda name, **how: SimpleNamespace(
+        train_size=60_000 - how.get("holdout", 0), example_input=torch.zeros(1, 1, 28, 28)
+    ))  # fmt: skip
+    monkeypatch.setattr("openwork.training.compress.compress", train)
+    for said in ([], ["--data", "mnist", "--model", "lenet5"]):
+        assert main.run(["reproduce", "lenet5", "--rows", "admm-71x", "--folder", "runs", *said]) == 2
+    assert asked == [(55_000, "lenet5", "LeNet5")] * 2
 
 
 @pytest.mark.parametrize(

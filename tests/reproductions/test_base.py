@@ -92,6 +92,15 @@ def test_rows_come_to_a_document_one_by_one_and_keep_the_command_that_trained_th
         ("b", "first", "met"),
     ]
     assert (tmp_path / "small/page.md").read_text() == "a b"
+
+    class Renamed(Small):
+        def rows(self) -> list[base.Row]:
+            return [replace(row, title="better words", published=0.96) for row in super().rows()]
+
+    kept = base.Order(rows=("b",), folder=tmp_path, command="now")
+    base.reproduce(Renamed(), kept, lambda row, where: result(0.95), torch.zeros(1), Silent())
+    row = json.loads((tmp_path / "small/document.json").read_text())["rows"][1]
+    assert (row["title"], row["state"], row["command"]) == ("better words", "short", "first")
     again = reproduce(("b",), tmp_path, "third", {"b": 0.96})  # trained anew
     assert [r["command"] for r in again["rows"]] == ["second", "third"]
 

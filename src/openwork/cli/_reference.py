@@ -50,7 +50,9 @@ def cli_page() -> str:
         usage = " ".join([_metavar(p) if p.required else f"[{_metavar(p)}]" for p in arguments])
         parts.append(f"```text\nopenwork {name} {usage} [OPTIONS]\n```\n".replace("  ", " "))
         rows = [f"| `{_metavar(p)}`{_choices(callback, p)} | {_cell(p.help)} | {_default(p)} |" for p in arguments]
-        rows += [f"| `{', '.join(p.opts)}`{_choices(callback, p)} | {_cell(p.help)} | {_default(p)} |" for p in options]
+        for p in options:
+            names = ", ".join([*p.opts, *p.secondary_opts])
+            rows.append(f"| `{names}`{_choices(callback, p)} | {_cell(p.help)} | {_default(p)} |")
         parts.append("\n".join(["| argument | what it is | default |", "| --- | --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
 

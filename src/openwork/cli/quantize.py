@@ -23,7 +23,7 @@ from ._way import command_line, compiling, split_names, waiting
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import fx, nn
 
     from ..data import Data, SentencePairs
     from ..quantization.report import Report
@@ -158,14 +158,16 @@ def _accuracies(
 
 
 def _result(
-    small: "nn.Module",
+    small: "fx.GraphModule",
     found: "Report",
     provenance: dict[str, Any],
     accuracies: tuple[float, float] | None,
     facts: dict[str, Any],
 ) -> dict[str, Any]:
-    """What result.json of a run folder holds."""
-    counted = [small.get_parameter(f"{layer.name}.weight") for layer in found.layers]
+    """What result.json of a run folder holds; weights of layers that stay in float32 count, too."""
+    from ..quantization.network import layers
+
+    counted = [layer.module.weight for layer in layers(small)]
     weights, nonzero = sum(w.numel() for w in counted), sum(int(w.count_nonzero()) for w in counted)
     final: dict[str, Any] = {"sparsity": 1 - nonzero / weights, "weights": weights, "nonzero": nonzero}
     settings = found.settings

@@ -60,6 +60,9 @@ def command(
     if name is None:
         raise UsageError(f"name a comparison ({', '.join(plugins.names(base.ROOM))}), or ask for --list")
     reproduction = base.find(name)
+    # Its own model and data, said or not, are those of its rows, with what they hold out and their options.
+    model = None if model == reproduction.MODEL else model
+    data = None if data == reproduction.DATA else data
     order = base.Order(
         rows=None if rows is None else split_names(rows),
         folder=folder,

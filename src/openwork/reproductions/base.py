@@ -192,9 +192,9 @@ def write(reproduction: Reproduction, document: dict[str, Any], home: Path) -> N
     if not reproduction.TOGETHER and all(there.get(name) == document[name] for name in _CONDITIONS):
         found = {row["name"]: row for row in there["rows"]} | {row["name"]: row for row in document["rows"]}
         for before in there["rows"]:
-            # Not trained again: command and day are those of its training.
+            # Not trained again: these are of its training.
             if all(found[before["name"]][key] == before[key] for key in ("accuracy", "seconds")):
-                found[before["name"]] = before
+                found[before["name"]] |= {key: before[key] for key in ("command", "when", "processor", "threads")}
         document = {**document, "rows": [found[row.name] for row in reproduction.rows() if row.name in found]}
     here = {row["name"]: row for row in document["rows"]}
     document = {
