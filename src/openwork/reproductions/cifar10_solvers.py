@@ -1,4 +1,4 @@
-"""Every solver on the same networks, at the same rates, in equally many epochs: what the cut costs, and what is left.
+"""Solvers on the same networks, at the same rates, in equally many epochs: what the cut costs, and what is left.
 
 A paper on a solver compares it with others under settings of its own; here recipes differ in the solver alone, and one
 of them in its steps. The last rows are the baseline that pruning must beat: a narrower network of about as many

@@ -181,7 +181,7 @@ def _introduction(document: Mapping[str, Any]) -> str:
     machine, day = document["machine"]["processor"], document["when"][:10]
     return (
         f"{document['model']} on {document['data']}, from the zoo's own weights; every row ADMM with {epochs} epochs "
-        f"(shape + retrain), seed {row['seed']}; the last epoch counts, and the test split is used once. Latency at "
+        f"(shape + retrain), seed {row['seed']}; the last epoch counts, and the test split decides nothing. Latency at "
         f"batch 1 on {document['threads']} threads of {machine}, {day}: all networks in turn in one run, medians of "
         f"{_latency.ROUNDS} rounds. The dense network takes {dense['us']:.1f} us and has {row['dense_accuracy']:.2%}; "
         f"its weights are {4 * row['weights']:,} bytes."

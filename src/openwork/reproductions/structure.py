@@ -140,7 +140,7 @@ def _page(document: Mapping[str, Any]) -> str:
         f"# {document['title']}",
         "",
         "Question and storage formulas: Ma et al. 2019, [1907.02124](https://arxiv.org/abs/1907.02124). ResNet-20 on",
-        "CIFAR-10 from third-party weights, ADMM, equal epochs; the last epoch counts and the test split is used once.",
+        "CIFAR-10 from third-party weights, ADMM, equal epochs; the last epoch counts; the test split decides nothing.",
         "Storage is of convolutions and classifier, indices included; numbers are counted as quantized to so many",
         "bits, but accuracy is that of 32. PPR is the paper's pruning-to-performance ratio, rate over speed-up: 1 is",
         "ideal. Networks of whole rows and columns are slimmed first. All were timed in turn in one run; dense takes",
