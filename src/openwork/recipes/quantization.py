@@ -1,14 +1,13 @@
 """How a network is brought to integers of a few bits after pruning: which layers, how many bits, ranges from where."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from .. import plugins
 from ..config import Config
 from ..errors import RecipeError
-from .rule import Targets
+from .rule import Targets, for_all
 
 
 def _bits(value: int) -> int:
@@ -17,13 +16,9 @@ def _bits(value: int) -> int:
     return value
 
 
-def _for_all(value: Any) -> Any:
-    return value if isinstance(value, Mapping) else {"all": value}
-
-
 Bits = Annotated[
     dict[Annotated[str, Field(min_length=1)], Annotated[int, AfterValidator(_bits)]],
-    BeforeValidator(_for_all),
+    BeforeValidator(for_all),
     Field(min_length=1),
 ]
 """Bits by target, as `{all: 4, conv1: 8}`, later ones winning; one number is that of all layers."""

@@ -18,6 +18,11 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def for_all(value: Any) -> Any:
+    """What is given for each target, or one value for all layers."""
+    return value if isinstance(value, Mapping) else {"all": value}
+
+
 Targets = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
 
 

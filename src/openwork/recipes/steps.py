@@ -10,7 +10,7 @@ from ..config import Config
 from ..constraints.base import Share
 from ..errors import RecipeError
 from ..solvers.base import Solver
-from .rule import Rule
+from .rule import Rule, for_all
 from .schedule import Epochs, Proportion, Rate
 
 Count = Annotated[int, Field(ge=1)]
@@ -19,10 +19,6 @@ Target = Annotated[str, Field(min_length=1)]
 
 def _solver(value: Any) -> Any:
     return None if value is None else Solver.parse(value)
-
-
-def _for_all(value: Any) -> Any:
-    return value if isinstance(value, Mapping) else {"all": value}
 
 
 class Step(Config):
@@ -46,7 +42,7 @@ class Step(Config):
     keep: dict[Target, Count] = Field(default_factory=dict)
     """How many weights stay in each layer of a target, as `{conv1: 100, fc1: 3600}`; structured constraints round it
     to whole groups."""
-    sparsity: Annotated[dict[Target, Share], BeforeValidator(_for_all)] = Field(default_factory=dict)
+    sparsity: Annotated[dict[Target, Share], BeforeValidator(for_all)] = Field(default_factory=dict)
     """Share of zeros in each layer of a target, or one number for all layers that rules hit."""
     rate: Annotated[float | None, Field(gt=1)] = None
     """Weights over non-zero weights, of all layers together that rules can hit: the densities d of the rules become
