@@ -45,7 +45,7 @@ class QuadRowsStep final : public Step {
     samples_.require_reads(features_, limits);
     samples_.require_writes(panels * width_, limits);
     require_inside(index_, 1, (features_ + kQuad - 1) / kQuad, "a column lies outside the input");
-    require(samples_.batch * (words() + kUnit) * limits.threads < kMaxSize, "rows are too large");
+    require(samples_.batch < kMaxSize / limits.threads / (words() + kUnit), "rows are too large");
     scratch_ = room() * limits.threads;
     for (int64_t p = 0; p < panels; p++)
       for (int64_t o = 0; o < width_; o++) sums_.add(sum_of_weights(p, o), is_signed());

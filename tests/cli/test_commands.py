@@ -158,6 +158,8 @@ schedule: {shape_epochs: 1, retrain_epochs: 1, batch_size: 16}
     )
     assert done.code == 0, done.err
     assert "level 2: test accuracy" in done.err
+    (made,) = (home / "runs/nested").glob("*.openwork")
+    assert openwork.load(made, threads=1).levels == 2
     done = run("compile", "runs/nested", "-o", "levels.openwork", "--json", cwd=home)
     assert done.code == 0 and done.document["levels"] == 2, done.err
     wanted = json.loads((home / "runs/nested/result.json").read_text())

@@ -81,7 +81,9 @@ INTEGERS = [
             *(x(), conv("c", "x"), pool("p", "c"), rounding("q", "p", (1, 2, 3, 3))),
             *(rounding("a", "q", (1, 2, 3, 3), scale=0.25), node("b", "clamp", "a", (1, 2, 3, 3), lo=-0.3)),
             *(node("d", "clamp", "x", (1, 2, 6, 6), lo=1.0), rounding("e", "d")),
-            returns="b p e",
+            # Less than half a step inside the last number, 63.5, to which it is the nearest.
+            *(rounding("f", "x", (1, 2, 6, 6), scale=0.5), node("g", "clamp", "f", (1, 2, 6, 6), hi=63.3)),
+            returns="b p e g",
         ),
         None,
     ),

@@ -484,6 +484,22 @@ def test_networks_whose_layers_round_their_inputs(name, bits):
     assert engine.provenance["relative_error"] <= 2e-2
 
 
+class Lopsided(nn.Module):
+    """Rounding around a number that is not zero, which is PyTorch's to compute."""
+
+    def forward(self, x):
+        return torch.fake_quantize_per_tensor_affine(x, 0.02, 10, quant_min=0, quant_max=255)
+
+
+def test_roundings_that_pytorch_computes_may_tip_over_too():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), Lopsided()), torch.randn(1, 3, 16, 16)
+    assert "relative_error" in openwork.compile(model, x, threads=1, tune="off").provenance
+    with check._Unrounded():
+        plain = model(x)
+    assert torch.equal(plain, model[0](x).clamp(-0.2, 4.9)) and not torch.equal(plain, model(x))
+
+
 def test_last_bits_that_a_network_makes_much_of_are_no_difference_but_more_than_its_rounding_is(monkeypatch):
     model = nn.Sequential(
         Round(2**-4, SIGNED), nn.Conv2d(4, 8, 1), nn.ReLU(), Round(0.5), nn.Conv2d(8, 4, 1, bias=False)

@@ -17,6 +17,9 @@ from openwork.constraints.unstructured import Unstructured
 from openwork.errors import ShapeError, UsageError
 from openwork.formats.packed import base
 from openwork.formats.packed.levels import Levels
+from openwork.recipes.recipe import Recipe
+from openwork.recipes.rule import Rule
+from openwork.training.shaper import Shaper
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,3 +88,16 @@ def test_sparsities_must_rise(sparser: tuple[float, ...]) -> None:
 def test_only_a_sparsity_can_have_levels() -> None:
     with pytest.raises(UsageError, match=r"Nested\.of"):
         Nested(of={"kind": "nonsense"}, sparser=(0.5,))
+    with pytest.raises(UsageError, match=r"Nested\.of: 'nm' does not go here; choose one of .*unstructured"):
+        Nested(of={"kind": "nm", "n": 2, "m": 4}, sparser=(0.5,))
+
+
+def test_levels_lie_in_what_other_parts_left() -> None:
+    both = And(of=(Filter(sparsity=0.5), Nested(of=Unstructured(sparsity=0.5), sparser=(0.75,))))
+    layer = torch.nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[4.0, 1.0], [3.0, 3.0]]))
+    shaper = Shaper(torch.nn.Sequential(layer), Recipe(rules=(Rule(targets="all", constraint=both),)))
+    shaper.harden()
+    with shaper.at_level(2):
+        assert int(layer.weight.count_nonzero()) == 1

@@ -38,6 +38,12 @@ def test_groups_run_along_the_reduction() -> None:
     assert NM(n=2, m=4).violations(w * mask) == 0
 
 
+@pytest.mark.parametrize("pattern", [NM(n=1, m=16), NM(n=2, m=4)])
+def test_weights_of_half_precision(pattern: NM) -> None:
+    w = torch.randn(4, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.equal(pattern.project(w).float(), pattern.project(w.float()))
+
+
 def test_a_weight_too_many_is_one_violation() -> None:
     w = torch.tensor([[1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]])
     assert NM().violations(w) == 0

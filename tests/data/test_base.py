@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SubsetRandomSampler, TensorDataset
 
 from openwork.data import ArrayData, Augment, LoaderData
 from openwork.errors import DataError
@@ -73,6 +73,25 @@ def test_training_leaves_the_global_random_state_alone_also_between_batches(data
     for _ in data.train_batches(8, seed=0, epoch=0):
         found.append((torch.rand(()).item(), np.random.rand(), random.random()))
     assert found == expected[: len(found)] and len(found) == data.train_steps(8) == 2
+
+
+def test_generators_of_a_loaders_own_are_of_seed_and_epoch_too_and_as_they_were_afterwards():
+    own, sampled = torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)
+    loaders = (
+        DataLoader(Noisy(), batch_size=6, shuffle=True, generator=own),
+        DataLoader(Noisy(), batch_size=6, sampler=RandomSampler(Noisy(), generator=sampled)),
+    )
+    for loader, generator in zip(loaders, (own, sampled), strict=True):
+        data, before = LoaderData("mine", loader, DataLoader(Noisy(), batch_size=7)), generator.get_state()
+        first, again, other = (collected(data.train_batches(8, 1, epoch))[0] for epoch in (2, 2, 3))
+        assert torch.equal(first, again) and not torch.equal(first, other)
+        assert torch.equal(generator.get_state(), before)
+
+
+def test_what_a_batch_sampler_of_ones_own_leaves_out_is_not_counted():
+    half = BatchSampler(SubsetRandomSampler(range(10)), 5, False)
+    data = LoaderData("mine", DataLoader(Noisy(), batch_sampler=half), DataLoader(Noisy(), batch_size=7))
+    assert data.train_size == 10 and data.train_steps(5) == len(list(data.train_batches(5, 0, 0))) == 2
 
 
 @pytest.mark.parametrize("size", [1, 3, 6, 7, 20, 50])

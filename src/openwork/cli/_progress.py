@@ -57,7 +57,7 @@ class Bars:
         figures = [f"loss {metrics['train_loss']:.3f}"]
         if "validation_accuracy" in metrics:
             figures.append(f"validation {metrics['validation_accuracy']:.2%}")
-        if "primal_residual" in metrics:
+        if "dual_residual" in metrics:
             figures.append(f"residuals {metrics['primal_residual']:.2g}, {metrics['dual_residual']:.2g}")
         if metrics.get("sparsity"):
             figures.append(f"zeros {metrics['sparsity']:.1%}")

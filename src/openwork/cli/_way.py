@@ -163,7 +163,7 @@ def compiled(order: Order, result: "Result", data: "Data", run_dir: Path, consol
         except ArtifactError as error:
             console.print(f"{error}; compiling again")
         else:
-            if engine.provenance.get("weights_sha256") == digest:
+            if engine.provenance.get("weights_sha256") == digest and engine.levels == 1 + len(result.levels):
                 console.print(f"{path} is compiled from these weights already")
                 return engine, path
     provenance = {
@@ -177,27 +177,38 @@ def compiled(order: Order, result: "Result", data: "Data", run_dir: Path, consol
         "weights_sha256": digest,
         **({"quantized": result.quantized} if result.quantized else {}),
     }
-    engine = compile_model(result.model, data.example_input, order, provenance, console)
+    levels = [level.model.eval() for level in result.levels]
+    engine = compile_model(result.model, data.example_input, order, provenance, console, levels)
     engine.save(path)
     return engine, path
 
 
 def compile_model(
-    model: "torch.nn.Module", example: "torch.Tensor", order: Order, provenance: dict[str, Any], console: Console
+    model: "torch.nn.Module",
+    example: "torch.Tensor",
+    order: Order,
+    provenance: dict[str, Any],
+    console: Console,
+    levels: Sequence["torch.nn.Module"] = (),
 ) -> Any:
     """Compile with a word about the wait."""
     with compiling(console):
         return openwork.compile(
-            model.eval(), example, threads=order.threads, name=short_name(order.model), provenance=provenance
+            model.eval(),
+            example,
+            threads=order.threads,
+            levels=levels,
+            name=short_name(order.model),
+            provenance=provenance,
         )
 
 
 def adapted(recipe: "Recipe", seed: int | None, epochs_scale: float) -> "Recipe":
     """`recipe` with another seed, and each phase that it has longer or shorter by a factor, at least one epoch."""
-    if seed is not None and seed < 0:
-        raise RecipeError(f"--seed {seed}: must be 0 or more")
+    from ..recipes.schedule import PHASES, SEEDS
 
-    from ..recipes.schedule import PHASES
+    if seed is not None and not 0 <= seed < SEEDS:
+        raise RecipeError(f"--seed {seed}: must be 0 or more, and less than {SEEDS:,}")
 
     def scaled(settings: "Schedule | Step") -> dict[str, int]:
         fields = [f"{phase}_epochs" for phase in PHASES] if epochs_scale != 1 else []

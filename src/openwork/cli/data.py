@@ -57,7 +57,7 @@ def state(name: str) -> dict[str, Any]:
         return {"name": name, "there": True, "where": "comes with scikit-learn", "remedy": ""}
     # A set may lie in the folder of its collection: glue/stsb.
     folders = (root() / name, *root().glob(f"*/{name}"))
-    folder = next((f for f in folders if f.is_dir() and any(f.iterdir())), None)
+    folder = next((f for f in folders if f.is_dir() and any(one.suffix != ".part" for one in f.iterdir())), None)
     there, folder = folder is not None, folder or root() / name
     remedy = "" if there else f"openwork data get {name}"
     return {"name": name, "there": there, "where": str(folder), "remedy": remedy}

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..engine.engine import Engine
 from ..errors import CompileError
+from ..formats.program import torch_calls
 from .capture import evaluating
 from .lengths import shortened
 
@@ -49,8 +50,11 @@ def _measured(engine: Engine, model: nn.Module, inputs: tuple[Tensor, ...], leve
 
 
 def _rounds(engine: Engine) -> bool:
-    """Whether an engine rounds activations to bytes."""
-    return any(step.op.startswith(("quad_", "quantize")) for step in engine.artifact.program.steps)
+    """Whether an engine rounds activations to bytes, or PyTorch does for it."""
+    program = engine.artifact.program
+    if any(step.op.startswith(("quad_", "quantize")) for step in program.steps):
+        return True
+    return any("quantize" in call.target or call.target.startswith("aten.round.") for call in torch_calls(program))
 
 
 def _tolerance(engine: Engine) -> float:
@@ -86,12 +90,16 @@ class _Unrounded(TorchFunctionMode):
     """Activations lie within the levels that a network would round them to, but on none of them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.fake_quantize_per_tensor_affine:
-            x, scale, zero, low, high = args
-            return x.clamp((low - zero) * scale, (high - zero) * scale)
+        if func in (torch.fake_quantize_per_tensor_affine, torch.ops.aten.fake_quantize_per_tensor_affine.default):
+            return _within_levels(*args, **(kwargs or {}))
         if func in (torch.round, Tensor.round):  # of tokens that have scales of their own
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def _within_levels(input: Tensor, scale: Any, zero_point: Any, quant_min: int, quant_max: int) -> Tensor:
+    """`torch.fake_quantize_per_tensor_affine` without rounding; arguments are called as there."""
+    return torch.clamp(input, (quant_min - zero_point) * scale, (quant_max - zero_point) * scale)
 
 
 def _change_of_rounding(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:

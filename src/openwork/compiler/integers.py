@@ -118,12 +118,12 @@ def whole_weights(weight: Array) -> WholeWeights | None:
         >>> found.whole.tolist(), found.step.tolist()
         ([[1, 0, -3], [1, 1, 0]], [0.5, 0.699999988079071])
     """
-    rows = np.asarray(weight, np.float64).reshape(len(weight), -1)
+    rows = np.asarray(weight).reshape(len(weight), -1)
     whole, step = np.zeros(rows.shape, np.int8), np.ones(len(rows), np.float32)
     for at, row in enumerate(rows):
         used = np.flatnonzero(row)
         if len(used):
-            found = _multiples(row[used])
+            found = _multiples(row[used].astype(np.float64))  # not all rows at once: the largest layers fill memory
             if found is None:
                 return None
             whole[at, used], step[at] = found

@@ -238,6 +238,7 @@ def largest(scores: Tensor, count: int) -> Tensor:
     """Flags of the `count` largest in each row of `scores` [pieces, groups]; of equal scores the lowest indices win."""
     if count >= scores.shape[1]:
         return torch.ones_like(scores, dtype=torch.bool)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # NumPy has no bfloat16
     if scores.shape[1] <= SHORT < len(scores):
         return _ranks(scores) < count
     # The threshold alone costs one selection instead of a sort; ties at the threshold are then resolved by index.

@@ -3,7 +3,7 @@
 import importlib.util
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -80,8 +80,9 @@ def _import_file(path: Path) -> ModuleType:
 class LoaderData(Data):
     """A pair of torch `DataLoader`s (training, test), regrouped into batches of the size that is asked for.
 
-    The loaders draw their shuffling and augmentation from torch's, NumPy's and Python's global random state; while a
-    batch is fetched, that state is one derived from `(seed, epoch)`, and the caller's own is put back afterwards.
+    The loaders draw their shuffling and augmentation from torch's, NumPy's and Python's global random state, or from
+    generators of their own; while a batch is fetched, these are in a state derived from `(seed, epoch)`, and as they
+    were afterwards.
     """
 
     def __init__(self, name: str, train: Iterable[Any], test: Iterable[Any], validation: Iterable[Any] | None = None):
@@ -114,11 +115,23 @@ def _size(name: str, loader: Iterable[Any]) -> int:
     try:
         if not isinstance(loader, DataLoader):
             return sum(len(labels) for _, labels in _batches(name, loader))
+        if loader.batch_size is None and loader.batch_sampler is not None:  # one of the user's own
+            return _drawn(name, loader)
         count = len(loader.sampler)  # type: ignore[arg-type]
     except TypeError as error:
         raise DataError(f"{name}: the training loader has no length; use a map-style data set") from error
     if loader.drop_last and loader.batch_size:
         count -= count % loader.batch_size
+    if not count:
+        raise DataError(f"{name}: the training loader is empty")
+    return count
+
+
+def _drawn(name: str, loader: DataLoader[Any]) -> int:
+    """How many examples the loader's own sampler of batches names, an epoch's; random states stay as they are."""
+    generators = _generators(loader)
+    with _random_state(_seeded(0, generators), generators):
+        count = sum(map(len, loader.batch_sampler or ()))
     if not count:
         raise DataError(f"{name}: the training loader is empty")
     return count
@@ -159,43 +172,56 @@ def _regroup(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
 
 def _with_own_random_state(name: str, loader: Iterable[Any], seed: int) -> Iterator[Batch]:
     """The loader's batches, each fetched under a random state of the stream's own (see `LoaderData`)."""
-    state = _seeded(seed)
+    generators = _generators(loader)
+    state = _seeded(seed, generators)
     source: Iterator[Batch] | None = None
     while True:
-        with _random_state(state):
+        with _random_state(state, generators):
             source = source or _batches(name, loader)
             batch = next(source, None)
-            state = _current()
+            state = _current(generators)
         if batch is None:
             return
         yield batch
 
 
-def _current() -> tuple[Any, Any, Any]:
-    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+_States = tuple[Any, Any, Any, tuple[Tensor, ...]]
+"""Of torch, NumPy, Python and of generators."""
 
 
-def _restore(state: tuple[Any, Any, Any]) -> None:
+def _generators(loader: Any) -> list[torch.Generator]:
+    """Those that a loader and what it samples with draw from instead of the global state, each once."""
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+
+
+def _current(generators: Sequence[torch.Generator]) -> _States:
+    own = tuple(generator.get_state() for generator in generators)
+    return torch.get_rng_state(), np.random.get_state(), random.getstate(), own
+
+
+def _restore(state: _States, generators: Sequence[torch.Generator]) -> None:
     torch.set_rng_state(state[0])
     np.random.set_state(state[1])
     random.setstate(state[2])
+    for generator, own in zip(generators, state[3], strict=True):
+        generator.set_state(own)
 
 
-def _seeded(seed: int) -> tuple[Any, Any, Any]:
-    before = _current()
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-    after = _current()
-    _restore(before)
-    return after
+def _seeded(seed: int, generators: Sequence[torch.Generator]) -> _States:
+    # Not torch.manual_seed, which would seed GPUs, too.
+    own = tuple(torch.Generator(g.device).manual_seed(seed).get_state() for g in generators)
+    numpy = np.random.RandomState(seed % 2**32).get_state()
+    return torch.Generator().manual_seed(seed).get_state(), numpy, random.Random(seed).getstate(), own
 
 
 @contextmanager
-def _random_state(state: tuple[Any, Any, Any]) -> Iterator[None]:
-    before = _current()
-    _restore(state)
+def _random_state(state: _States, generators: Sequence[torch.Generator]) -> Iterator[None]:
+    before = _current(generators)
+    _restore(state, generators)
     try:
         yield
     finally:
-        _restore(before)
+        _restore(before, generators)

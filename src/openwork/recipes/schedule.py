@@ -12,6 +12,8 @@ from ..losses.base import Loss
 from ..losses.labels import Labels
 from ..losses.soft import Soft
 
+SEEDS = 2**40
+"""One for each number below: with an epoch's number they make one of 64 bits."""
 PHASES = ("dense", "shape", "retrain", "quantize")
 """Of a run, in order."""
 
@@ -145,7 +147,7 @@ class Schedule(Config):
     training, which lag behind the weights and, in bfloat16, were taken of rounded activations."""
     channels_last: bool = False
     """Train in NHWC memory layout, which convolutions on CPUs prefer."""
-    seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
     """Of data order, augmentation and dropout, below 2^40."""
 
     @model_validator(mode="after")

@@ -85,6 +85,8 @@ class RunFolder:
         if (self.path / "environment.json").exists():
             environment = self._read_json("environment.json")
             self._compare(recipe, model, data, environment)
+            if (self.path / "result.json").exists():
+                return  # finished: nothing is to go on
             environment["sessions"] = [*environment.get("sessions", []), session]
         elif (self.path / "result.json").exists():
             raise RunError(f"{self.path} holds the result of something else than a run; choose another folder")

@@ -186,7 +186,9 @@ class Shaper:
             for name, (c, member, mask) in cuts.items()
             if freeze and c.quantized
         }
-        self._levels = [c.levels(w)[1:] for w, c in self._constrained]
+        self._levels = [
+            c.levels(cuts[name][1])[1:] for name, (_, c) in zip(self._names, self._constrained, strict=True)
+        ]
         for name, (weight, _) in zip(self._names, self._constrained, strict=True):
             constraint, member, mask = cuts[name]
             weight.copy_(torch.where(near[name], member, weight * mask) if name in near else member)

@@ -87,11 +87,12 @@ def _joined(node: Node, inputs: tuple[str, ...], found: Bytes | None) -> Sequenc
 def _bounded(found: Bytes, clamp: Node) -> Bytes | None:
     """The grid between the bounds of a clamp; None if a bound lies between two of its numbers."""
     bounded = found.clamped(clamp.lo, clamp.hi)
-    fine = all(
-        k == end or abs(k * found.scale - bound) <= 1e-6 * abs(bound)
-        for k, end, bound in ((bounded.lo, found.lo, clamp.lo), (bounded.hi, found.hi, clamp.hi))
-    )
-    return bounded if fine else None
+    near = [
+        abs(k * found.scale - bound) <= 1e-6 * abs(bound)
+        for k, bound in zip(bounded[1:], (clamp.lo, clamp.hi), strict=True)
+    ]
+    beyond = (clamp.lo <= found.lo * found.scale, clamp.hi >= found.hi * found.scale)
+    return bounded if all(a or b for a, b in zip(near, beyond, strict=True)) else None
 
 
 def _before(node: Node, source: Node, known: Mapping[str, Node]) -> Sequence[Node]:

@@ -23,7 +23,8 @@ def run(graph: Graph) -> Graph:
         grid = _read(made, node) if node.op in LAYERS and not is_integer(node) else None
         found = whole_weights(constants[node.constants["weight"]]) if grid is not None else None
         if grid is not None and found is not None:
-            sums = np.abs(found.whole.astype(np.int64)).reshape(len(found.step), -1).sum(axis=1)
+            # Bytes have every magnitude up to 127.
+            sums = np.abs(found.whole).reshape(len(found.step), -1).sum(axis=1, dtype=np.int64)
             if max(-grid.lo, grid.hi) * int(sums.max()) < SUM:
                 keys = {"weight": f"{node.name}.weight.whole", "step": f"{node.name}.step"}
                 constants |= {keys["weight"]: found.whole, keys["step"]: found.step}
