@@ -55,14 +55,6 @@ class Config(BaseModel, metaclass=_ReadableErrors):
         return fields
 
 
-def _defines(room: str, name: str, base: type) -> bool:
-    try:
-        plugins.find(room, name, base)
-    except TypeError:
-        return False
-    return True
-
-
 class Plugin(Config):
     """A `Config` that is found by the name of the file which defines it."""
 
@@ -82,16 +74,13 @@ class Plugin(Config):
             known = ", ".join(plugins.names(cls.ROOM))
             raise ValueError(f"{value!r} should be a mapping with a 'kind' (one of {known}) and its fields")
         fields = {name: field for name, field in value.items() if name != "kind"}
-        kind = str(value["kind"])
         try:
-            plugins.module(cls.ROOM, kind)
+            found = plugins.find(cls.ROOM, str(value["kind"]), Plugin)
         except UsageError as error:
             raise ValueError(str(error)) from None
-        try:
-            found = plugins.find(cls.ROOM, kind, cls)
-        except TypeError:  # another branch of the room
-            fitting = [name for name in plugins.names(cls.ROOM) if _defines(cls.ROOM, name, cls)]
-            raise ValueError(f"{kind!r} does not go here; choose one of {', '.join(fitting)}") from None
+        if not issubclass(found, cls):
+            fitting = [name for name, one in plugins.every(cls.ROOM, Plugin).items() if issubclass(one, cls)]
+            raise ValueError(f"{value['kind']!r} does not go here; choose one of {', '.join(fitting)}")
         return found.model_validate(fields)
 
     @model_serializer(mode="wrap")

@@ -177,7 +177,7 @@ def compiled(order: Order, result: "Result", data: "Data", run_dir: Path, consol
         "weights_sha256": digest,
         **({"quantized": result.quantized} if result.quantized else {}),
     }
-    levels = [level.model.eval() for level in result.levels]
+    levels = [level.model for level in result.levels]
     engine = compile_model(result.model, data.example_input, order, provenance, console, levels)
     engine.save(path)
     return engine, path

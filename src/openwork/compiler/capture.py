@@ -47,7 +47,7 @@ def export(
         with evaluating(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes)
-            return found.run_decompositions({}) if decompose else found
+            return functional(found) if decompose else found
     except Exception as error:  # torch.export raises many unrelated types
         reason = str(error).strip().splitlines()
         raise CaptureError(
@@ -55,6 +55,14 @@ def export(
             f"{reason[0] if reason else type(error).__name__}; "
             "data-dependent Python control flow must move out of forward()"
         ) from error
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """The same program without operators that write into what they read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: ExportedProgram = program.run_decompositions({})
+    return found
 
 
 @contextlib.contextmanager

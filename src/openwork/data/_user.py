@@ -115,9 +115,8 @@ def _size(name: str, loader: Iterable[Any]) -> int:
     try:
         if not isinstance(loader, DataLoader):
             return sum(len(labels) for _, labels in _batches(name, loader))
-        if loader.batch_size is None and loader.batch_sampler is not None:  # one of the user's own
-            return _drawn(name, loader)
-        count = len(loader.sampler)  # type: ignore[arg-type]
+        own = loader.batch_size is None and loader.batch_sampler is not None  # a sampler of batches
+        count = _drawn(loader) if own else len(loader.sampler)  # type: ignore[arg-type]
     except TypeError as error:
         raise DataError(f"{name}: the training loader has no length; use a map-style data set") from error
     if loader.drop_last and loader.batch_size:
@@ -127,14 +126,11 @@ def _size(name: str, loader: Iterable[Any]) -> int:
     return count
 
 
-def _drawn(name: str, loader: DataLoader[Any]) -> int:
+def _drawn(loader: DataLoader[Any]) -> int:
     """How many examples the loader's own sampler of batches names, an epoch's; random states stay as they are."""
     generators = _generators(loader)
     with _random_state(_seeded(0, generators), generators):
-        count = sum(map(len, loader.batch_sampler or ()))
-    if not count:
-        raise DataError(f"{name}: the training loader is empty")
-    return count
+        return sum(map(len, loader.batch_sampler or ()))
 
 
 def _batches(name: str, loader: Iterable[Any]) -> Iterator[Batch]:

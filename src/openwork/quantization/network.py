@@ -5,7 +5,6 @@ allows that. Nothing in it is shared with the model.
 """
 
 import operator
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from ..compiler.capture import export
+from ..compiler.capture import export, functional
 from ..errors import CaptureError
 
 LAYERS: dict[str, type[nn.Module]] = {
@@ -54,9 +53,7 @@ def captured(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     """
     program = _exported(model, inputs)
     if any(map(_writes_into_a_view, program.graph.nodes)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about itself
-            program = program.run_decompositions({})
+        program = functional(program)
     graph = _copied(program)
     network = fx.GraphModule(program.module(), graph, type(model).__name__)
     for module in network.modules():  # what the copies of attributes share with the model

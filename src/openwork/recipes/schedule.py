@@ -13,7 +13,7 @@ from ..losses.labels import Labels
 from ..losses.soft import Soft
 
 SEEDS = 2**40
-"""One for each number below: with an epoch's number they make one of 64 bits."""
+"""Seeds are less: the generator's own is made of seed and epoch, and has 64 bits."""
 PHASES = ("dense", "shape", "retrain", "quantize")
 """Of a run, in order."""
 

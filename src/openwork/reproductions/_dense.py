@@ -4,8 +4,6 @@ What it comes to depends on model, data and the dense part of the schedule alone
 exactly as if it had trained it itself.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +43,7 @@ def begin(row: "Row", home: Path, train: Callable[["Row", Path], Result]) -> Non
     recipe, folder = alone(row.recipe), RunFolder(home / row.name)
     if recipe is None or folder.begun or (folder.path / "result.json").exists():
         return
-    what = [recipe.model_dump(mode="json"), row.model, dict(row.options)]
-    name = f"dense-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]}"
-    train(replace(row, name=name, title="the dense network", recipe=recipe), home / name)
+    dense = replace(row, title="the dense network", recipe=recipe)
+    name = f"dense-{dense.digest}"
+    train(replace(dense, name=name), home / name)
     write_bytes(folder.path / CHECKPOINT, (home / name / CHECKPOINT).read_bytes())

@@ -86,7 +86,7 @@ class _Push:
 
     def _walk(self, node: fx.Node, rows: list[Tensor]) -> str:
         """From a layer back to what computes its input; collects every parameter and buffer along the way."""
-        pooling = ""
+        pooling = None
         while True:
             before = node.all_input_nodes
             if len(before) != 1:
@@ -95,17 +95,21 @@ class _Push:
             if len(source.users) > 1:
                 raise _CannotError(f"what {source} computes is read by {', '.join(map(str, source.users))}")
             node = source
+            if self._pools(node):
+                pooling = node
             if node.op == "call_module":
-                if self._moves(str(node.target), rows):
-                    if pooling and isinstance(self.modules[str(node.target)], nn.Linear):
-                        raise _CannotError(f"{pooling} pools what the linear layer {node.target} computes")
-                    return str(node.target)
-                if isinstance(self.modules[str(node.target)], POOLING):
-                    pooling = str(node.target)
-            elif (name := name_of(node)) not in ELEMENTWISE_NAMES | POOLING_NAMES:
+                name = str(node.target)
+                if self._moves(name, rows):
+                    if pooling is not None and isinstance(self.modules[name], nn.Linear):
+                        raise _CannotError(f"{pooling.target} pools what the linear layer {name} computes")
+                    return name
+            elif name_of(node) not in ELEMENTWISE_NAMES | POOLING_NAMES:
                 raise _CannotError(f"{node} ({node.op}) is not known to keep channels apart")
-            elif name in POOLING_NAMES:
-                pooling = str(node)
+
+    def _pools(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return isinstance(self.modules[str(node.target)], POOLING)
+        return name_of(node) in POOLING_NAMES
 
     def _moves(self, name: str, rows: list[Tensor]) -> bool:
         """Collect what moves of a module; True for the producer, at which the walk ends."""

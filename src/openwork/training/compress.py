@@ -115,11 +115,12 @@ def _within_budget(run: Run, threads: int | None) -> Run:
     folder, message = run.folder, run.progress.message
     if run.recipe.constraints is None:
         return run
-    where = folder.path if folder else None
-    found = Allocation.load(where) if folder and folder.begun and where else None
-    if folder and folder.begun and found is None:
-        raise RunError(f"{folder.path} has lost its {ALLOCATION}; choose another folder or delete it")
-    if found is None:
+    if folder and folder.begun:
+        found = Allocation.load(folder.path)
+        if found is None:
+            raise RunError(f"{folder.path} has lost its {ALLOCATION}; choose another folder or delete it")
+    else:
+        where = folder.path if folder else None
         found = allocate(run.copied(), run.recipe, run.data, folder=where, threads=threads, note=message)
     if folder:
         folder.keep(found.recipe)

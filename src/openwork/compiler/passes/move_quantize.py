@@ -87,12 +87,13 @@ def _joined(node: Node, inputs: tuple[str, ...], found: Bytes | None) -> Sequenc
 def _bounded(found: Bytes, clamp: Node) -> Bytes | None:
     """The grid between the bounds of a clamp; None if a bound lies between two of its numbers."""
     bounded = found.clamped(clamp.lo, clamp.hi)
-    near = [
-        abs(k * found.scale - bound) <= 1e-6 * abs(bound)
-        for k, bound in zip(bounded[1:], (clamp.lo, clamp.hi), strict=True)
-    ]
-    beyond = (clamp.lo <= found.lo * found.scale, clamp.hi >= found.hi * found.scale)
-    return bounded if all(a or b for a, b in zip(near, beyond, strict=True)) else None
+    below = clamp.lo <= found.lo * found.scale or _is_at(clamp.lo, bounded.lo * found.scale)
+    above = clamp.hi >= found.hi * found.scale or _is_at(clamp.hi, bounded.hi * found.scale)
+    return bounded if below and above else None
+
+
+def _is_at(bound: float, number: float) -> bool:
+    return abs(number - bound) <= 1e-6 * abs(bound)
 
 
 def _before(node: Node, source: Node, known: Mapping[str, Node]) -> Sequence[Node]:
