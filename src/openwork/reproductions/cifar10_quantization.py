@@ -20,7 +20,7 @@ from . import _bits, _cifar10, _pages, _storage
 from ._cifar10 import STAGES
 from .base import Reproduction, Row
 
-WAYS = {4: (8, 4), 3: (4, 3), 2: (4, 2), 1: (4, 2, 1)}
+WAYS = {4: (8, 4), 3: (4, 3), 2: (4, 2), 1: (2, 1)}
 """Bits of each step of the progressive rows."""
 SHAPE_EPOCHS, RETRAIN_EPOCHS = 4, 2
 SCHEDULE = _cifar10.SCHEDULE.model_copy(
@@ -81,9 +81,7 @@ def _one_shot(bits: int) -> Recipe:
 
 
 def _progressive(bits: int) -> Recipe:
-    """As many epochs over all steps together, the last of each step for retraining."""
-    epochs = (SHAPE_EPOCHS + RETRAIN_EPOCHS) // len(WAYS[bits])
-    return _bits.in_steps(_one_shot(bits), WAYS[bits], epochs - 1, 1)
+    return _bits.in_steps(_one_shot(bits), WAYS[bits])
 
 
 def _integers(bits: int, epochs: int) -> Recipe:

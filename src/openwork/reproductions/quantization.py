@@ -1,7 +1,7 @@
 """LeNet-5 on MNIST with weights of few bits: binary and ternary in all layers, and pruned first, down to a kilobyte.
 
 Every row trains its own dense network from the same random weights; the last epoch counts. Progressive rows go through
-more bits to fewer, in about as many epochs as those that go at once. Biases stay as they are and are not counted.
+more bits to fewer, in as many epochs as those that go at once. Biases stay as they are and are not counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,17 @@ from .base import Reproduction, Row
 from .lenet5 import KEPT, WEIGHTS
 from .lenet5 import SCHEDULE as UNQUANTIZED
 
-SHAPE_EPOCHS, RETRAIN_EPOCHS = 12, 4
-"""Of every row but the joint one."""
 SCHEDULE = UNQUANTIZED.model_copy(
     update={
         "dense_epochs": 6,
-        "shape_epochs": SHAPE_EPOCHS,
-        "retrain_epochs": RETRAIN_EPOCHS,
+        "shape_epochs": 24,
+        "retrain_epochs": 9,
         "shape_rate": Rate(peak=1e-3, decay="cosine", final=0.1),
         "retrain_rate": Rate(peak=1e-3, decay="cosine"),
     }
 )
-WAYS = {1: (8, 4, 2, 1), 2: (8, 4, 2)}
+"""Of every row but the joint one."""
+WAYS = {1: (4, 2, 1), 2: (4, 2)}
 """Bits of each step of the progressive rows."""
 
 FREEZING = (Step(freeze=0.5), Step(freeze=0.75), Step(freeze=0.9), Step())
@@ -67,7 +66,7 @@ class Quantization(Reproduction):
                 Row(f"{name}-one-shot", f"{words}, ADMM at once", _one_shot(name, bits), **binary),
                 Row(f"{name}-progressive", f"{words}, ADMM in steps of fewer bits", _progressive(name, bits), **binary),
             ]
-        frozen = _progressive("binary", 1).model_copy(update={"name": "lenet5-binary-frozen", "steps": FREEZING})
+        frozen = _bits.shared_out(_one_shot("binary-frozen", 1), FREEZING)
         words = "plus and minus one number a layer, ADMM in steps that freeze a half, three quarters, 90 %, all"
         return [*found, Row("binary-frozen", words, frozen, **lossless), _joint()]
 
@@ -85,9 +84,7 @@ def _one_shot(name: str, bits: int) -> Recipe:
 
 
 def _progressive(name: str, bits: int) -> Recipe:
-    """About as many epochs, over all steps together."""
-    steps = len(WAYS[bits])
-    return _bits.in_steps(_one_shot(name, bits), WAYS[bits], SHAPE_EPOCHS // steps, RETRAIN_EPOCHS // steps)
+    return _bits.in_steps(_one_shot(name, bits), WAYS[bits])
 
 
 def _joint() -> Row:
