@@ -68,6 +68,24 @@ def test_the_greedy_choice_is_nearly_the_best_of_all_masks(seed: int) -> None:
     assert 0.5 * best <= float(z.square().sum()) <= best + 1e-6
 
 
+@pytest.mark.parametrize(("banks", "per_row"), [(4, 1), (4, 2), (8, 1), (8, 2), (8, 4)])
+@pytest.mark.parametrize("groups", [1, 3, 6])
+def test_a_bundle_keeps_what_groups_take_one_weight_at_a_time(banks: int, per_row: int, groups: int) -> None:
+    height = banks // per_row
+    w = random(height, banks * 6, seed=groups)
+    kept = torch.zeros_like(w)
+    for _ in range(groups):
+        in_row, free = [0] * height, [True] * banks
+        for place in w.abs().flatten().argsort(descending=True).tolist():
+            row, column = divmod(place, w.shape[1])
+            if kept[row, column] == 0 and in_row[row] < per_row and free[column % banks]:
+                kept[row, column] = w[row, column]
+                in_row[row] += 1
+                free[column % banks] = False
+    constraint = GatherScatter(banks=banks, per_row=per_row, sparsity=1 - groups * banks / w.numel())
+    assert torch.equal(constraint.project(w), kept)
+
+
 @pytest.mark.parametrize(("per_row", "least"), [(8, 0.9), (1, 0.85), (4, 0.85)])
 def test_nearly_as_much_is_kept_as_of_single_weights(per_row: int, least: float) -> None:
     w = random(64, 256)

@@ -94,7 +94,9 @@ class GatherScatter(Rated):
     def mask(self, w: Tensor) -> Tensor:
         w = w.detach()
         self.require_finite(w)
-        if self.violations(w) == 0:
+        self.check(w.shape)
+        # A weight with more non-zeros than the groups have places is no member: no need to look at its groups.
+        if int(w.count_nonzero()) <= self._budget(w.shape) * self.banks and self.violations(w) == 0:
             # Groups chosen anew, one after the other, need not find the fewest that hold a member.
             return w != 0
         matrix = self._ordered(w)
@@ -160,11 +162,14 @@ def _groups(ranked: Sizes, banks: int, per_row: int, most: int, budget: int) -> 
     in axis 1 of `ranked` [bundles, rows * banks, rank] (-1: none left), and what each brings, [bundles, most], at most
     as much as the group before. Of a bundle whose next groups cannot be among the best `budget` of all, no more are
     looked for."""
-    bundles, lists, _ = ranked.shape
-    # Behind the last weight of a row in a bank comes one that nobody takes.
-    energy = np.full((bundles, lists, ranked.shape[2] + 1), -1.0)
-    np.square(ranked, out=energy[..., :-1], dtype=np.float64)
-    head, rank = energy[..., 0].copy(), np.zeros((bundles, lists), dtype=np.int64)
+    bundles, lists, ranks = ranked.shape
+    head, rank = ranked[..., 0].copy(), np.zeros((bundles, lists), dtype=np.int64)
+    # What a pick leaves to the others, [lists, lists]: nothing in its bank, nor in its row if that has only one.
+    row_of, bank_of = np.divmod(np.arange(lists), banks)
+    shared = bank_of[:, None] == bank_of
+    if per_row == 1:
+        shared |= row_of[:, None] == row_of
+    ceiling = np.where(shared, -1.0, np.inf).astype(ranked.dtype)
     taken = np.full((bundles, most, banks), -1)
     brings = np.zeros((bundles, most))
     active = np.arange(bundles)
@@ -177,17 +182,20 @@ def _groups(ranked: Sizes, banks: int, per_row: int, most: int, budget: int) -> 
         for step in range(banks):
             at = offer.argmax(1)
             best = offer[local, at]
-            row, bank = np.divmod(at, banks)
+            row = row_of[at]
             picks[:, step] = np.where(best < 0, -1, at)
-            brought += np.maximum(best, 0.0)
-            grid[local, :, bank] = -1.0
-            left[local, row] -= 1
-            full = local if per_row == 1 else local[left[local, row] == 0]
-            grid[full, row[full]] = -1.0
+            brought += np.square(np.maximum(best, 0.0), dtype=np.float64)
+            np.minimum(offer, ceiling[at], out=offer)
+            if per_row > 1:
+                left[local, row] -= 1
+                full = local[left[local, row] == 0]
+                grid[full, row[full]] = -1.0
         took = picks >= 0
         bundle, at = np.broadcast_to(active[:, None], picks.shape)[took], picks[took]
-        rank[bundle, at] += 1
-        head[bundle, at] = energy[bundle, at, rank[bundle, at]]
+        following = rank[bundle, at] + 1
+        rank[bundle, at] = following
+        # Behind the last weight of a row in a bank comes one that nobody takes.
+        head[bundle, at] = np.where(following < ranks, ranked[bundle, at, np.minimum(following, ranks - 1)], -1.0)
         taken[active, group], brings[active, group] = picks, brought
         if group:
             brings[active, group] = np.minimum(brings[active, group], brings[active, group - 1])
@@ -206,7 +214,7 @@ def _firsts(lists: Tensor, ranked: Tensor, count: Tensor) -> Tensor:
     count = count.expand(lists.shape[:-1])[..., None]
     least = ranked.gather(-1, (count - 1).clamp(min=0)).masked_fill(count == 0, torch.inf)
     keep = lists >= least
-    excess = keep.sum(-1, keepdim=True) > count
+    excess = keep.count_nonzero(-1)[..., None] > count
     if excess.any():
         some = excess[..., 0]
         last = lists[some] == least[some]
