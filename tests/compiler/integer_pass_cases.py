@@ -76,14 +76,16 @@ INTEGERS = [
     ),
     (
         "move_quantize",
-        "not where others read what is not rounded, nor with bounds between numbers or beyond 0, nor of other steps",
+        "not where others read what is not rounded, nor with bounds between numbers or beyond 0, nor of other steps, "
+        "nor before a pooling whose windows may lie in padding alone",
         lambda: graph(
             *(x(), conv("c", "x"), pool("p", "c"), rounding("q", "p", (1, 2, 3, 3))),
             *(rounding("a", "q", (1, 2, 3, 3), scale=0.25), node("b", "clamp", "a", (1, 2, 3, 3), lo=-0.3)),
             *(node("d", "clamp", "x", (1, 2, 6, 6), lo=1.0), rounding("e", "d")),
             # Less than half a step inside the last number, 63.5, to which it is the nearest.
             *(rounding("f", "x", (1, 2, 6, 6), scale=0.5), node("g", "clamp", "f", (1, 2, 6, 6), hi=63.3)),
-            returns="b p e g",
+            *(pool("h", "c", (1, 2, 3, 3), padding=(1, 1), dilation=(3, 3)), rounding("i", "h", (1, 2, 3, 3))),
+            returns="b p e g i",
         ),
         None,
     ),

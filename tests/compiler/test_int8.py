@@ -152,6 +152,34 @@ def test_pooled_joined_shuffled_split_and_padded_bytes():
     assert found.count("quad_taps") == 4 and found.count("quantize") == 1 and "dequantize" not in found
 
 
+def test_padding_that_is_rounded_becomes_part_of_the_layer_behind():
+    def forward(m, x):
+        return m[3](m[2](nn.functional.pad(m[1](m[0](x)), (0, 1, 0, 1))))
+
+    model = whole(Calls(forward, Round(), conv(12, 8, 1), Round(0.5), conv(8, 8, 3)))
+    engine = compiled(model, SHAPE)
+    assert_same(engine, model, SHAPE)
+    assert ops(engine) == ["copy", "quantize", "quad_taps", "quad_taps", "copy"]
+
+
+def test_windows_of_padding_alone_are_minus_infinity():
+    """Dilated windows may miss the image: bytes have no number for what is the largest of nothing."""
+
+    def forward(m, x):
+        y = m[2](m[1](m[0](x)))
+        return nn.functional.max_pool2d(y, 2, 2, 1, dilation=4), m[4](
+            m[3](nn.functional.max_pool2d(m[1](x), 2, 2, 1, 4))
+        )
+
+    shape = (1, 12, 3, 3)
+    model = whole(Calls(forward, Round(), conv(12, 8, 1), signed(), signed(), conv(8, 8, 1)))
+    engine = compiled(model, shape)
+    x = inputs(shape, seed=5)
+    pooled, read = model(*x)
+    assert pooled.isinf().any() and read.isfinite().all()
+    assert torch.equal(engine(*x)[0], pooled) and torch.equal(engine(*x)[1], read)
+
+
 def test_a_classifier_rounds_the_features_that_it_reads():
     model = whole(
         named(signed(), conv(12, 20, 3), nn.ReLU(), Round(0.25), nn.AvgPool2d((9, 8)), Round(2**-4), nn.Flatten(),

@@ -36,7 +36,7 @@ CARRIED = (
     "tokens",
     "token",
 )
-"""Operators whose results are values of their inputs, or 0, and the larger the larger those are."""
+"""Operators of which `carries` may be true."""
 
 
 class Bytes(NamedTuple):
@@ -91,7 +91,17 @@ def bytes_of(nodes: Mapping[str, Node], name: str) -> Bytes | None:
     node = nodes[name]
     if (own := node.attrs.get("bytes")) is not None:
         return own  # type: ignore[no-any-return]
-    return merged([bytes_of(nodes, source) for source in node.inputs]) if node.op in CARRIED and node.plain else None
+    return merged([bytes_of(nodes, source) for source in node.inputs]) if carries(node) else None
+
+
+def carries(node: Node) -> bool:
+    """Whether all results are values of the inputs, or 0, and the larger the larger those are."""
+    return node.op in CARRIED and node.plain and has_pixels(node)
+
+
+def has_pixels(node: Node) -> bool:
+    """Whether every window of a max-pooling surely holds a pixel: of padding alone, minus infinity is the largest."""
+    return bool(node.op != "max_pool" or node["padding"] == (0, 0) or node["dilation"] == (1, 1))
 
 
 def is_integer(node: Node) -> bool:

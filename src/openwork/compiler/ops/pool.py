@@ -14,6 +14,7 @@ from torch import fx
 
 from ..drafts import image_fields
 from ..graph import Array, Graph, Node, Shape
+from ..integers import has_pixels
 from ..layout import Grid, PlaneView
 from ..lowering import Lowering
 from ..operators import (
@@ -88,7 +89,7 @@ def shape(node: Node, shapes: list[Shape], graph: Graph) -> Shape:
 @lowers("max_pool", "avg_pool")
 def lower(low: Lowering, node: Node) -> None:
     is_max = node.op == "max_pool"
-    quads = low.quads.get(node.inputs[0]) if is_max else None
+    quads = low.quads.get(node.inputs[0]) if is_max and has_pixels(node) else None
     source = quads.view if quads else low.view(node.inputs[0])
     n, c, h, w = low.shapes[node.inputs[0]]
     c = len(quads.view.channels) if quads else c

@@ -6,6 +6,7 @@ The larger of two values stays the larger when both are clamped, and NaN passes 
 from dataclasses import replace
 
 from ..graph import Graph, Node, rewritten
+from ..integers import has_pixels
 from ..operators import has_epilogue
 
 ORDER = 15  # after batch norm has become part of layers, before clamps do
@@ -17,7 +18,7 @@ def run(graph: Graph) -> Graph:
     made: dict[str, Node] = {}
     for node in graph:
         pool = made.get(node.inputs[0]) if node.op == "clamp" else None
-        if pool is not None and pool.op == "max_pool" and uses[pool.name] == 1 and _holds_pixels(pool):
+        if pool is not None and pool.op == "max_pool" and uses[pool.name] == 1 and has_pixels(pool):
             source = made[pool.inputs[0]]
             if has_epilogue(source.op) and not source.act and uses[source.name] == 1:
                 # each takes the other's name, so that readers need not change
@@ -25,8 +26,3 @@ def run(graph: Graph) -> Graph:
                 node = replace(pool, name=node.name, inputs=(pool.name,))
         made[node.name] = node
     return rewritten(graph, made.values())
-
-
-def _holds_pixels(pool: Node) -> bool:
-    """Whether every window surely holds a pixel: one of padding alone is minus infinity, which a clamp would raise."""
-    return bool(pool["padding"] == (0, 0) or pool["dilation"] == (1, 1))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..graph import Graph, Node, rewritten
-from ..integers import CARRIED, Bytes, bytes_of
+from ..integers import Bytes, bytes_of, carries
 
 ORDER = 16  # after clamps went before poolings, before they become part of layers
 
@@ -66,7 +66,7 @@ def _moved(node: Node, known: Mapping[str, Node], uses: Mapping[str, int]) -> Se
     if node.op == "quantize":
         if source.op == "clamp":
             return _joined(node, source.inputs, node["bytes"].clamped(source.lo, source.hi))
-        moves = source.op in CARRIED and source.op not in STAY and not _pixel(source, known)
+        moves = carries(source) and source.op not in STAY and not _pixel(source, known)
         if moves and _alone(source, known, uses, node["bytes"]):
             return _before(node, source, known)
     if source.op == "quantize" and node.op == "clamp":
@@ -110,7 +110,7 @@ def _alone(source: Node, known: Mapping[str, Node], uses: Mapping[str, int], fou
     """Whether nobody else needs what `source` reads as it is."""
     others = [bytes_of(known, x) for x in source.inputs if uses[x] > 1]
     rounded = all(b is not None and b.scale == found.scale for b in others)
-    return rounded and len(set(source.inputs)) == len(source.inputs) and source.plain
+    return rounded and len(set(source.inputs)) == len(source.inputs)
 
 
 def _pixel(node: Node, known: Mapping[str, Node]) -> bool:
