@@ -23,14 +23,14 @@ from .lenet5 import SCHEDULE as UNQUANTIZED
 SCHEDULE = UNQUANTIZED.model_copy(
     update={
         "dense_epochs": 6,
-        "shape_epochs": 24,
-        "retrain_epochs": 9,
+        "shape_epochs": 28,
+        "retrain_epochs": 4,
         "shape_rate": Rate(peak=1e-3, decay="cosine", final=0.1),
         "retrain_rate": Rate(peak=1e-3, decay="cosine"),
     }
 )
 """Of every row but the joint one."""
-WAYS = {1: (4, 2, 1), 2: (4, 2)}
+WAYS = {1: (4, 1), 2: (4, 2)}
 """Bits of each step of the progressive rows."""
 
 FREEZING = (Step(freeze=0.5), Step(freeze=0.75), Step(freeze=0.9), Step())
