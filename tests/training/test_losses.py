@@ -49,7 +49,8 @@ def test_distillation_is_short_for_two_losses_bit_for_bit() -> None:
     assert short.schedule.all_losses == long.schedule.all_losses
     first, second = run(short), run(long)
     assert weights(first) == weights(second)
-    assert [line["train_loss"] for line in first.history] == [line["train_loss"] for line in second.history]
+    lines = [[(line["train_loss"], line.get("losses")) for line in result.history] for result in (first, second)]
+    assert lines[0] == lines[1] and set(first.history[-1]["losses"]) == {"labels", "soft"}
     assert Distillation(weight=1.0) and recipe(distillation={"weight": 1.0}).schedule.all_losses == (Soft(weight=1.0),)
 
 
