@@ -20,6 +20,9 @@ from ..errors import OpenworkNotice
 
 _results: IO[str] | None = None
 
+_PIPE = 200
+"""Columns of text that goes into a file or a pipe."""
+
 
 @contextlib.contextmanager
 def results_apart() -> Iterator[None]:
@@ -48,7 +51,9 @@ def show(document: Mapping[str, Any], text: RenderableType, as_json: bool) -> No
     elif isinstance(text, str):
         stream.write(text + "\n")  # as it is: a wrapped table cannot be read
     else:
-        Console(file=stream, soft_wrap=False, highlight=False).print(text)
+        # Nobody's window is as wide as a file; rich would take 80 columns and break words to fit them.
+        width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE
+        Console(file=stream, width=width, soft_wrap=False, highlight=False).print(text)
     stream.flush()
 
 
