@@ -9,7 +9,7 @@ import torch
 from openwork import models
 from openwork.recipes.match import fitted, match
 from openwork.reproductions.base import Row
-from openwork.reproductions.structure import BITS, RATES, Structure, storage, tie
+from openwork.reproductions.structure import BITS, RATES, Structure, at_accuracy, storage, tie
 
 ROWS = Structure().rows()
 
@@ -55,20 +55,28 @@ def test_lines_tie_where_they_cross() -> None:
     assert math.isclose(tie([1, 2, 4], [10.0, 12.0, 3.0], 6.0) or 0, 2 * 2 ** (math.log(2) / math.log(4)))
 
 
+def test_costs_at_an_accuracy_lie_between_those_of_rows() -> None:
+    assert at_accuracy([0.9, 0.8, 0.6], [100.0, 50.0, 20.0], 0.8) == pytest.approx(50)
+    assert at_accuracy([0.9, 0.8, 0.6], [100.0, 50.0, 20.0], 0.85) == pytest.approx(math.sqrt(5000))
+    assert at_accuracy([0.9, 0.8], [100.0, 50.0], 0.7) is None and at_accuracy([0.9, 0.8], [100.0, 50.0], 0.95) is None
+
+
 def test_the_page_says_who_wins_by_which_measure() -> None:
-    def row(kind: str, times: int, us: float, bits: float) -> dict[str, object]:
+    def row(kind: str, times: int, us: float, bits: float, accuracy: float) -> dict[str, object]:
         return {
             "name": f"{kind}-{times}x", "title": f"{times}x, {kind}", "weights": 1600, "nonzero": 1600 // times,
-            "accuracy": 0.9, "us": us, "times_dense": us / 100, "storage": {str(b): b * bits for b in BITS},
+            "dense_accuracy": 0.95, "accuracy": accuracy, "us": us, "times_dense": us / 100, "storage": {str(b): b * bits for b in BITS},
             "command": "openwork reproduce structure", "seed": 0, "epochs": [0, 2, 4], "seconds": 60.0, "threads": 2,
             "processor": "a machine", "when": "2026-01-02T03:04:05",
         }  # fmt: skip
 
-    single = [row("single", 2, 80.0, 1200.0), row("single", 4, 40.0, 600.0)]
-    whole = [row("whole", 2, 40.0, 900.0), row("whole", 4, 20.0, 300.0)]
+    single = [row("single", 2, 80.0, 1200.0, 0.9), row("single", 4, 40.0, 600.0, 0.8)]
+    whole = [row("whole", 2, 40.0, 900.0, 0.8), row("whole", 4, 20.0, 300.0, 0.7)]
     files = Structure().page({"title": "T", "epochs_scale": 1, "dense": {"us": 100.0}, "rows": [*single, *whole]})
     page = files["page.md"]
     assert set(files) == {"page.md", "storage.svg", "latency.svg"}
     assert "| 2.0x | 2.7x | 2.7x | 2.7x | 2.7x | 4.0x |" in page, page
     assert "| 4.0x | beyond | beyond | beyond | beyond | beyond |" in page
-    assert "| 2x, whole | 800 (2.0x) | 90.00% | 3.6 | 0.9 | 0.5 | 0.2 | 40.0 us | 2.50x | 0.8 |" in page
+    assert "| 2.0x | 80.00% | 67% | 67% | 67% | 67% | 100% |" in page
+    assert "| 4.0x | 70.00% | beyond | beyond | beyond | beyond | beyond |" in page
+    assert "| 2x, whole | 800 (2.0x) | 80.00% | 3.6 | 0.9 | 0.5 | 0.2 | 40.0 us | 2.50x | 0.8 |" in page

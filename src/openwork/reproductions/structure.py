@@ -113,9 +113,20 @@ def _stored(kind: str, weight: NDArray[np.float32]) -> Callable[[int], int]:
 
 def tie(rates: Sequence[float], costs: Sequence[float], cost: float) -> float | None:
     """The rate at which falling `costs` reach `cost`, on straight lines between logarithms; None outside of them."""
-    for (a, x), (b, y) in itertools.pairwise(zip(rates, costs, strict=True)):
-        if x >= cost >= y:
-            share = 0.0 if x == y else math.log(x / cost) / math.log(x / y)
+    return _crossing(rates, [math.log(c) for c in costs], math.log(cost))
+
+
+def at_accuracy(accuracies: Sequence[float], costs: Sequence[float], accuracy: float) -> float | None:
+    """The cost at which falling `accuracies` reach `accuracy`, on straight lines between these and logarithms of
+    costs; None outside of them."""
+    return _crossing(costs, accuracies, accuracy)
+
+
+def _crossing(numbers: Sequence[float], heights: Sequence[float], height: float) -> float | None:
+    """Where falling `heights` come down to `height`, between positive numbers whose logarithms are where they stand."""
+    for (a, above), (b, below) in itertools.pairwise(zip(numbers, heights, strict=True)):
+        if above >= height >= below:
+            share = 0.0 if above == below else (above - height) / (above - below)
             return math.exp(math.log(a) + share * (math.log(b) - math.log(a)))
     return None
 
@@ -155,6 +166,7 @@ def _page(document: Mapping[str, Any]) -> str:
     ]
     if single and whole:
         parts += ["", "## Where they tie", "", _TIES, "", *_pages.table(*_ties(single, whole, dense))]
+        parts += ["", "## At the same accuracy", "", _EQUAL, "", *_pages.table(*_equal(single, whole, dense))]
     return "\n".join([*parts, *_pages.how(rows), ""])
 
 
@@ -164,20 +176,47 @@ _TIES = (
 )
 
 
+_EQUAL = (
+    "What single weights take of what whole rows and columns do, at a rate at which they are as accurate; below 100 %, "
+    "single weights win by that measure."
+)
+
+
 def _ties(
     single: Sequence[Mapping[str, Any]], whole: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     rates = [1.0, *(rate(row) for row in single)]
-    total = single[0]["weights"]
-    head = ("whole rows and columns", *(f"storage at {b} bits" for b in BITS), "latency")
     lines = []
     for row in whole:
-        found = [
-            tie(rates, [total * b, *(one["storage"][str(b)] for one in single)], row["storage"][str(b)]) for b in BITS
-        ]
-        found.append(tie(rates, [dense["us"], *(one["us"] for one in single)], row["us"]))
+        found = [tie(rates, costs, cost) for costs, cost in zip(_costs(single, dense), _cost(row), strict=True)]
         lines.append((f"{rate(row):.1f}x", *("beyond" if one is None else f"{one:.1f}x" for one in found)))
-    return head, lines
+    return ("whole rows and columns", *_MEASURES), lines
+
+
+def _equal(
+    single: Sequence[Mapping[str, Any]], whole: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    accuracies = [single[0]["dense_accuracy"], *(row["accuracy"] for row in single)]
+    lines = []
+    for row in whole:
+        found = [at_accuracy(accuracies, costs, row["accuracy"]) for costs in _costs(single, dense)]
+        shares = ["beyond" if a is None else f"{a / b:.0%}" for a, b in zip(found, _cost(row), strict=True)]
+        lines.append((f"{rate(row):.1f}x", f"{row['accuracy']:.2%}", *shares))
+    return ("whole rows and columns", "accuracy", *_MEASURES), lines
+
+
+_MEASURES = (*(f"storage at {b} bits" for b in BITS), "latency")
+
+
+def _cost(row: Mapping[str, Any]) -> list[float]:
+    """What a row takes by each measure."""
+    return [*(row["storage"][str(b)] for b in BITS), row["us"]]
+
+
+def _costs(single: Sequence[Mapping[str, Any]], dense: Mapping[str, Any]) -> list[list[float]]:
+    """By each measure, what the dense network and then the rows of single weights take."""
+    whole = [*(single[0]["weights"] * b for b in BITS), dense["us"]]
+    return [list(costs) for costs in zip(whole, *map(_cost, single), strict=True)]
 
 
 def _kilobytes(row: Mapping[str, Any]) -> float:
