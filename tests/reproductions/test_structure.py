@@ -65,7 +65,8 @@ def test_the_page_says_who_wins_by_which_measure() -> None:
     def row(kind: str, times: int, us: float, bits: float, accuracy: float) -> dict[str, object]:
         return {
             "name": f"{kind}-{times}x", "title": f"{times}x, {kind}", "weights": 1600, "nonzero": 1600 // times,
-            "dense_accuracy": 0.95, "accuracy": accuracy, "us": us, "times_dense": us / 100, "storage": {str(b): b * bits for b in BITS},
+            "dense_accuracy": 0.95, "accuracy": accuracy,
+            "us": us, "times_dense": us / 100, "storage": {str(b): b * bits for b in BITS},
             "command": "openwork reproduce structure", "seed": 0, "epochs": [0, 2, 4], "seconds": 60.0, "threads": 2,
             "processor": "a machine", "when": "2026-01-02T03:04:05",
         }  # fmt: skip

@@ -14,6 +14,7 @@ from ..errors import OpenworkNotice, RecipeError, UsageError
 from ..recipes.budget import Budget, shown
 from ..recipes.match import Match, match
 from ..recipes.recipe import Recipe, Rule
+from ..recipes.stages import spelled_out
 from . import tables
 from .allocation import Allocation, Layer, Spent
 from .clock import Clock
@@ -242,16 +243,9 @@ class _Allocator:
 
     def _settled(self, matches: list[Match], layers: tuple[Layer, ...]) -> Recipe:
         """The recipe with rules that name layers: what is dense has none, what shares rule and sparsity shares one."""
-        groups: dict[tuple[int, float], list[str]] = {}
-        for m, layer in zip(matches, layers, strict=True):
-            if m.rule is not None and (not self._rule(m).open or layer.sparsity > 0):
-                sparsity = layer.sparsity if self._rule(m).open else 0.0
-                groups.setdefault((m.rule, sparsity), []).append(m.name or "re:$")
-        rules = []
-        for (index, sparsity), names in sorted(groups.items()):
-            rule = self.recipe.rules[index]
-            constraint = at(rule.constraint, sparsity) if rule.open else rule.constraint
-            rules.append(Rule(targets=tuple(names), constraint=constraint, on_misfit=rule.on_misfit))
+        pairs = zip(matches, layers, strict=True)
+        wanted = {m.name: layer.sparsity for m, layer in pairs if m.rule is not None and self._rule(m).open}
+        rules = spelled_out(self.recipe.rules, matches, wanted)
         if not rules:
             raise RecipeError("constraints: the dense network keeps them already; lower them, or leave it unpruned")
-        return self.recipe.model_copy(update={"rules": tuple(rules), "constraints": None})
+        return self.recipe.model_copy(update={"rules": rules, "constraints": None})

@@ -66,7 +66,7 @@ def _stage(recipe: Recipe, number: int, step: Step, model: nn.Module) -> Stage:
         raise type(error)(f"steps[{number}].{error}" if step.rules else str(error)) from None
     wanted = _sparsities(base.rules, step, f"steps[{number}]", matches, weights(model))
     if wanted:
-        base = base.model_copy(update={"rules": _spelled_out(base.rules, matches, wanted)})
+        base = base.model_copy(update={"rules": spelled_out(base.rules, matches, wanted)})
     if not base.rules:
         raise RecipeError(f"steps[{number}] prunes nothing: it keeps every weight; drop it")
     return Stage(base, step.freeze)
@@ -136,8 +136,9 @@ def _share(rate: float, densities: Mapping[str, float], matches: Sequence[Match]
     return high
 
 
-def _spelled_out(rules: Sequence[Rule], matches: Sequence[Match], wanted: Mapping[str, float]) -> tuple[Rule, ...]:
-    """The rules with a sparsity for each layer; layers of one rule and one sparsity stay together."""
+def spelled_out(rules: Sequence[Rule], matches: Sequence[Match], wanted: Mapping[str, float]) -> tuple[Rule, ...]:
+    """The rules with a sparsity for each layer that `wanted` names, 0: none; layers of one rule and sparsity stay
+    together."""
     together: dict[tuple[int, Constraint], list[str]] = defaultdict(list)
     for m in matches:
         if m.rule is not None and wanted.get(m.name) != 0:
