@@ -3,7 +3,6 @@
 #include <numeric>
 
 #include "byte_bounds.hpp"
-#include "byte_table.hpp"
 #include "depthwise_geometry.hpp"
 #include "quad_starts.hpp"
 
@@ -13,7 +12,7 @@ namespace {
 class QuadDepthwiseStep final : public DepthwiseStep {
  public:
   QuadDepthwiseStep(const Fields& f, const Limits& limits)
-      : DepthwiseStep(f, limits), signed_(f.boolean("signed")), scale_(f.floats("scale")), bias_(f.floats("bias")), bounds_(f), table_(f) {
+      : DepthwiseStep(f, limits), signed_(f.boolean("signed")), scale_(f.floats("scale")), bias_(f.floats("bias")), bounds_(f) {
     const Held<int8_t> weight = f.signed_bytes("weight");
     require(weight.size() == kQuad * planes() * taps(), "a depthwise convolution of quads needs four kernels for each plane");
     require(scale_.size() == kQuad * planes() && bias_.size() == kQuad * planes(), "a depthwise convolution of quads needs four scales and biases for each plane");
@@ -22,10 +21,9 @@ class QuadDepthwiseStep final : public DepthwiseStep {
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
     const int32_t* const start = start_.of(kernels, signed_);
-    for_images(context, chunk, static_cast<bool>(table_), [&](const DepthwiseImages& images, size_t c) {
+    for_images(context, chunk, false, [&](const DepthwiseImages& images, size_t c) {
       kernels.quads.depthwise[signed_]({images, words_.data() + c * words_.size() / planes(), start + kQuad * c, scale_.data() + kQuad * c,
                                         bias_.data() + kQuad * c, bounds_.lo, bounds_.hi});
-      if (table_) for_rows(images, [&](float* row) { table_.apply(kernels, row, row, images.out_w); });
     });
   }
 
@@ -50,7 +48,6 @@ class QuadDepthwiseStep final : public DepthwiseStep {
   bool signed_;
   Held<float> scale_, bias_;
   ByteBounds bounds_;
-  ByteTable table_;
   std::vector<int32_t> words_;
   QuadStarts start_;
 };

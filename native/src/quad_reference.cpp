@@ -82,7 +82,6 @@ void quantize_tokens(const QuantizeTokens& t, int64_t unit_begin, int64_t unit_e
         continue;
       }
       uint32_t byte = static_cast<uint32_t>(rounded(y, t.lo, t.hi)) & 255;
-      if (t.table) byte = t.table[byte];
       if (!is_pixel(t.inside, at)) byte = 0;
       float* const out = t.arena_out + t.out[row / kQuad] + at;
       const int shift = row % kQuad * 8;

@@ -1,16 +1,16 @@
 // Functions of one 8-bit value: activations between values that no layer takes along.
 
-#include "byte_table.hpp"
 #include "positions.hpp"
 
 namespace openwork {
 namespace {
 
-// y[c, q] = table[x[c, q]] for every pixel q of planes of quads on one grid; y may be x.
+// y[c, q] = table[x[c, q]] for every pixel q of planes of quads on one grid; y may be x. Array "table" (uint8 [256]) holds what becomes of
+// every byte, signed ones in the order of their bits.
 class QuadTableStep final : public PositionStep {
  public:
-  QuadTableStep(const Fields& f, const Limits& limits) : PositionStep(f, limits, f.positions("y").size()), table_(f), x_(f.positions("x")), y_(f.positions("y")) {
-    require(static_cast<bool>(table_), "table is missing");
+  QuadTableStep(const Fields& f, const Limits& limits) : PositionStep(f, limits, f.positions("y").size()), table_(f.bytes("table")), x_(f.positions("x")), y_(f.positions("y")) {
+    require(table_.size() == 256, "a table holds 256 bytes");
     require(x_.size() == y_.size(), "a table needs as many output as input planes");
     check_planes(x_);
     check_planes(y_);
@@ -21,11 +21,11 @@ class QuadTableStep final : public PositionStep {
  protected:
   void run_stretch(const Kernels& kernels, float* arena, size_t plane, const Stretch& stretch) const override {
     const auto [inside, q, n] = stretch;
-    table_.apply(kernels, arena + x_[plane] + q, arena + y_[plane] + q, n, inside, q);
+    kernels.quads.table({arena + x_[plane] + q, arena + y_[plane] + q, n, table_.data(), inside, q});
   }
 
  private:
-  ByteTable table_;
+  Held<uint8_t> table_;
   std::vector<int32_t> x_, y_;
 };
 

@@ -84,7 +84,6 @@ void finish(const QuadTaps& t, int64_t row, int count, int nv, int64_t q, const 
     return;
   }
   const ByteRange range(t.lo, t.hi);
-  const uint8_t* const table = t.table;
   const bool small = t.small;
   for (int m = 0; m < count; m += kQuad) {
     RowScale scale[kQuad];
@@ -104,8 +103,7 @@ void finish(const QuadTaps& t, int64_t row, int count, int nv, int64_t q, const 
 #pragma GCC unroll 4
       for (int c = 0; c < kQuad; c++)
         found[c] = scaled<RESIDUAL, TOKENS>(scale[c], own, residual_scale, RESIDUAL == Residual::floats ? load(x[c] + at) : vec{}, quads, c, sums[(m + c) * nv + v]);
-      ivec bytes = rounded_quads(found[0], found[1], found[2], found[3], range, small);
-      if (table) bytes = looked_up(table, bytes);
+      const ivec bytes = rounded_quads(found[0], found[1], found[2], found[3], range, small);
       store_quads(y + at, keep_quads(bytes, pixels(inside, q + at)));
     }
   }

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "byte_bounds.hpp"
-#include "byte_table.hpp"
 #include "quad_starts.hpp"
 #include "tap_blocks.hpp"
 
@@ -11,7 +10,7 @@ namespace openwork {
 namespace {
 
 // See QuadTaps. Fields as those of "taps"; array "value" holds int8 [taps][mb][4]. "quads_out": four rows are a plane of quads, also
-// where blocks have one or two rows; "lo" and "hi" are then whole numbers, and array "table" (uint8 [256]) may give a byte for each byte.
+// where blocks have one or two rows; "lo" and "hi" are then whole numbers.
 // With "act" results are floats until it has come over them, and then k = clamp(round(y * "inverse"), lo, hi).
 // "token": the plane of scales that "quantize_tokens" has made with the quads, one for each position.
 // "residual_kind": "none", "float" (a plane for each row), "u8" or "s8" (a plane of quads for every four rows).
@@ -25,7 +24,7 @@ class QuadTapsStep final : public Step {
     float* const arena = context.arena + blocks_.slab_at(chunk);
     const QuadTaps taps = {arena, arena, blocks_.start().data(), blocks_.start().data() + 1, blocks_.list(), blocks_.offset(), value_.data(), start_.of(kernels, signed_), scale_.data(),
                            bias_.data(), out_.data(), residual_.data(), residual_kind_, residual_scale_, blocks_.inside(chunk), bounds_.lo, bounds_.hi, signed_, quads_out_,
-                           table_.values(), small_, token_ < 0 ? nullptr : arena + token_};
+                           small_, token_ < 0 ? nullptr : arena + token_};
     const QuadTapsKernel* const family = kernels.quads.taps[blocks_.family()];
     blocks_.for_tiles(chunk, kernels.lanes, blocks_.fitting(family), [&](const TapBlocks::Tile& tile) {
       if (act_ && quads_out_) return run_rounded(kernels, taps, family[tile.vectors - 1], tile);
@@ -87,7 +86,6 @@ class QuadTapsStep final : public Step {
         bounds_(f),
         act_(f),
         inverse_(f.number("inverse", 1.0f)),
-        table_(f),
         token_(f.small("token", -1)) {
     const size_t count = blocks_.rows();
     require(value_.size() == static_cast<size_t>(blocks_.start().back()) * static_cast<size_t>(blocks_.mb() * kQuad), "taps need four values for each row of the block");
@@ -99,11 +97,9 @@ class QuadTapsStep final : public Step {
     blocks_.check_planes(residual_, "a residual plane lies outside the arena");
     if (quads_out_) {
       ByteBounds{f};
-      require(!act_ || !table_, "8-bit results take a table or an activation");
       require(std::isfinite(inverse_), "a scale must be finite");
       for (size_t row = 0; act_ && row < count; row++) waiting_.push_back(static_cast<int32_t>(row % kRows * kWidth));
     }
-    require(!table_ || quads_out_, "a table holds 256 bytes, for 8-bit results");
     if (token_ != -1) blocks_.check_planes({token_}, "scales of tokens lie outside the arena");
     sum_weights();
     small_ = all_small();
@@ -145,7 +141,6 @@ class QuadTapsStep final : public Step {
   Bounds bounds_;
   Activation act_;
   float inverse_;
-  ByteTable table_;
   int token_;
   std::vector<int32_t> waiting_;  // where a row's floats wait for the activation
   QuadStarts start_;

@@ -56,7 +56,7 @@ enum class Residual { none, floats, unsigned_quads, signed_quads };
 // sum = sum over taps k of the row's block: the four products of value[k, row] and x[offset[k] + q]
 // y[row, q] = fma(residual[row, q], residual_scale, fma(sum, scale[row], bias[row])), the inner one alone without residual; where
 // positions have a scale of their own, sum is multiplied by that first
-// Rows of floats: out[row, q] = clamp(y, lo, hi). Four rows of quads: out[row / 4, q] = quad of k = clamp(round(y), lo, hi), or of table[k].
+// Rows of floats: out[row, q] = clamp(y, lo, hi). Four rows of quads: out[row / 4, q] = quad of k = clamp(round(y), lo, hi).
 struct QuadTaps {
   const float* arena;
   float* arena_out;
@@ -76,7 +76,6 @@ struct QuadTaps {
   float lo, hi;
   bool is_signed;        // x is
   bool quads_out;        // blocks then come in fours of rows
-  const uint8_t* table;  // [256], by the low byte of k; or null
   bool small;            // no y can be above the largest int32, whatever x is
   const float* token;    // the scale of position 0, those of others behind it; or null
 };

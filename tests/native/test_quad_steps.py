@@ -41,11 +41,10 @@ windows = depthwise_windows([(3, 3), (5, 5), (7, 7), (3, 3), (5, 5), (15, 15)], 
     window=windows,
     signed=st.booleans(),
     bounds=byte_bounds,
-    table=st.booleans(),
     threads=st.integers(1, 3),
 )
-def test_depthwise(isa, seed, window, signed, bounds, table, threads):
-    case = steps.quad_depthwise(seed, **window, signed=signed, bounds=bounds, table=table)
+def test_depthwise(isa, seed, window, signed, bounds, threads):
+    case = steps.quad_depthwise(seed, **window, signed=signed, bounds=bounds)
     same(case, isa, quad_steps.depthwise_words(case), threads)
 
 
@@ -295,8 +294,6 @@ WRONG = [
     (steps.quad_depthwise, "0 to 255 or -128 to 127", {"lo": -1, "hi": 128}),
     (steps.quad_depthwise, "must not cross", {"lo": 9, "hi": 8}),
     (steps.quad_depthwise, "lo is not a", {"lo": None}),
-    (steps.quad_depthwise, "a table holds 256 bytes", {"table": np.zeros(255, np.uint8)}),
-    (steps.quad_depthwise, "not an array of uint8", {"table": np.zeros(256, np.int8)}),
     (lambda: steps.quad_mean()[0], "a plane of quads for every four channels", {"channels": 9}),
     (lambda: steps.quad_mean()[0], "a plane of quads for every four channels", {"channels": 4}),
     (lambda: steps.quad_mean()[0], "a plane of quads for every four channels", {"channels": -7}),
@@ -334,6 +331,8 @@ WRONG = [
     (steps.quad_sum, "a scale must be finite", {"scale_a": 1e39}),
     (steps.quad_sum, "must not cross", {"lo": 9, "hi": 8}),
     (steps.quad_table, "table is missing", {"table": ...}),
+    (steps.quad_table, "a table holds 256 bytes", {"table": np.zeros(255, np.uint8)}),
+    (steps.quad_table, "not an array of uint8", {"table": np.zeros(256, np.int8)}),
     (steps.quad_table, "as many output as input planes", {"x": steps.i32(0)}),
     (steps.quad_table, "a plane lies outside the arena", {"x": steps.i32(0, 0, 10**6)}),
     (steps.quad_table, "at least one plane", {"x": steps.i32(), "y": steps.i32()}),

@@ -120,7 +120,7 @@ EPILOGUES = (
     {"bounds": (0, 255)},
     {"residual": "float", "bounds": (-127, 127)},
     {"residual": "u8", "bounds": (0, 15)},
-    {"residual": "s8", "bounds": (-128, 127), "table": True},
+    {"residual": "s8", "bounds": (-128, 127)},
 )
 
 

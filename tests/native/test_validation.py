@@ -476,12 +476,7 @@ QUAD_TAPS = [
     ("0 to 255 or -128 to 127", {"hi": 256}),
     ("must not cross", {"lo": 9, "hi": 8}),
     ("lo is missing", {"lo": ...}),
-    ("table or an activation", {"act": ["silu"]}),
-    ("scale must be finite", {"act": ["silu"], "table": ..., "inverse": 1e300}),
-    ("256 bytes", {"table": np.zeros(255, np.uint8)}),
-    ("256 bytes", {"table": np.zeros(257, np.uint8)}),
-    ("table is not an array of uint8", {"table": np.zeros(256, np.int8)}),
-    ("256 bytes, for 8-bit", {"quads_out": False, "out": i32([0] * 12)}),
+    ("scale must be finite", {"act": ["silu"], "inverse": 1e300}),
     ("sizes are out of range", {"grid": [1, 30, HUGE, HUGE, 5]}),
     ("tap reads outside", {"grid": [20, 90, 7, 4, 5]}),
     ("index lies outside", {"index": i32([0] * 13, 30)}),
@@ -524,7 +519,7 @@ QUANTIZE_TOKENS = [
     ("images overlap", {"grid": [2, 3, 30, 1, 21]}),
 ]
 BAD = [
-    *((lambda: steps.quad_taps(residual="u8", table=True), *bad) for bad in QUAD_TAPS),
+    *((lambda: steps.quad_taps(residual="u8"), *bad) for bad in QUAD_TAPS),
     *((steps.quantize, *bad) for bad in QUANTIZE),
     *((steps.dequantize, *bad) for bad in DEQUANTIZE),
     *((steps.quantize_tokens, *bad) for bad in QUANTIZE_TOKENS),

@@ -86,7 +86,7 @@ def every_case() -> dict[str, Case]:
         "quad_taps": quad_taps(),
         "quad_taps_float": quad_taps(signed=False, quads_out=False, residual="s8"),
         "quad_taps_act": quad_taps(mb=1, counts=(5, 0, 9, 3), quads_out=False, residual="float").changed(act=["silu"]),
-        "quad_taps_narrow": quad_taps(mb=2, counts=(5, 0, 9, 3), residual="u8", table=True),
+        "quad_taps_narrow": quad_taps(mb=2, counts=(5, 0, 9, 3), residual="u8"),
         "quad_taps_slabs": cut(quad_taps(grid=(1, 40, 7, 5, 6)), 3, 2),
         "quantize_slabs": cut(quantize(grid=(1, 40, 7, 5, 6)), 3, 2),
         "quad_pool": quad_pool(),
@@ -96,9 +96,7 @@ def every_case() -> dict[str, Case]:
         "quad_rows": quad_rows(),
         "quad_rows_dense": quad_rows(dense=True, x_bounds=(-127, 127)).changed(act=["silu"]),
         "quad_depthwise": quad_depthwise(),
-        "quad_depthwise_5x5": quad_depthwise(
-            kernel=(5, 5), stride=1, out=(9, 8), before=(2, 2), table=True, signed=True
-        ),
+        "quad_depthwise_5x5": quad_depthwise(kernel=(5, 5), stride=1, out=(9, 8), before=(2, 2), signed=True),
         "quad_depthwise_large": quad_depthwise(shape=(1, 2, 6, 140), out=(3, 70), kernel=(13, 2), before=(6, 0)),
         "quad_depthwise_slabs": slab_quad_depthwise()[0],
         "quad_sum": quad_sum(),

@@ -179,17 +179,16 @@ def quad_depthwise(
     before: tuple[int, int] = (1, 0),
     signed: bool = False,
     bounds: tuple[int, int] = (0, 255),
-    table: bool = False,
 ) -> Case:
     """A convolution of every channel of planes of quads, with whatever zeros behind the image `out` takes."""
     rng = np.random.default_rng(seed)
     source, end = view("x", -1, shape, gap=2)
     target, total = view("y", -1, (*shape[:2], *out), gap=3, base=end)
-    sums = _depthwise(rng, shape[1], (*shape[2:], *out), kernel, stride, before, signed, bounds, table)
+    sums = _depthwise(rng, shape[1], (*shape[2:], *out), kernel, stride, before, signed, bounds)
     return Case("quad_depthwise", {**source, **target, "batch": shape[0], **sums}, arena_at_random(total, rng))
 
 
-def _depthwise(rng, planes, size, kernel, stride, before, signed, bounds, table) -> dict[str, Any]:
+def _depthwise(rng, planes, size, kernel, stride, before, signed, bounds) -> dict[str, Any]:
     taps = kernel[0] * kernel[1]
     return {
         "size": list(size),
@@ -201,7 +200,6 @@ def _depthwise(rng, planes, size, kernel, stride, before, signed, bounds, table)
         **scales_at_random(4 * planes, 128 * 128 * taps, rng),
         "lo": bounds[0],
         "hi": bounds[1],
-        **({"table": rng.integers(0, 256, 256).astype(np.uint8)} if table else {}),
     }
 
 
@@ -223,7 +221,7 @@ def convolved_depthwise(x: np.ndarray, a: dict[str, Any]) -> np.ndarray:
         sums += weight[:, i, j, None, None] * padded[:, :, i : i + h * stride : stride, j : j + w * stride : stride]
     y = fma(sums.astype(np.float32), a["scale"][:, None, None], a["bias"][:, None, None])
     k = rounded(y, a["lo"], a["hi"])
-    return quads(a["table"][k & 255] if "table" in a else k)
+    return quads(k)
 
 
 def depthwise_words(case: Case) -> np.ndarray:
@@ -250,7 +248,7 @@ def slab_quad_depthwise(
     source, target = slab_pair(shape, (c, *out), count)
     arena = arena_at_random(max(1, *count) * target.end, rng)
     source.fill(arena, x.view(np.float32))
-    sums = _depthwise(rng, c, (*size, *out), kernel, stride, before, signed, (-127, 127), False)
+    sums = _depthwise(rng, c, (*size, *out), kernel, stride, before, signed, (-127, 127))
     arguments = {"x": source.view(), "y": target.view(), "batch": 1, **sums}
     return Case("quad_depthwise", arguments, arena), target, convolved_depthwise(x[None], arguments)[0]
 

@@ -104,7 +104,6 @@ def quad_taps(
     signed: bool = True,
     quads_out: bool = True,
     residual: str = "none",
-    table: bool = False,
     bounds: tuple[float, float] = (0, 255),
     row_chunks: int = 1,
     tile_chunks: int = 1,
@@ -138,7 +137,6 @@ def quad_taps(
         "grid": list(grid),
         "lo": bounds[0],
         "hi": bounds[1],
-        **({"table": rng.integers(0, 256, 256).astype(np.uint8)} if table else {}),
     }
     floats = room + reach * (1 + 2 * rows)
     if token:
@@ -225,8 +223,6 @@ def added(case: Case) -> np.ndarray:
         y = fma(unpacked(taken(words(case), a["residual"], len(pixels)), kind == "s8").astype(np.float32), scale, y)
     if a["quads_out"]:
         k = rounded(y, a["lo"], a["hi"])
-        if "table" in a:
-            k = a["table"][k & 255]
         put(found, a["out"], packed(k * pixels))
     else:
         y = np.where(pixels, np.clip(y, np.float32(a["lo"]), np.float32(a["hi"])), 0).astype(np.float32)
