@@ -8,8 +8,6 @@ from torch import Tensor
 
 from openwork.constraints import _channel_order
 from openwork.constraints.block import Block
-from openwork.constraints.levels import Levels
-from openwork.constraints.nested import Nested
 from openwork.constraints.nm import NM
 from openwork.constraints.permuted import Permuted
 from openwork.errors import ShapeError, UsageError
@@ -99,27 +97,6 @@ def test_members_are_stored_with_their_order() -> None:
     packed = base.pack(found.storage, found.project(w).numpy(), **found.layout())
     assert packed.kind() == "nm" and packed.nbytes == 64 * 4 + 64 // 4 + 16 * 2
     assert torch.equal(torch.from_numpy(packed.unpack()), found.project(w))
-
-
-def test_levels_of_nested_sparsity_come_through() -> None:
-    w = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
-    order = (2, 0, 3, 1)
-    nested = Nested(of=Block(shape=(4, 1), sparsity=0.25), sparser=(0.75,))
-    permuted = Permuted(of=nested, order=order)
-    z = permuted.project(w)
-    masks = permuted.levels(z)
-    assert [int(mask.sum()) for mask in masks] == [24, 8]
-    for mask, plain in zip(masks, nested.levels(z[:, list(order)]), strict=True):
-        assert torch.equal(mask[:, list(order)], plain)
-    packed = base.pack(permuted.storage, z.numpy(), **permuted.layout_of(z))
-    assert packed.kind() == "levels" and torch.equal(torch.from_numpy(packed.unpack()), z)
-
-
-def test_levels_of_weights_can_be_permuted() -> None:
-    permuted = Permuted(of=Levels(bits=2), order=(1, 0))
-    assert permuted.quantized and permuted.keeps_zeros
-    z = permuted.project(torch.tensor([[1.0, -3.0], [2.0, 3.0]]))
-    assert permuted.fixed(z).of.settled is not None and permuted.fixed(z).fixed(None) == permuted
 
 
 def test_a_permutation_of_the_neighbour_leaves_the_network_as_it_is() -> None:

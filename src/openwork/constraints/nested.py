@@ -1,7 +1,6 @@
 """Nested levels: sparse weights that hold still sparser ones, so that one network can run at several costs."""
 
 import itertools
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -73,12 +72,7 @@ class Nested(Around):
         return self if share >= 1 else self.of.relaxed(share)
 
     def layout_of(self, member: Tensor) -> dict[str, Any]:
-        return self.keeps(self.levels(member))
-
-    @staticmethod
-    def keeps(masks: Sequence[Tensor]) -> dict[str, Any]:
-        """What the format is told of the masks of all levels."""
-        return {"keeps": [mask.numpy() for mask in masks[1:]]}
+        return {"keeps": [mask.numpy() for mask in self.levels(member)[1:]]}
 
     def __str__(self) -> str:
         return f"{self.of}, then {', '.join(f'{s:g}' for s in self.sparser)}"

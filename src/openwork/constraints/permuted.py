@@ -13,7 +13,6 @@ from . import _channel_order
 from ._around import Around
 from ._rows import rows
 from .base import Constraint
-from .nested import Nested
 from .nm import NM
 
 Inner = Annotated[SerializeAsAny[Constraint], BeforeValidator(Constraint.parse)]
@@ -67,29 +66,11 @@ class Permuted(Around):
         return self.of.tied
 
     @property
-    def keeps_zeros(self) -> bool:
-        return self.of.keeps_zeros
-
-    @property
-    def quantized(self) -> bool:
-        return self.of.quantized
-
-    @property
     def storage(self) -> str:
-        return self.of.storage if isinstance(self.of, NM | Nested) else self.FORMAT
+        return self.of.storage if isinstance(self.of, NM) else self.FORMAT
 
     def layout(self) -> dict[str, Any]:
         return {**self.of.layout(), "order": self.order or ()} if isinstance(self.of, NM) else {}
-
-    def layout_of(self, member: Tensor) -> dict[str, Any]:
-        return Nested.keeps(self.levels(member)) if isinstance(self.of, Nested) else self.layout()
-
-    def levels(self, w: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self._put_back(mask) for mask in self.of.levels(self._taken(w)))
-
-    def fixed(self, member: Tensor | None) -> Self:
-        of = self.of.fixed(None if member is None else self._taken(member))
-        return self.model_copy(update={"of": of})
 
     def fitted(self, weights: Sequence[Tensor]) -> tuple[Constraint, ...]:
         if self.order is None:
