@@ -265,22 +265,6 @@ def test_what_is_held_stays_a_member_and_the_member_stays_as_it_is(
     assert not torch.allclose(held_weight, member), "what may move must move"
 
 
-@pytest.mark.parametrize(("constraint", "shape"), [(c, s) for c in EVERY if c.tied for s in held(c)], ids=str)
-def test_gradients_of_ties_are_projected_onto_the_moves_that_keep_them(
-    constraint: Constraint, shape: tuple[int, ...]
-) -> None:
-    """A linear, symmetric and idempotent map: the orthogonal projection onto a space in which the member can move."""
-    member = constraint.project(torch.randn(shape, generator=generator()))
-    g, h = torch.randn(2, *shape, generator=generator().manual_seed(1))
-    along = constraint.along(member)
-    torch.testing.assert_close(along(g - 2 * h), along(g) - 2 * along(h), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(along(along(g)), along(g), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close((along(g) * h).sum(), (g * along(h)).sum(), atol=1e-4, rtol=1e-4)
-    moved = member + 0.02 * along(g)
-    large = member.abs() > 0.1  # no step takes them to the other side of 0
-    torch.testing.assert_close(constraint.hold(moved, member)[large], moved[large], atol=1e-4, rtol=0.0)
-
-
 @every_shape
 def test_settled_constraints_keep_their_kind_and_survive_a_dump(constraint: Constraint, shape: tuple[int, ...]) -> None:
     weights = [torch.randn(shape, generator=generator().manual_seed(seed)) for seed in range(3)]

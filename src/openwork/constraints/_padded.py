@@ -59,9 +59,6 @@ class Padded(Constraint):
     def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
         return partial(self._held, self.inner.holder(self.padded(member)))
 
-    def along(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        return partial(self._held, self.inner.along(self.padded(member)))
-
     @property
     def tied(self) -> bool:
         return self.inner.tied

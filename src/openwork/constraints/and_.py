@@ -140,9 +140,6 @@ class And(Constraint):
     def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
         return partial(_in_turn, [part.holder(member) for part in self.of])
 
-    def along(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        return partial(_in_turn, [part.along(member) for part in self.of])
-
     def violations(self, w: Tensor) -> int:
         return sum(part.violations(w) for part in self.of)
 

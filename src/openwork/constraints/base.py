@@ -93,14 +93,6 @@ class Constraint(Plugin):
         """`hold` for one member again and again: what depends on the member alone is found once."""
         return partial(self.hold, member=member)
 
-    def along(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        """Of sets that are `TIED`, what turns a gradient into its part along the moves that keep the structure of
-        `member`: where `hold` is linear, `hold` itself.
-
-        Optimizers that scale each weight's step by its own history (Adam) must see ties in the gradient. From steps
-        that are tied only afterwards, the mean of all normalized ones remains, which need not go downhill."""
-        return self.holder(member)
-
     @abstractmethod
     def project(self, w: Tensor) -> Tensor:
         """argmin_Z ||W - Z||_F  subject to Z in S. `w` is `[out, in, kh, kw]` or `[out, in]`, the result has its shape.

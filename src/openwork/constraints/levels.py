@@ -136,14 +136,10 @@ class Levels(Constraint):
         own = self._rows(member)
         if self.scheme == "codebook":
             return partial(self._on_means, _Clusters.of(own))
-        return partial(self._fit, *self._codes(own), least=self._of_member(own) / 1000)
-
-    def along(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        if self.settled is not None:
-            return torch.zeros_like
-        if self.scheme == "codebook":
-            return self.holder(member)
-        return partial(self._fit, *self._codes(self._rows(member)))
+        interval = self._of_member(own)
+        codes = own / interval.where(interval > 0, 1.0).to(own.dtype)
+        square = (codes.double() * codes).sum(1, keepdim=True).clamp(min=1e-300)
+        return partial(self._on_codes, codes, square, interval / 1000)
 
     def intervals(self, w: Tensor) -> Tensor:
         """The interval of the nearest levels, of each output channel or of the layer: float64 [channels or 1, 1], 0
@@ -152,18 +148,10 @@ class Levels(Constraint):
         self.require_finite(w)
         return self._interval(self._rows(w), w.dtype)
 
-    def _codes(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """The whole numbers of a member's rows, and the sum of their squares in each."""
-        interval = self._of_member(own)
-        codes = own / interval.where(interval > 0, 1.0).to(own.dtype)
-        return codes, (codes.double() * codes).sum(1, keepdim=True).clamp(min=1e-300)
-
-    def _fit(self, codes: Tensor, square: Tensor, w: Tensor, *, least: Tensor | None = None) -> Tensor:
-        """The multiple of `codes` that is nearest to `w`, the factor being at least `least`."""
-        fit = (self._rows(w).double() * codes).sum(1, keepdim=True) / square
-        if least is not None:
-            fit = self.representable(fit.maximum(least), w.dtype)
-        return (codes * fit.to(codes.dtype)).reshape(w.shape).to(w.dtype)
+    def _on_codes(self, codes: Tensor, square: Tensor, least: Tensor, w: Tensor) -> Tensor:
+        rows = self._rows(w)
+        fit = ((rows.double() * codes).sum(1, keepdim=True) / square).maximum(least)
+        return (codes * self.representable(fit, w.dtype).to(codes.dtype)).reshape(w.shape).to(w.dtype)
 
     def _on_means(self, clusters: "_Clusters", w: Tensor) -> Tensor:
         return clusters.means(self._rows(w)).reshape(w.shape).to(w.dtype)

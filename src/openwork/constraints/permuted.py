@@ -1,6 +1,6 @@
 """A pattern of neighbouring channels, taken in an order of channels that suits the weight."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -104,10 +104,6 @@ class Permuted(Around):
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         return self._put_back(self.of.hold(self._taken(w), self._taken(member)))
-
-    def along(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        along = self.of.along(self._taken(member))
-        return lambda g: self._put_back(along(self._taken(g)))
 
     def violations(self, w: Tensor) -> int:
         return self.of.violations(self._taken(w))

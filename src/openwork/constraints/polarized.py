@@ -1,6 +1,5 @@
 """Polarized fragments: every few inputs of an output have weights of one sign."""
 
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -56,11 +55,6 @@ class Polarized(Constraint):
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         """`w` with zeros where `member` has them, and where its sign is another one than that of `member`."""
         return w.detach().masked_fill(w.detach() * member.sign() <= 0, 0.0)
-
-    def along(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        """Weights that are left share a sign and no number: each goes its own way."""
-        zeros = member == 0
-        return lambda g: g.detach().masked_fill(zeros, 0.0)
 
     def violations(self, w: Tensor) -> int:
         """Fragments with weights of both signs."""

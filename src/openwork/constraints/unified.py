@@ -1,7 +1,6 @@
 """Micro-structured unification: in some small blocks all weights share one magnitude, and some blocks are zero."""
 
 import itertools
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -74,29 +73,13 @@ class Unified(Constraint):
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         """`w` with the pruned and unified blocks of `member`, and its signs in these; each shares the mean of its
         weights along the signs, or 0 if that is negative."""
-        own, cells = self._cells(member.detach()), self._cells(w.detach())
-        zero, same, size = self._tied(own, cells, self._there(w))
-        held = torch.where(same, self._alike(own, size.clamp_(min=0), same), cells)
-        return self._weights(held.masked_fill_(zero, 0.0), w.shape)
-
-    def along(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        own = self._cells(member.detach())
-        sign = torch.where(own < 0, -1.0, 1.0).to(own.dtype)
-
-        def part(g: Tensor) -> Tensor:
-            cells = self._cells(g.detach())
-            zero, same, size = self._tied(own, cells, self._there(g))
-            return self._weights(torch.where(same, sign * size.to(cells.dtype), cells).masked_fill_(zero, 0.0), g.shape)
-
-        return part
-
-    @staticmethod
-    def _tied(own: Tensor, cells: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The pruned and the unified blocks of a member's cells, and the means of `cells` along its signs."""
+        own, cells, there = self._cells(member.detach()), self._cells(w.detach()), self._there(w)
         zero, same = _kinds(own, there)
         count = _count(own, there)
-        size = torch.where(own < 0, -cells, cells).sum(0, dtype=torch.float64) / count
-        return zero, same & (count > 1), size  # a weight alone is free
+        signed = torch.where(own < 0, -cells, cells)
+        size = (signed.sum(0, dtype=torch.float64) / count).clamp_(min=0)
+        same &= count > 1  # a weight alone is free
+        return self._weights(torch.where(same, self._alike(own, size, same), cells).masked_fill_(zero, 0.0), w.shape)
 
     def violations(self, w: Tensor) -> int:
         """Blocks that are missing among those that are zero, and among those that have one magnitude, zero or not."""

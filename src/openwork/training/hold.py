@@ -110,18 +110,6 @@ class Hold:
         for name, values in self.frozen.items():
             self.weights[name].copy_(torch.where(values != 0, values, self.weights[name]))
 
-    @torch.no_grad()
-    def tie(self) -> None:
-        """Before a step of the optimizer: of gradients of tied weights, leave what moves the weights together."""
-        for name, along in self._along.items():
-            grad = self.weights[name].grad
-            if grad is not None:
-                grad.copy_(along(grad))
-
-    @cached_property
-    def _along(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {name: self.sets[name][-1].along(member) for name, member in self.members.items()}
-
     @cached_property
     def _holders(self) -> dict[str, Callable[[Tensor], Tensor]]:
         return {name: self.sets[name][-1].holder(member) for name, member in self.members.items()}

@@ -31,9 +31,8 @@ class Shaper:
     state. `harden()` projects the weights; from then on their zeros hold: they are restored after every step of the
     optimizer, whatever momentum, weight decay or Adam's buffers do to them.
 
-    Inside `with`, hooks on the optimizer hold the zeros, also through steps that `step()` was not called for, and give
-    tied weights one gradient, as Adam needs it; outside of it only `step()` holds zeros and ties. Biases and batch norm
-    are never touched.
+    Inside `with`, a hook on the optimizer holds the zeros, also through steps that `step()` was not called for; outside
+    of it only `step()` does. Biases and batch norm are never touched.
 
     Arguments:
         model: any module with convolutions, linear, recurrent or attention layers, on the device where it is trained;
@@ -89,7 +88,7 @@ class Shaper:
         self._quantizer: Quantizer | None = None
         self._update_every, self._steps, self._loss = update_every, 0, loss
         self._levels: list[tuple[Tensor, ...]] = []
-        self._hooks: tuple[Callable[[], None], ...] = ()
+        self._hook: Callable[[], None] | None = None
         self._state = recipe.solver.init(*self._pairs)
         self._adopt_of_parts(recipe.solver.masks(self._state))
 
@@ -114,10 +113,8 @@ class Shaper:
                 "another Shaper is at work on this model; leave its 'with' block, or call strip(model), first"
             )
         object.__setattr__(self.model, _ATTACHED, self)
-        if self.optimizer is not None and not self._hooks:
-            before = self.optimizer.register_step_pre_hook(lambda *_: self.hold.tie())
-            after = self.optimizer.register_step_post_hook(lambda *_: self._settle(None))
-            self._hooks = (before.remove, after.remove)
+        if self.optimizer is not None and self._hook is None:
+            self._hook = self.optimizer.register_step_post_hook(lambda *_: self._settle(None)).remove
         return self
 
     def __exit__(
@@ -127,9 +124,9 @@ class Shaper:
 
     def detach(self) -> None:
         """Leave model and optimizer as plain torch objects; the weights stay as they are."""
-        for remove in self._hooks:
-            remove()
-        self._hooks = ()
+        if self._hook is not None:
+            self._hook()
+            self._hook = None
         if getattr(self.model, _ATTACHED, None) is self:
             object.__delattr__(self.model, _ATTACHED)
 
@@ -147,7 +144,7 @@ class Shaper:
 
         `rate`: the learning rate of the step, which proximal solvers need; None: that of the optimizer given.
         """
-        if not self._hooks:
+        if self._hook is None:
             self._settle(rate)
         self._steps += 1
         if self._update_every and self.phase == "shape" and self._steps % self._update_every == 0:
