@@ -147,8 +147,8 @@ def spelled_out(rules: Sequence[Rule], matches: Sequence[Match], wanted: Mapping
                 constraint = type(constraint)(**{**dict(constraint), "sparsity": wanted[m.name]})
             together[m.rule, constraint].append(m.name)
     return tuple(
-        # A model that is one layer has it under the empty name.
-        Rule(targets=tuple(name or "all" for name in names), constraint=c, on_misfit=rules[at].on_misfit)
+        # A model that is itself a layer has it under the empty name.
+        Rule(targets=tuple(name or "re:$" for name in names), constraint=c, on_misfit=rules[at].on_misfit)
         for (at, c), names in together.items()
     )
 

@@ -23,13 +23,14 @@ from .lenet5 import SCHEDULE as UNQUANTIZED
 SCHEDULE = UNQUANTIZED.model_copy(
     update={
         "dense_epochs": 6,
-        "shape_epochs": 28,
+        "shape_epochs": 56,
         "retrain_epochs": 4,
         "shape_rate": Rate(peak=1e-3, decay="cosine", final=0.1),
         "retrain_rate": Rate(peak=1e-3, decay="cosine"),
     }
 )
-"""Of every row but the joint one."""
+"""Of every row but the joint one. Binary at once, 5,000 images held out come to 99.12 % after 12 + 4 epochs, to 99.18 %
+after 28 + 4, and to 99.22 % after 56."""
 WAYS = {1: (4, 1), 2: (4, 2)}
 """Bits of each step of the progressive rows."""
 
