@@ -112,7 +112,7 @@ def test_values_stay_on_their_grid_where_they_only_move():
     nodes = [
         Node("x", "input", (), (1, 2, 4, 4)),
         Node("q", "quantize", ("x",), (1, 2, 4, 4), {"bytes": grid}),
-        Node("p", "max_pool", ("q",), (1, 2, 2, 2)),
+        Node("p", "max_pool", ("q",), (1, 2, 2, 2), {"padding": (0, 0), "dilation": (1, 1)}),
         Node("c", "concat", ("p", "p"), (1, 4, 2, 2)),
         Node("d", "concat", ("p", "x"), (1, 4, 2, 2)),
         Node("m", "mean", ("q",), (1, 2, 1, 1)),

@@ -83,8 +83,9 @@ def test_the_whole_way_learns_prunes_and_writes_what_the_documentation_says(tmp_
     assert [line["phase"] for line in lines] == ["dense"] * 6 + ["shape"] * 6 + ["retrain"] * 12
     common = {"epoch", "phase", "seconds", "train_loss", "learning_rate", "validation_accuracy"}
     assert set(lines[0]) == common
-    assert set(lines[6]) == common | {"primal_residual", "dual_residual", "rho", "sparsity"}
-    assert set(lines[-1]) == common | {"sparsity"} and lines[-1]["sparsity"] == result.sparsity
+    assert set(lines[6]) == common | {"losses", "primal_residual", "dual_residual", "rho", "sparsity"}
+    assert set(lines[-1]) == common | {"losses", "sparsity"} and set(lines[-1]["losses"]) == {"labels", "soft"}
+    assert lines[-1]["sparsity"] == result.sparsity
 
     starts = [e for e in log.events if isinstance(e, tuple)]
     assert starts[0] == ("dense", 0, 24, 6) and starts[-1] == ("retrain", 23, 24, 6)
