@@ -95,8 +95,9 @@ class GatherScatter(Rated):
         w = w.detach()
         self.require_finite(w)
         self.check(w.shape)
+        budget = self._budget(w.shape)
         # A weight with more non-zeros than the groups have places is no member: no need to look at its groups.
-        if int(w.count_nonzero()) <= self._budget(w.shape) * self.banks and self.violations(w) == 0:
+        if int(w.count_nonzero()) <= budget * self.banks and self.violations(w) == 0:
             # Groups chosen anew, one after the other, need not find the fewest that hold a member.
             return w != 0
         matrix = self._ordered(w)
@@ -106,7 +107,7 @@ class GatherScatter(Rated):
         lists = by_bank.reshape(-1, self.granule()[0], *by_bank.shape[1:]).contiguous()
         # Magnitudes are ordered as energies are, and sort faster.
         ranked = ascending(lists).flip(-1)
-        count = (self._horizontal if self.per_row == self.banks else self._bundled)(ranked, self._budget(w.shape))
+        count = (self._horizontal if self.per_row == self.banks else self._bundled)(ranked, budget)
         kept = _firsts(lists, ranked, count).movedim(3, 2).reshape(matrix.shape)
         if self.order is not None:
             kept = torch.zeros_like(kept).index_copy(0, torch.tensor(self.order, device=w.device), kept)
@@ -182,11 +183,11 @@ def _groups(ranked: Sizes, banks: int, per_row: int, most: int, budget: int) -> 
         for step in range(banks):
             at = offer.argmax(1)
             best = offer[local, at]
-            row = row_of[at]
             picks[:, step] = np.where(best < 0, -1, at)
             brought += np.square(np.maximum(best, 0.0), dtype=np.float64)
             np.minimum(offer, ceiling[at], out=offer)
             if per_row > 1:
+                row = row_of[at]
                 left[local, row] -= 1
                 full = local[left[local, row] == 0]
                 grid[full, row[full]] = -1.0

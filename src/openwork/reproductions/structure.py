@@ -170,11 +170,12 @@ def _page(document: Mapping[str, Any]) -> str:
     return "\n".join([*parts, *_pages.how(rows), ""])
 
 
+_MEASURES = (*(f"storage at {b} bits" for b in BITS), "latency")
+
 _TIES = (
     "The rate of single weights that takes as much as the row of whole rows and columns does; a rate below means that "
     "single weights, which keep more accuracy at equal rates, win by that measure."
 )
-
 
 _EQUAL = (
     "What single weights take of what whole rows and columns do, at a rate at which they are as accurate; below 100 %, "
@@ -203,9 +204,6 @@ def _equal(
         shares = ["beyond" if a is None else f"{a / b:.0%}" for a, b in zip(found, _cost(row), strict=True)]
         lines.append((f"{rate(row):.1f}x", f"{row['accuracy']:.2%}", *shares))
     return ("whole rows and columns", "accuracy", *_MEASURES), lines
-
-
-_MEASURES = (*(f"storage at {b} bits" for b in BITS), "latency")
 
 
 def _cost(row: Mapping[str, Any]) -> list[float]:

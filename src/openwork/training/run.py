@@ -197,9 +197,7 @@ class Run:
             "step": attempt.step + 1 if len(self.stages) > 1 else None,
             "candidate": attempt.parent + 1 if self.recipe.candidates > 1 else None,
             "train_loss": learned.loss,
-            "losses": learned.parts
-            if shaper and trainer.schedule.all_losses != (trainer.schedule.plain_loss,)
-            else None,
+            "losses": learned.parts if shaper and (trainer.schedule.losses or trainer.schedule.distillation) else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "validation_accuracy": trainer.validation_accuracy(),
             **(shaper.metrics() if shaper else {}),
