@@ -258,11 +258,26 @@ def test_what_is_held_stays_a_member_and_the_member_stays_as_it_is(
     held_weight = constraint.hold(member + 0.1 * step, member)
     assert constraint.violations(held_weight) == 0
     assert torch.allclose(constraint.hold(member, member), member, atol=1e-6)
-    hold = constraint.holder(member)
+    hold = constraint.holder(member).weight
     assert torch.equal(hold(member), constraint.hold(member, member))
     assert torch.equal(hold(member + 0.1 * step), held_weight), "one call leaves nothing behind for the next"
     assert not held_weight[~constraint.mask(start)].any()
     assert not torch.allclose(held_weight, member), "what may move must move"
+
+
+@pytest.mark.parametrize(("constraint", "shape"), [(c, s) for c in EVERY if c.tied for s in held(c)], ids=str)
+def test_gradients_are_projected_onto_the_moves_that_keep_ties(constraint: Constraint, shape: tuple[int, ...]) -> None:
+    """A linear, symmetric and idempotent map: the orthogonal projection onto a space in which the member can move."""
+    member = constraint.project(torch.randn(shape, generator=generator()))
+    g, h = torch.randn(2, *shape, generator=generator().manual_seed(1))
+    along = constraint.holder(member).gradient
+    torch.testing.assert_close(along(g - 2 * h), along(g) - 2 * along(h), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(along(along(g)), along(g), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close((along(g) * h).sum(), (g * along(h)).sum(), atol=1e-4, rtol=1e-4)
+    moved = member + 0.02 * along(g)
+    large = member.abs() > 0.1  # no step takes them to the other side of 0
+    torch.testing.assert_close(constraint.hold(moved, member)[large], moved[large], atol=1e-4, rtol=0.0)
+    assert along(torch.full_like(g, torch.inf)).shape == g.shape, "a step that loss scaling leaves out is no mistake"
 
 
 @every_shape

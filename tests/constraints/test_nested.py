@@ -77,6 +77,7 @@ def test_padding_and_composition_pass_levels_on() -> None:
     both = And(of=(Filter(sparsity=0.5), Nested(of=Unstructured(sparsity=0.6), sparser=(0.8,))))
     assert len(both.levels(w)) == 2 and both.storage == "levels"
     assert len(Filter(sparsity=0.5).levels(w)) == 1
+    assert (padded.networks, both.networks, Filter(sparsity=0.5).networks) == (2, 2, 1)
 
 
 @pytest.mark.parametrize("sparser", [(0.5,), (0.4,), (0.8, 0.8), (0.9, 0.8)])

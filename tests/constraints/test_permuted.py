@@ -7,9 +7,14 @@ import torch
 from torch import Tensor
 
 from openwork.constraints import _channel_order
+from openwork.constraints.and_ import And
+from openwork.constraints.base import Constraint
 from openwork.constraints.block import Block
+from openwork.constraints.levels import Levels
+from openwork.constraints.nested import Nested
 from openwork.constraints.nm import NM
 from openwork.constraints.permuted import Permuted
+from openwork.constraints.unified import Unified
 from openwork.errors import ShapeError, UsageError
 from openwork.formats.packed import base
 
@@ -106,6 +111,33 @@ def test_a_permutation_of_the_neighbour_leaves_the_network_as_it_is() -> None:
     z, order = found.project(second), list(found.order or ())
     assert torch.allclose(torch.relu(x @ first.T) @ z.T, torch.relu(x @ first[order].T) @ z[:, order].T, atol=1e-6)
     assert NM().violations(z[:, order]) == 0
+
+
+def test_ties_are_held_in_the_order_of_the_channels() -> None:
+    order, w = (2, 0, 3, 1), random(4, 4, 0)
+    tied = Unified(shape=(2, 2), unified=1.0)
+    permuted = Permuted(of=tied, order=order)
+    member = permuted.project(w)
+    inner = tied.holder(member[:, list(order)])
+    for ours, theirs in zip(permuted.holder(member), inner, strict=True):
+        assert torch.equal(ours(w)[:, list(order)], theirs(w[:, list(order)]))
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        Levels(bits=2),
+        And(of=(NM(), Levels(bits=2))),
+        Nested(of=Block(shape=(1, 2), sparsity=0.5), sparser=(0.75,)),
+    ],
+    ids=str,
+)
+def test_levels_stand_beside_it(inner: Constraint) -> None:
+    with pytest.raises(UsageError, match="levels and nested sparsity cannot be permuted; put them beside"):
+        Permuted(of=inner, order=(1, 0))
+    w = random(4, 8, 0)
+    (both,) = And(of=(Permuted(of=NM()), Levels(bits=2))).fitted([w])
+    assert both.violations(both.project(w)) == 0
 
 
 def test_mistakes_name_their_remedy() -> None:

@@ -78,6 +78,7 @@ def test_constraints_work_where_the_weight_is(constraint: Constraint, shape: tup
             member,
             settled.mask(w),
             settled.hold(w + 1, member),
+            settled.holder(member).gradient(w),
             settled.group_norms(w),
             *settled.levels(w),
             settled.violations(w),

@@ -314,7 +314,9 @@ def test_mistakes_are_named() -> None:
         "rules: [{targets: all, constraint: {kind: nested, of: {kind: unstructured, sparsity: 0.5}, sparser: [0.75]}}]"
     )
     later = "steps: [{}, {rules: [" + nested.removeprefix("rules: [").removesuffix("]") + "]}]"
-    for wrong in (recipe(rules=nested), recipe(rules=f"{RULES}\n{later}")):
+    beside = nested.replace("{kind: nested", "{kind: and, of: [{kind: filter, sparsity: 0.25}, {kind: nested")
+    beside = beside.replace("[0.75]}", "[0.75]}]}")
+    for wrong in (recipe(rules=nested), recipe(rules=beside), recipe(rules=f"{RULES}\n{later}")):
         with pytest.raises(RecipeError, match="nested sparsity holds networks inside each other"):
             compress(tiny_net(), wrong, TinyData())
     with pytest.raises(RecipeError, match=r"quantize\.ignore: 'fc9' matches no"):

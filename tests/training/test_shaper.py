@@ -1,5 +1,6 @@
 """`Shaper` in a loop of the user's own: masks hold whatever the optimizer does, and nothing is left behind."""
 
+import contextlib
 import subprocess
 import sys
 from copy import deepcopy
@@ -49,6 +50,57 @@ def train(
 
 def constrained(shaper: Shaper) -> list[tuple[torch.Tensor, Any]]:
     return [(m.weight, m.constraint) for m in shaper.matches if m.constraint is not None]
+
+
+SLOPE = torch.full((1, 64), 0.1).index_fill(1, torch.tensor([0]), -10.0)
+"""Of one weight against many: an optimizer that makes all steps equally large, and ties them only then, goes uphill."""
+
+
+def binary(make: Any) -> tuple[nn.Linear, torch.optim.Optimizer, Shaper]:
+    """64 weights of one value, and a shaper that ties them from `harden()` on."""
+    model = nn.Linear(64, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(0.5)
+    optimizer = make(model.parameters())
+    recipe = Recipe(rules=[Rule(targets="all", constraint={"kind": "levels", "bits": 1})])
+    return model, optimizer, Shaper(model, recipe, optimizer)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("loop", ["hooks", "by hand", "closure", "closure by name"])
+def test_tied_weights_go_where_their_gradients_together_point(make: Any, loop: str) -> None:
+    model, optimizer, shaper = binary(make)
+    shaper.harden()
+
+    def gradients() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (model.weight * SLOPE).sum()
+        loss.backward()
+        return loss
+
+    with contextlib.nullcontext() if loop == "by hand" else shaper:
+        for _ in range(3):
+            if loop == "closure":
+                assert optimizer.step(gradients) is not None
+            elif loop == "closure by name":
+                assert optimizer.step(closure=gradients) is not None
+            else:
+                gradients()
+                shaper.tie()
+                optimizer.step()
+            shaper.step()
+    assert float((model.weight.detach() * SLOPE).sum()) < float(0.5 * SLOPE.sum()) - 1e-4
+    assert len(model.weight.unique()) == 1
+
+
+def test_of_weights_tied_afterwards_adam_takes_the_loss_uphill() -> None:
+    """Shows that the test above can fail."""
+    model, optimizer, shaper = binary(OPTIMIZERS["adam"])
+    shaper.harden()
+    (model.weight * SLOPE).sum().backward()
+    optimizer.step()
+    shaper.step()
+    assert float((model.weight.detach() * SLOPE).sum()) > float(0.5 * SLOPE.sum())
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())

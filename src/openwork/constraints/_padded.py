@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .base import Constraint
+from .base import Constraint, Holder
 
 
 class Padded(Constraint):
@@ -54,10 +54,11 @@ class Padded(Constraint):
         return tuple(self.model_copy(update={"inner": inner}) for inner in self.inner.parts())
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        return self.holder(member)(w)
+        return self.holder(member).weight(w)
 
-    def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        return partial(self._held, self.inner.holder(self.padded(member)))
+    def holder(self, member: Tensor) -> Holder:
+        inner = self.inner.holder(self.padded(member))
+        return Holder(partial(self._held, inner.weight), partial(self._held, inner.gradient))
 
     @property
     def tied(self) -> bool:
@@ -70,6 +71,10 @@ class Padded(Constraint):
     @property
     def quantized(self) -> bool:
         return self.inner.quantized
+
+    @property
+    def networks(self) -> int:
+        return self.inner.networks
 
     @property
     def storage(self) -> str:

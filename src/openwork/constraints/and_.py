@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from torch import Tensor
 
-from .base import Constraint
+from .base import Constraint, Holder
 from .levels import Levels
 
 PASSES = 10
@@ -78,6 +77,10 @@ class And(Constraint):
         return any(part.quantized for part in self.of)
 
     @property
+    def networks(self) -> int:
+        return max(part.networks for part in self.of)
+
+    @property
     def storage(self) -> str:
         return Levels.FORMAT if self._levels() else self._stored().storage
 
@@ -135,10 +138,13 @@ class And(Constraint):
         return self._pattern().mask(w) if self._levels() else super().mask(w)
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        return self.holder(member)(w)
+        return self.holder(member).weight(w)
 
-    def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        return partial(_in_turn, [part.holder(member) for part in self.of])
+    def holder(self, member: Tensor) -> Holder:
+        of = [part.holder(member) for part in self.of]
+        # Zeros stay through ties, but the ties of one part can undo those of another.
+        rounds = PASSES if sum(part.tied for part in self.of) > 1 else 1
+        return Holder(*(_in_turn(maps, rounds) for maps in zip(*of, strict=True)))
 
     def violations(self, w: Tensor) -> int:
         return sum(part.violations(w) for part in self.of)
@@ -166,7 +172,16 @@ class And(Constraint):
         return {**levels[-1].layout(), "pattern": self._stored().storage, "settings": settings} if levels else settings
 
 
-def _in_turn(holders: Sequence[Callable[[Tensor], Tensor]], w: Tensor) -> Tensor:
-    for hold in holders:
-        w = hold(w)
-    return w
+def _in_turn(maps: Sequence[Callable[[Tensor], Tensor]], rounds: int) -> Callable[[Tensor], Tensor]:
+    """One after the other, until nothing moves any more."""
+
+    def all_of_them(w: Tensor) -> Tensor:
+        for _ in range(rounds):
+            before = w
+            for one in maps:
+                w = one(w)
+            if rounds > 1 and torch.equal(w, before):
+                break
+        return w
+
+    return all_of_them

@@ -8,7 +8,7 @@ search.
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,18 @@ from torch import Tensor
 
 from ..config import Plugin
 from ..errors import ModelError, ShapeError
+
+
+class Holder(NamedTuple):
+    """What keeps a weight in the structure of one member of a set while it is trained."""
+
+    weight: Callable[[Tensor], Tensor]
+    """After each step of the optimizer: `Constraint.hold`."""
+    gradient: Callable[[Tensor], Tensor]
+    """Before it: of a gradient, the part along the moves that keep the structure (their orthogonal projection).
+
+    Optimizers that scale each weight's step by its own history (Adam) must see ties in the gradient. From steps that
+    are tied only afterwards the mean of all normalized ones remains, which need not go downhill."""
 
 
 class Constraint(Plugin):
@@ -49,6 +61,11 @@ class Constraint(Plugin):
     def quantized(self) -> bool:
         """Whether members are on quantization levels; later ones then take the place of earlier ones."""
         return False
+
+    @property
+    def networks(self) -> int:
+        """How many networks members hold inside each other: 1, but for nested sparsity."""
+        return 1
 
     @property
     def storage(self) -> str:
@@ -89,9 +106,11 @@ class Constraint(Plugin):
         that are `TIED` the same groups, signs and ties. What retraining applies after every step of the optimizer."""
         return w.detach().masked_fill(member == 0, 0.0)
 
-    def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
-        """`hold` for one member again and again: what depends on the member alone is found once."""
-        return partial(self.hold, member=member)
+    def holder(self, member: Tensor) -> Holder:
+        """`hold` for one member again and again, and what fits it for gradients: what depends on the member alone is
+        found once. Where `hold` is linear, both are the same."""
+        hold = partial(self.hold, member=member)
+        return Holder(hold, hold)
 
     @abstractmethod
     def project(self, w: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Block-circulant weights: every b x b block is settled by its first column, so that b numbers stand for b*b."""
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import ShapeError
-from .base import Constraint
+from .base import Constraint, Holder
 
 
 class Circulant(Constraint):
@@ -48,10 +49,16 @@ class Circulant(Constraint):
             )
 
     def project(self, w: Tensor) -> Tensor:
+        self.require_finite(w)
         return self._spread(w, self.rule)
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
+        self.require_finite(w)
         return self._spread(w, "mean")
+
+    def holder(self, member: Tensor) -> Holder:
+        # Gradients may be infinite in a step that the loss's scaling is about to leave out.
+        return Holder(super().holder(member).weight, partial(self._spread, rule="mean"))
 
     def mask(self, w: Tensor) -> Tensor:
         self.check(w.shape)
@@ -67,7 +74,6 @@ class Circulant(Constraint):
         """Every weight replaced by what stands for its diagonal."""
         self.check(w.shape)
         w = w.detach()
-        self.require_finite(w)
         diagonals, there = self._diagonals(w), self._there(w)
         found = _mean(diagonals, there).to(w.dtype) if rule == "mean" else _first(diagonals, there)
         b, (out, inputs) = self.block, w.shape[:2]

@@ -1,7 +1,6 @@
 """Quantization levels: the weights of a layer take few values, so that each is stored as a code of a few bits."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from . import _intervals
-from .base import Constraint, ascending, by
+from .base import Constraint, Holder, ascending, by
 
 F64 = NDArray[np.float64]
 
@@ -128,18 +127,21 @@ class Levels(Constraint):
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         """The codes of `member`; the interval is the least-squares one for `w` along them, and at least a thousandth of
         what it was, the values of a codebook are the means of the weights that have them."""
-        return self.holder(member)(w)
+        return self.holder(member).weight(w)
 
-    def holder(self, member: Tensor) -> Callable[[Tensor], Tensor]:
+    def holder(self, member: Tensor) -> Holder:
         if self.settled is not None:
-            return lambda w: member.detach().clone()
+            return Holder(lambda w: member.detach().clone(), torch.zeros_like)
         own = self._rows(member)
         if self.scheme == "codebook":
-            return partial(self._on_means, _Clusters.of(own))
+            means = partial(self._on_means, _Clusters.of(own))
+            return Holder(means, means)
         interval = self._of_member(own)
         codes = own / interval.where(interval > 0, 1.0).to(own.dtype)
         square = (codes.double() * codes).sum(1, keepdim=True).clamp(min=1e-300)
-        return partial(self._on_codes, codes, square, interval / 1000)
+        return Holder(
+            partial(self._on_codes, codes, square, interval / 1000), partial(self._along_codes, codes, square)
+        )
 
     def intervals(self, w: Tensor) -> Tensor:
         """The interval of the nearest levels, of each output channel or of the layer: float64 [channels or 1, 1], 0
@@ -149,9 +151,12 @@ class Levels(Constraint):
         return self._interval(self._rows(w), w.dtype)
 
     def _on_codes(self, codes: Tensor, square: Tensor, least: Tensor, w: Tensor) -> Tensor:
-        rows = self._rows(w)
-        fit = ((rows.double() * codes).sum(1, keepdim=True) / square).maximum(least)
+        fit = ((self._rows(w).double() * codes).sum(1, keepdim=True) / square).maximum(least)
         return (codes * self.representable(fit, w.dtype).to(codes.dtype)).reshape(w.shape).to(w.dtype)
+
+    def _along_codes(self, codes: Tensor, square: Tensor, g: Tensor) -> Tensor:
+        fit = (self._rows(g).double() * codes).sum(1, keepdim=True) / square
+        return (codes * fit.to(codes.dtype)).reshape(g.shape).to(g.dtype)
 
     def _on_means(self, clusters: "_Clusters", w: Tensor) -> Tensor:
         return clusters.means(self._rows(w)).reshape(w.shape).to(w.dtype)

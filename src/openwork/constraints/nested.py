@@ -48,6 +48,10 @@ class Nested(Around):
             raise ValueError(f"sparsities {', '.join(f'{s:g}' for s in found)} must rise from level to level")
         return self
 
+    @property
+    def networks(self) -> int:
+        return 1 + len(self.sparser)
+
     def project(self, w: Tensor) -> Tensor:
         return self.of.project(w)
 

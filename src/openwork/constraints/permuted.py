@@ -12,7 +12,7 @@ from ..errors import ShapeError
 from . import _channel_order
 from ._around import Around
 from ._rows import rows
-from .base import Constraint
+from .base import Constraint, Holder
 from .nm import NM
 
 Inner = Annotated[SerializeAsAny[Constraint], BeforeValidator(Constraint.parse)]
@@ -50,6 +50,8 @@ class Permuted(Around):
     def _order_is_known_or_can_be_found(self) -> Self:
         if self.order is not None and sorted(self.order) != list(range(len(self.order))):
             raise ValueError(f"order of {len(self.order)} channels does not name each of 0..{len(self.order) - 1} once")
+        if self.of.quantized or self.of.networks > 1:
+            raise ValueError("levels and nested sparsity cannot be permuted; put them beside it with 'and'")
         if self.order is None and not isinstance(self.of, NM):
             raise ValueError(f"no order can be searched for {self.of.kind()!r}; give the order, or choose nm")
         if isinstance(self.of, NM) and self.search != "swap":
@@ -103,7 +105,13 @@ class Permuted(Around):
         return self._put_back(self.of.group_norms(self._taken(w)))
 
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        return self._put_back(self.of.hold(self._taken(w), self._taken(member)))
+        return self.holder(member).weight(w)
+
+    def holder(self, member: Tensor) -> Holder:
+        of = self.of.holder(self._taken(member))
+        return Holder(
+            lambda w: self._put_back(of.weight(self._taken(w))), lambda g: self._put_back(of.gradient(self._taken(g)))
+        )
 
     def violations(self, w: Tensor) -> int:
         return self.of.violations(self._taken(w))

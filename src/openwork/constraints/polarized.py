@@ -1,5 +1,6 @@
 """Polarized fragments: every few inputs of an output have weights of one sign."""
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -7,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from .base import Constraint
+from .base import Constraint, Holder
 
 
 class Polarized(Constraint):
@@ -55,6 +56,10 @@ class Polarized(Constraint):
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         """`w` with zeros where `member` has them, and where its sign is another one than that of `member`."""
         return w.detach().masked_fill(w.detach() * member.sign() <= 0, 0.0)
+
+    def holder(self, member: Tensor) -> Holder:
+        """Weights that are left share a sign and no number: each goes its own way."""
+        return Holder(super().holder(member).weight, partial(super().hold, member=member))
 
     def violations(self, w: Tensor) -> int:
         """Fragments with weights of both signs."""

@@ -1,6 +1,7 @@
 """Micro-structured unification: in some small blocks all weights share one magnitude, and some blocks are zero."""
 
 import itertools
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -8,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from .base import Constraint, largest
+from .base import Constraint, Holder, largest
 from .block import Side
 
 STRIP = 1 << 17
@@ -73,13 +74,26 @@ class Unified(Constraint):
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         """`w` with the pruned and unified blocks of `member`, and its signs in these; each shares the mean of its
         weights along the signs, or 0 if that is negative."""
-        own, cells, there = self._cells(member.detach()), self._cells(w.detach()), self._there(w)
+        return self.holder(member).weight(w)
+
+    def holder(self, member: Tensor) -> Holder:
+        own, there = self._cells(member.detach()), self._there(member)
         zero, same = _kinds(own, there)
         count = _count(own, there)
-        signed = torch.where(own < 0, -cells, cells)
-        size = (signed.sum(0, dtype=torch.float64) / count).clamp_(min=0)
         same &= count > 1  # a weight alone is free
-        return self._weights(torch.where(same, self._alike(own, size, same), cells).masked_fill_(zero, 0.0), w.shape)
+        along = partial(self._along, torch.where(own < 0, -1.0, 1.0).to(own.dtype), zero, same, count)
+        return Holder(partial(along, least=0.0), along)
+
+    def _along(
+        self, signs: Tensor, zero: Tensor, same: Tensor, count: Tensor, w: Tensor, *, least: float | None = None
+    ) -> Tensor:
+        """`w` with the blocks `zero` at 0, and in the blocks `same` the mean along `signs`, at least `least`."""
+        cells = self._cells(w.detach())
+        size = (cells * signs).sum(0, dtype=torch.float64) / count
+        size = size if least is None else size.clamp_(min=least)
+        # Adding 0 makes every zero the plain one, which has the sign of positive numbers.
+        tied = torch.where(same, signs * size.to(cells.dtype) + 0.0, cells)
+        return self._weights(tied.masked_fill_(zero, 0.0), w.shape)
 
     def violations(self, w: Tensor) -> int:
         """Blocks that are missing among those that are zero, and among those that have one magnitude, zero or not."""

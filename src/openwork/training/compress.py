@@ -11,7 +11,6 @@ from torch import nn
 from ..allocation.allocate import allocate
 from ..allocation.allocation import FILE as ALLOCATION
 from ..allocation.allocation import Allocation
-from ..constraints.nested import Nested
 from ..data.base import Data
 from ..errors import DataError, RecipeError, RunError
 from ..recipes.match import match
@@ -147,7 +146,7 @@ def _quantizable(recipe: Recipe, planned: Sequence[Stage], model: nn.Module) -> 
     """Say now what would else be found out after retraining."""
     if recipe.quantize is None:
         return
-    if any(isinstance(rule.constraint, Nested) for rule in planned[-1].recipe.rules):
+    if any(rule.constraint is not None and rule.constraint.networks > 1 for rule in planned[-1].recipe.rules):
         raise RecipeError(
             "quantize: nested sparsity holds networks inside each other; leave 'quantize' out, or prune to one sparsity"
         )

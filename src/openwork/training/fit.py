@@ -163,6 +163,8 @@ class Trainer:
                 loss += self._gradients(x, y, shaper, levels, parts)
             if not math.isfinite(loss):
                 return loss
+        if shaper is not None:
+            shaper.tie()
         optimizer.step()
         if shaper is not None:
             shaper.step(optimizer.param_groups[0]["lr"])

@@ -1,6 +1,6 @@
 """What a weight keeps through the steps of an optimizer: its zeros, its ties, and values that are frozen."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..constraints._padded import Padded, bare
 from ..constraints.and_ import And
-from ..constraints.base import Constraint, largest
+from ..constraints.base import Constraint, Holder, largest
 from ..recipes.match import weights
 from ..recipes.stages import alike
 
@@ -105,13 +105,21 @@ class Hold:
             torch._foreach_mul_(masked, list(self.masks.values()))
             # -3 * 0 is -0.0; adding 0 makes every zero the plain one, whose bytes compress and compare well.
             torch._foreach_add_(masked, 0.0)
-        for name, hold in self._holders.items():
-            self.weights[name].copy_(hold(self.weights[name]))
+        for name, held in self._holders.items():
+            self.weights[name].copy_(held.weight(self.weights[name]))
         for name, values in self.frozen.items():
             self.weights[name].copy_(torch.where(values != 0, values, self.weights[name]))
 
+    @torch.no_grad()
+    def tie(self) -> None:
+        """Before a step of the optimizer: of the gradients of tied weights, leave what moves them together."""
+        for name, held in self._holders.items():
+            gradient = self.weights[name].grad
+            if gradient is not None:
+                gradient.copy_(held.gradient(gradient))
+
     @cached_property
-    def _holders(self) -> dict[str, Callable[[Tensor], Tensor]]:
+    def _holders(self) -> dict[str, Holder]:
         return {name: self.sets[name][-1].holder(member) for name, member in self.members.items()}
 
     def obeyed(self, name: str) -> Constraint | None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
+from torch.utils.hooks import RemovableHandle
 
 from ..constraints._padded import Padded, bare
 from ..constraints.base import Constraint
@@ -31,8 +32,9 @@ class Shaper:
     state. `harden()` projects the weights; from then on their zeros hold: they are restored after every step of the
     optimizer, whatever momentum, weight decay or Adam's buffers do to them.
 
-    Inside `with`, a hook on the optimizer holds the zeros, also through steps that `step()` was not called for; outside
-    of it only `step()` does. Biases and batch norm are never touched.
+    Inside `with`, hooks on the optimizer tie the gradients of weights that share a value and hold zeros and ties, also
+    through steps that `step()` was not called for; outside of it call `tie()` before each step and `step()` after it.
+    Biases and batch norm are never touched.
 
     Arguments:
         model: any module with convolutions, linear, recurrent or attention layers, on the device where it is trained;
@@ -88,7 +90,7 @@ class Shaper:
         self._quantizer: Quantizer | None = None
         self._update_every, self._steps, self._loss = update_every, 0, loss
         self._levels: list[tuple[Tensor, ...]] = []
-        self._hook: Callable[[], None] | None = None
+        self._hooks: tuple[RemovableHandle, ...] = ()
         self._state = recipe.solver.init(*self._pairs)
         self._adopt_of_parts(recipe.solver.masks(self._state))
 
@@ -113,8 +115,11 @@ class Shaper:
                 "another Shaper is at work on this model; leave its 'with' block, or call strip(model), first"
             )
         object.__setattr__(self.model, _ATTACHED, self)
-        if self.optimizer is not None and self._hook is None:
-            self._hook = self.optimizer.register_step_post_hook(lambda *_: self._settle(None)).remove
+        if self.optimizer is not None and not self._hooks:
+            self._hooks = (
+                self.optimizer.register_step_pre_hook(self._before_step),
+                self.optimizer.register_step_post_hook(lambda *_: self._settle(None)),
+            )
         return self
 
     def __exit__(
@@ -124,9 +129,9 @@ class Shaper:
 
     def detach(self) -> None:
         """Leave model and optimizer as plain torch objects; the weights stay as they are."""
-        if self._hook is not None:
-            self._hook()
-            self._hook = None
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = ()
         if getattr(self.model, _ATTACHED, None) is self:
             object.__delattr__(self.model, _ATTACHED)
 
@@ -139,12 +144,17 @@ class Shaper:
             raise TrainingError(f"the penalty of {self.recipe.solver.kind()} is {value}; {self._remedy()}")
         return penalty
 
+    def tie(self) -> None:
+        """Call before each `optimizer.step()` outside of `with`: after `harden()`, weights that are tied together get
+        one gradient, so that optimizers that normalize steps weight by weight (Adam) take them downhill."""
+        self.hold.tie()
+
     def step(self, rate: float | None = None) -> None:
         """Call after each `optimizer.step()`: holds zeros and lets the solver update when its time has come.
 
         `rate`: the learning rate of the step, which proximal solvers need; None: that of the optimizer given.
         """
-        if self._hook is None:
+        if not self._hooks:
             self._settle(rate)
         self._steps += 1
         if self._update_every and self.phase == "shape" and self._steps % self._update_every == 0:
@@ -360,6 +370,20 @@ class Shaper:
                 rate = float(self.optimizer.param_groups[0]["lr"])
             self.recipe.solver.after_step(*self._pairs, self._state, rate)
         self.hold.apply()
+
+    def _before_step(self, optimizer: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """`tie()`, when gradients are there: now, or when the closure has made them that `optimizer.step` was given."""
+        closure = next((found for found in (*args[1:2], kwargs.get("closure")) if found is not None), None)
+        if closure is None:
+            self.tie()
+            return args, kwargs
+
+        def tied() -> Any:
+            loss = closure()
+            self.tie()
+            return loss
+
+        return (*args[:1], tied, *args[2:]), {name: value for name, value in kwargs.items() if name != "closure"}
 
     def _adopt_of_parts(self, masks: Sequence[Tensor] | None) -> None:
         """The solver's masks, one for each part of a constraint: a weight stays where all of them let it."""
