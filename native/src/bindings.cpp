@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "cpu.hpp"
+#include "gather_groups.hpp"
 #include "program.hpp"
 
 namespace nb = nanobind;
@@ -45,6 +46,19 @@ std::vector<float*> checked_pointers(const Program& program, const std::vector<B
   return pointers;
 }
 
+template <typename T>
+using Ranked = nb::ndarray<const T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Counts = nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+template <typename T>
+void checked_groups(const Ranked<T>& ranked, int64_t banks, int64_t per_row, int64_t budget, const Counts& taken) {
+  const auto bundles = static_cast<int64_t>(ranked.shape(0)), lists = static_cast<int64_t>(ranked.shape(1)), ranks = static_cast<int64_t>(ranked.shape(2));
+  require(banks > 0 && per_row > 0 && lists % banks == 0, "there must be a list of weights for each row and bank");
+  require(taken.shape(0) == ranked.shape(0) && taken.shape(1) == ranked.shape(1), "there must be a count for each list");
+  nb::gil_scoped_release release;
+  take_groups(ranked.data(), bundles, lists, ranks, banks, per_row, budget, taken.data());
+}
+
 }  // namespace
 }  // namespace openwork
 
@@ -80,6 +94,9 @@ NB_MODULE(_native, m) {
     nb::gil_scoped_release release;
     return fma_peak(kernels_named(isa));
   }, "isa"_a, "Measured multiply-add peak of one core, floating-point operations a second.");
+  const char* const groups = "Gather-scatter sparsity: of magnitudes [bundles, rows * banks, rank], how many the best groups take of each list.";
+  m.def("take_groups", &checked_groups<float>, "ranked"_a.noconvert(), "banks"_a, "per_row"_a, "budget"_a, "taken"_a.noconvert(), groups);
+  m.def("take_groups", &checked_groups<double>, "ranked"_a.noconvert(), "banks"_a, "per_row"_a, "budget"_a, "taken"_a.noconvert(), groups);
   m.attr("UNIT") = kUnit;
   m.attr("MAX_SAMPLES") = kMaxSamples;
   m.attr("MAX_DEPTHWISE") = kMaxDepthwise;

@@ -2,13 +2,18 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from openwork.constraints._padded import Padded
 from openwork.constraints.gather_scatter import GatherScatter
 from openwork.constraints.unstructured import Unstructured
+from openwork.engine import _native
 from openwork.errors import ShapeError, UsageError
 
 
@@ -84,6 +89,56 @@ def test_a_bundle_keeps_what_groups_take_one_weight_at_a_time(banks: int, per_ro
                 free[column % banks] = False
     constraint = GatherScatter(banks=banks, per_row=per_row, sparsity=1 - groups * banks / w.numel())
     assert torch.equal(constraint.project(w), kept)
+
+
+def naive_groups(ranked: list[list[list[float]]], banks: int, per_row: int, budget: int) -> list[list[int]]:
+    """All groups of each bundle by the definition, then the best of them all: how many weights each list gives."""
+    groups = []
+    for bundle, lists in enumerate(ranked):
+        gone, most = [0] * len(lists), float("inf")
+        while True:
+            order = sorted(
+                (-numbers[at], i) for i, (numbers, at) in enumerate(zip(lists, gone, strict=True)) if at < len(numbers)
+            )
+            picks: list[int] = []
+            for _, i in order:
+                fits = sum(i // banks == j // banks for j in picks) < per_row
+                if fits and all(i % banks != j % banks for j in picks):
+                    picks.append(i)
+            if not picks:
+                break
+            most = min(most, sum(lists[i][gone[i]] ** 2 for i in picks))
+            groups.append((-most, bundle, len(groups), picks))
+            for i in picks:
+                gone[i] += 1
+    taken = [[0] * len(lists) for lists in ranked]
+    for _, bundle, _, picks in sorted(groups)[:budget]:
+        for i in picks:
+            taken[bundle][i] += 1
+    return taken
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_bundles_share_the_groups_by_what_each_brings(dtype: str, data: st.DataObject) -> None:
+    """With many equal weights and zeros, and more groups asked for than there are."""
+    banks = data.draw(st.sampled_from([2, 3, 4, 6]))
+    per_row = data.draw(st.sampled_from([k for k in (1, 2, 3) if banks % k == 0]))
+    bundles, ranks = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    lists = banks // per_row * banks
+    numbers = arrays.arrays(dtype, (bundles, lists, ranks), elements=st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]))
+    ranked = np.ascontiguousarray(-np.sort(-data.draw(numbers)) + 0.0)
+    budget = data.draw(st.integers(0, bundles * ranks * banks + 2))
+    taken = np.zeros((bundles, lists), dtype=np.int64)
+    _native.take_groups(ranked, banks, per_row, budget, taken)
+    assert taken.tolist() == naive_groups(ranked.tolist(), banks, per_row, budget)
+
+
+@pytest.mark.parametrize(("banks", "counts"), [(3, (2, 8)), (0, (2, 8)), (4, (2, 7)), (4, (1, 8))])
+def test_lists_and_counts_that_do_not_fit_are_refused(banks: int, counts: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="there must be a"):
+        _native.take_groups(np.ones((2, 8, 3), np.float32), banks, 1, 2, np.zeros(counts, np.int64))
 
 
 @pytest.mark.parametrize(("per_row", "least"), [(8, 0.9), (1, 0.85), (4, 0.85)])

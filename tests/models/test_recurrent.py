@@ -94,3 +94,11 @@ def test_one_step_is_the_equations(name):
 def test_no_frames_are_refused(name):
     with pytest.raises(UsageError, match="length=0 must be at least 1, one frame"):
         models.example_inputs(name, length=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_states_of_several_streams_are_contiguous_as_cudnn_needs_them(name):
+    model, seen = models.resolve(name, **SMALL, layers=3), []
+    model.rnn.register_forward_pre_hook(lambda _, args: seen.extend(args[1] if name == "lstm_timit" else args[1:]))
+    model(*models.example_inputs(name, 2, length=4, **SMALL, layers=3))
+    assert len(seen) == (2 if name == "lstm_timit" else 1) and all(state.is_contiguous() for state in seen)

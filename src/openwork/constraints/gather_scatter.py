@@ -5,20 +5,13 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ..engine import _native
 from ..errors import ShapeError
 from ._rows import rows, weight
 from .base import Rated, ascending, energies, largest
-
-AHEAD = 4
-"""Groups that a bundle of several rows can get, as a multiple of the average."""
-OFTEN = 8
-"""After how many groups it is asked again which bundles need more."""
-
-Sizes = NDArray[np.floating[Any]]
 
 
 class GatherScatter(Rated):
@@ -147,66 +140,10 @@ class GatherScatter(Rated):
     def _bundled(self, ranked: Tensor, budget: int) -> Tensor:
         """How many stay in each bank of each row, [bundles, rows of a bundle, banks], of the magnitudes `ranked`
         [bundles, rows of a bundle, banks, rank]."""
-        bundles, height, banks, ranks = ranked.shape
-        most = min(ranks * banks // self.per_row, -(-AHEAD * budget // bundles))
-        taken, brings = _groups(ranked.flatten(1, 2).cpu().numpy(), banks, self.per_row, most, budget)
-        # A bundle's groups are taken in the order in which they were found.
-        groups = largest(torch.from_numpy(brings).reshape(1, -1), budget).view(bundles, most).sum(1).numpy()
-        inside = (np.arange(most) < groups[:, None])[:, :, None] & (taken >= 0)
-        places = (taken + height * banks * np.arange(bundles)[:, None, None])[inside]
-        count = np.bincount(places, minlength=bundles * height * banks)
-        return torch.from_numpy(count).view(bundles, height, banks).to(ranked.device)
-
-
-def _groups(ranked: Sizes, banks: int, per_row: int, most: int, budget: int) -> tuple[NDArray[np.int64], Sizes]:
-    """The first `most` groups of each bundle: which rows and banks they take a weight of, [bundles, most, banks] places
-    in axis 1 of `ranked` [bundles, rows * banks, rank] (-1: none left), and what each brings, [bundles, most], at most
-    as much as the group before. Of a bundle whose next groups cannot be among the best `budget` of all, no more are
-    looked for."""
-    bundles, lists, ranks = ranked.shape
-    head, rank = ranked[..., 0].copy(), np.zeros((bundles, lists), dtype=np.int64)
-    # What a pick leaves to the others, [lists, lists]: nothing in its bank, nor in its row if that has only one.
-    row_of, bank_of = np.divmod(np.arange(lists), banks)
-    shared = bank_of[:, None] == bank_of
-    if per_row == 1:
-        shared |= row_of[:, None] == row_of
-    ceiling = np.where(shared, -1.0, np.inf).astype(ranked.dtype)
-    taken = np.full((bundles, most, banks), -1)
-    brings = np.zeros((bundles, most))
-    active = np.arange(bundles)
-    for group in range(most):
-        local = np.arange(len(active))
-        offer = head[active]
-        grid = offer.reshape(len(active), -1, banks)
-        left = np.full(grid.shape[:2], per_row)
-        picks, brought = np.empty((len(active), banks), dtype=np.int64), np.zeros(len(active))
-        for step in range(banks):
-            at = offer.argmax(1)
-            best = offer[local, at]
-            picks[:, step] = np.where(best < 0, -1, at)
-            brought += np.square(np.maximum(best, 0.0), dtype=np.float64)
-            np.minimum(offer, ceiling[at], out=offer)
-            if per_row > 1:
-                row = row_of[at]
-                left[local, row] -= 1
-                full = local[left[local, row] == 0]
-                grid[full, row[full]] = -1.0
-        took = picks >= 0
-        bundle, at = np.broadcast_to(active[:, None], picks.shape)[took], picks[took]
-        following = rank[bundle, at] + 1
-        rank[bundle, at] = following
-        # Behind the last weight of a row in a bank comes one that nobody takes.
-        head[bundle, at] = np.where(following < ranks, ranked[bundle, at, np.minimum(following, ranks - 1)], -1.0)
-        taken[active, group], brings[active, group] = picks, brought
-        if group:
-            brings[active, group] = np.minimum(brings[active, group], brings[active, group - 1])
-        found = brings[:, : group + 1]
-        if group % OFTEN == 0 and found.size >= budget:
-            least = np.partition(found, found.size - budget, axis=None)[found.size - budget]
-            active = active[found[active, group] >= least]
-            if not len(active):
-                break
-    return taken, brings
+        bundles, height, banks, _ = ranked.shape
+        taken = np.zeros((bundles, height * banks), dtype=np.int64)
+        _native.take_groups(ranked.flatten(1, 2).cpu().numpy(), banks, self.per_row, budget, taken)
+        return torch.from_numpy(taken).view(bundles, height, banks).to(ranked.device)
 
 
 def _firsts(lists: Tensor, ranked: Tensor, count: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class GRU(nn.Module):
         self.head = head_of(hidden, bidirectional, classes)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        y, state = self.rnn(x, state.transpose(0, 1))
+        y, state = self.rnn(x, state.transpose(0, 1).contiguous())
         return self.head(y), state.transpose(0, 1)
 
 

@@ -27,7 +27,7 @@ class LSTM(nn.Module):
         self.head = head_of(hidden, bidirectional, classes)
 
     def forward(self, x: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        y, (state, cell) = self.rnn(x, (state.transpose(0, 1), cell.transpose(0, 1)))
+        y, (state, cell) = self.rnn(x, (state.transpose(0, 1).contiguous(), cell.transpose(0, 1).contiguous()))
         return self.head(y), state.transpose(0, 1), cell.transpose(0, 1)
 
 
