@@ -7,7 +7,7 @@ from functools import cached_property
 from torch import Tensor, nn
 
 from ..constraints._padded import Padded
-from ..constraints.base import Constraint
+from ..constraints.base import Constraint, Rated
 from ..data.base import Data
 from ..errors import OpenworkError, ShapeError
 from ..recipes.budget import Budget
@@ -164,7 +164,8 @@ def at(constraint: Constraint, sparsity: float) -> Constraint:
     """The same pattern with another sparsity."""
     if isinstance(constraint, Padded):
         return constraint.model_copy(update={"inner": at(constraint.inner, sparsity)})
-    return constraint.model_copy(update={"sparsity": sparsity})
+    assert isinstance(constraint, Rated), "rules that are open have a sparsity"
+    return constraint.at(sparsity)
 
 
 def member_of(weight: Tensor, constraint: Constraint) -> Tensor:

@@ -199,9 +199,13 @@ class Rated(Masked):
         """How many of `units` may differ from zero: at least one, since a layer of zeros cuts the network."""
         return max(1, round((1 - self.sparsity) * units))
 
+    def at(self, sparsity: float) -> Self:
+        """The same with another sparsity, in (0, 1); UsageError beyond that."""
+        return type(self)(**{**dict(self), "sparsity": sparsity})
+
     def relaxed(self, share: float) -> Self | None:
         sparsity = self.sparsity * min(share, 1.0)
-        return self.model_copy(update={"sparsity": sparsity}) if sparsity > 0 else None
+        return self.at(sparsity) if sparsity > 0 else None
 
 
 class Sparsity(Rated):

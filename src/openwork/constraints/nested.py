@@ -69,7 +69,7 @@ class Nested(Around):
         masks = [self.of.mask(w)]
         for sparsity in self.sparser:
             left = w.detach().masked_fill(~masks[-1], 0.0)
-            masks.append(masks[-1] & self.of.model_copy(update={"sparsity": sparsity}).mask(left))
+            masks.append(masks[-1] & self.of.at(sparsity).mask(left))
         return tuple(masks)
 
     def relaxed(self, share: float) -> Constraint | None:

@@ -66,12 +66,12 @@ class Rule(Config):
 
     @model_validator(mode="after")
     def _bounds_are_of_what_is_open(self) -> Self:
-        low, high, has = self.min_sparsity, self.max_sparsity, getattr(self.constraint, "sparsity", None)
+        low, high = self.min_sparsity, self.max_sparsity
         if low is None and high is None:
             return self
         if not isinstance(self.constraint, Rated):
             raise ValueError(f"{self.constraint.kind()} has no sparsity that a budget could pick; leave out its bounds")
-        if has != high:
+        if (has := self.constraint.sparsity) != high:
             raise ValueError(f"sparsity {has:g} is fixed; leave it out of the constraint, or leave out its bounds")
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_sparsity {low:g} is above max_sparsity {high:g}; lower it")

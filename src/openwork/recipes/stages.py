@@ -9,7 +9,7 @@ from torch import nn
 
 from ..constraints._padded import bare
 from ..constraints.and_ import And
-from ..constraints.base import Constraint
+from ..constraints.base import Constraint, Rated
 from ..errors import OpenworkError, RecipeError
 from .match import Match, Prunable, match, targeted, weights
 from .recipe import Recipe
@@ -102,12 +102,12 @@ def _sparsity(rules: Sequence[Rule], found: Match, place: str) -> float:
     """What the rule of a layer says."""
     assert found.rule is not None
     constraint = rules[found.rule].constraint
-    if "sparsity" not in type(constraint).model_fields:
+    if not isinstance(constraint, Rated):
         raise RecipeError(
             f"{place}: {constraint.kind()} of layer {found.name!r} has no sparsity that keep, sparsity, rate, share or "
             "count could set; give the step rules of its own"
         )
-    return float(constraint.sparsity)  # type: ignore[attr-defined]
+    return constraint.sparsity
 
 
 def _kept_to_sparsity(kept: float, found: Match, place: str) -> float:
@@ -144,7 +144,8 @@ def spelled_out(rules: Sequence[Rule], matches: Sequence[Match], wanted: Mapping
         if m.rule is not None and wanted.get(m.name) != 0:
             constraint = rules[m.rule].constraint
             if m.name in wanted:
-                constraint = type(constraint)(**{**dict(constraint), "sparsity": wanted[m.name]})
+                assert isinstance(constraint, Rated), "checked when the budget was read"
+                constraint = constraint.at(wanted[m.name])
             together[m.rule, constraint].append(m.name)
     return tuple(
         # A model that is itself a layer has it under the empty name.

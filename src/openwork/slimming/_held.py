@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..constraints._padded import Padded
 from ..constraints.and_ import And
-from ..constraints.base import Constraint, Sparsity
+from ..constraints.base import Constraint, Rated, Sparsity
 from ..errors import ShapeError
 from ..recipes.match import fitted, match
 from ..recipes.recipe import Recipe
@@ -60,8 +60,7 @@ def _scaled(constraint: Constraint, factor: float) -> Constraint | None:
     if isinstance(inside := getattr(constraint, "of", None), Constraint):
         found = _scaled(inside, factor)
         return constraint.model_copy(update={"of": found}) if found else None
-    sparsity = getattr(constraint, "sparsity", None)
-    if not isinstance(sparsity, float):
+    if not isinstance(constraint, Rated):
         return constraint
-    fewer = 1 - (1 - sparsity) * factor
-    return constraint.model_copy(update={"sparsity": fewer}) if fewer > 0 else None
+    fewer = 1 - (1 - constraint.sparsity) * factor
+    return constraint.at(fewer) if fewer > 0 else None
