@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from dom import Page
 
+from openwork import plugins
 from openwork.errors import RunError
 from openwork.report import write_report
+from openwork.report.page import OF_SOLVERS
+from openwork.solvers.base import Solver
 
 
 def page_of(folder: Path) -> Page:
@@ -42,6 +45,20 @@ def test_the_rest_of_the_page(whole_run: Path) -> None:
     assert "openwork compress small --recipe tiny --data patterns" in sections["provenance"]
     assert "Test CPU" in sections["provenance"] and "secret" not in sections["provenance"]
     assert "missing" not in sections and "unfinished" not in sections
+
+
+def test_all_that_solvers_say_of_themselves_is_drawn() -> None:
+    drawn = {name for series, _, _ in OF_SOLVERS for name in series}
+    assert {name for solver in plugins.every("solvers", Solver).values() for name in solver.METRICS} == drawn
+
+
+def test_what_a_loss_is_made_of_has_a_chart(run_folder: Path) -> None:
+    metrics = run_folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    losses = {"labels": 0.25, "soft": 0.5, "feature": 0.75, "other": 1.25}
+    metrics.write_text("\n".join(json.dumps({**line, "losses": losses}) for line in lines))
+    told = page_of(run_folder).sections["curves"]
+    assert "What the loss is made of" in told and all(f"{name} {value:g}" in told for name, value in losses.items())
 
 
 def test_steps_of_a_recipe_are_told(whole_run: Path, run_folder: Path) -> None:

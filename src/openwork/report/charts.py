@@ -4,6 +4,7 @@ Matplotlib draws with marker colours; `_inline` replaces them by the page's CSS 
 """
 
 import io
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,13 @@ _VARIABLES = {
     _PHASE["quantize"]: "--phase-quantize",
 }  # fmt: skip
 
+_LOOKS = [
+    (colour, dash)
+    for dashes in (("-", "--", ":"), ("--", ":", "-"), (":", "-", "--"))
+    for colour, dash in zip((_ACCENT, _SECOND, _MUTED), dashes, strict=True)
+]
+"""Colour and dash of lines that share a chart."""
+
 Epochs = Sequence[Mapping[str, Any]]
 
 
@@ -35,7 +43,7 @@ def curves(
 
     def draw(axes: Axes) -> None:
         _shade(axes, epochs)
-        for (key, name), look in zip(present.items(), ((_ACCENT, "-"), (_SECOND, "--"), (_MUTED, ":")), strict=False):
+        for (key, name), look in zip(present.items(), itertools.cycle(_LOOKS), strict=False):
             # A single line is named by the title already.
             _line(axes, _points(epochs, key, log, percent), name if len(present) > 1 else "", percent, *look)
         if log:

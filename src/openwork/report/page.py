@@ -17,6 +17,21 @@ from .reading import Run, read_run
 MASKS_SHOWN = 6
 """Pictures of masks on the page: the largest constrained layers."""
 
+OF_SOLVERS: tuple[tuple[dict[str, str], str, dict[str, bool]], ...] = (
+    ({"primal_residual": "primal", "dual_residual": "dual"}, "Residuals of the solver", {"log": True}),
+    (
+        {"rho": "rho", "strength": "strength", "step_size": "step"},
+        "Weight of the penalty, step size",
+        {"log": True},
+    ),
+    (
+        {"ratio": "nearly gone", "acceptance": "accepted", "share": "of the sparsity"},
+        "What the solver says of itself, %",
+        {"percent": True},
+    ),
+)
+"""Charts of what solvers say of themselves (`METRICS`): series, title, and how they are drawn."""
+
 
 def write_report(run_dir: str | Path, bench: Any = None, engine: Any = None, output: str | Path | None = None) -> Path:
     """Write the page about the run in `run_dir` and return its path.
@@ -150,21 +165,14 @@ def _left_to_pytorch(run: Run) -> list[str]:
 
 
 def _curves(run: Run) -> list[str]:
-    epochs = run.epochs
-    drawn = (
-        charts.curves(epochs, {"validation_accuracy": "validation"}, "Validation accuracy, %", percent=True),
-        charts.curves(epochs, {"train_loss": "training"}, "Training loss, without the penalty"),
-        charts.curves(
-            epochs, {"primal_residual": "primal", "dual_residual": "dual"}, "Residuals of the solver", log=True
-        ),
-        charts.curves(epochs, {"sparsity": "zeros"}, "Sparsity, %", percent=True),
-        charts.curves(
-            epochs,
-            {"ratio": "nearly gone", "acceptance": "accepted"},
-            "What the solver says of itself, %",
-            percent=True,
-        ),
-    )
+    parts = {name: name for epoch in run.epochs for name in epoch.get("losses") or ()}
+    drawn = [
+        charts.curves(run.epochs, {"validation_accuracy": "validation"}, "Validation accuracy, %", percent=True),
+        charts.curves(run.epochs, {"train_loss": "training"}, "Training loss, without the penalty"),
+        charts.curves([{**e, **(e.get("losses") or {})} for e in run.epochs], parts, "What the loss is made of"),
+        *(charts.curves(run.epochs, series, label, **look) for series, label, look in OF_SOLVERS),
+        charts.curves(run.epochs, {"sparsity": "zeros"}, "Sparsity, %", percent=True),
+    ]
     return [chart for chart in drawn if chart is not None]
 
 

@@ -12,7 +12,8 @@ from .base import CurrentLoss, Solver, State
 
 
 class Magnitude(Solver):
-    """W_i <- project(W_i), and the mask W_i != 0 holds from then on.
+    """W_i <- project(W_i), and the mask W_i != 0 holds from then on. Of sets that tie weights to each other it is the
+    zeros that hold meanwhile; the ties come with the cut at the end.
 
     One-shot: the whole cut before the first step. Gradual: at update t of `ramp` the weights are projected onto the set
     whose sparsity is  final * (1 - (1 - start) (1 - t/ramp)^3),  so most is cut while the network has most to spare.
