@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from openwork.constraints.and_ import And
+from openwork.constraints.circulant import Circulant
 from openwork.constraints.unified import Unified
 from openwork.errors import UsageError
 
@@ -130,3 +132,17 @@ def test_violations_count_missing_blocks() -> None:
 def test_shares_outside_their_range_are_refused(shares: dict[str, float], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Unified(shape=(2, 2), **shares)
+
+
+def test_what_several_parts_tie_goes_to_the_nearest_weight_that_all_of_them_allow() -> None:
+    """Rows [a b c d] and [b a d c]; blocks of three, of which the first ties a, b and c, and d is free."""
+    both = And(of=(Circulant(block=2), Unified(shape=(1, 3), unified=0.25)))
+    member = torch.tensor([[2.0, -2.0, 2.0, 5.0], [-2.0, 2.0, 5.0, 2.0]])
+    same = torch.tensor([[1.0, -1.0, 1.0, 0.0], [-1.0, 1.0, 0.0, 1.0]])
+    free = (same == 0).float()
+    for seed in range(3):
+        w = member + torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))
+        nearest = sum((w * part).sum() / part.count_nonzero() * part for part in (same, free))
+        held = both.holder(member)
+        assert torch.allclose(held.weight(w), nearest, atol=1e-2)
+        assert torch.allclose(held.gradient(w), nearest, atol=1e-2)
