@@ -32,8 +32,12 @@ SCHEDULE = _cifar10.SCHEDULE.model_copy(
         "norm_batches": 100,
     }
 )
-BLOCKS = {"kind": "channel_block", "shape": (4, 4), "sparsity": 0.904}
+SPARSITY = 0.904
 """90 % of all weights, the stem and the classifier being dense."""
+PATTERNS = {
+    "blocks": ("4x4 blocks of channels", {"kind": "channel_block", "shape": (4, 4), "sparsity": SPARSITY}),
+    "4x1": ("4x1 blocks", {"kind": "block", "shape": (4, 1), "sparsity": SPARSITY}),
+}
 DROP = 0.003
 """What quantization may cost the pruned network."""
 
@@ -54,14 +58,20 @@ class Cifar10Quantization(Reproduction):
                 Row(f"weights-{bits}-one-shot", f"{words}, ADMM at once", _one_shot(bits)),
                 Row(f"weights-{bits}-progressive", f"{words}, ADMM in steps of fewer bits", _progressive(bits)),
             ]
-        pruned = "90 % in 4x4 blocks of channels, then"
-        return [
-            *found,
-            Row("blocks-int8", f"{pruned} 8 bits, one epoch", _integers(8, 1), quantization_drop=DROP),
-            Row("blocks-int8-untrained", f"{pruned} 8 bits, untrained", _integers(8, 0), quantization_drop=DROP),
-            Row("blocks-int4", f"{pruned} 4 bits, one epoch", _integers(4, 1)),
-            Row("blocks-int4-untrained", f"{pruned} 4 bits, untrained", _integers(4, 0)),
-        ]
+        asked: dict[int, dict[str, Any]] = {8: {"quantization_drop": DROP}, 4: {}}
+        for name, (pattern, constraint) in PATTERNS.items():
+            for bits, held_to in asked.items():
+                words = f"90 % in {pattern}, then {bits} bits"
+                found += [
+                    Row(f"{name}-int{bits}", f"{words}, one epoch", _integers(name, constraint, bits, 1), **held_to),
+                    Row(
+                        f"{name}-int{bits}-untrained",
+                        f"{words}, untrained",
+                        _integers(name, constraint, bits, 0),
+                        **held_to,
+                    ),
+                ]
+        return found
 
     def measure(self, results: Mapping[str, Result], inputs: Tensor, threads: int) -> dict[str, dict[str, Any]]:
         """Bytes of weights that are on levels by rules."""
@@ -84,7 +94,7 @@ def _progressive(bits: int) -> Recipe:
     return _bits.in_steps(_one_shot(bits), WAYS[bits])
 
 
-def _integers(bits: int, epochs: int) -> Recipe:
+def _integers(name: str, constraint: Mapping[str, Any], bits: int, epochs: int) -> Recipe:
     """Pruned and retrained, then quantized for `epochs` of the six."""
     schedule = SCHEDULE.model_copy(
         update={
@@ -97,8 +107,8 @@ def _integers(bits: int, epochs: int) -> Recipe:
     )
     settings = Settings(weights=WeightGrids(bits=bits), activations=ActivationGrids(bits=bits))
     return Recipe(
-        name=f"resnet20-blocks-int{bits}" + "-untrained" * (epochs == 0),
-        rules=(Rule(targets=STAGES, constraint=BLOCKS),),
+        name=f"resnet20-{name}-int{bits}" + "-untrained" * (epochs == 0),
+        rules=(Rule(targets=STAGES, constraint=constraint),),
         solver=ADMM(rho=0.01, growth=1.5),
         quantize=settings,
         schedule=schedule,
