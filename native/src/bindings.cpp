@@ -53,7 +53,7 @@ using Counts = nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 void checked_groups(const Ranked<T>& ranked, int64_t banks, int64_t per_row, int64_t budget, const Counts& taken) {
   const auto bundles = static_cast<int64_t>(ranked.shape(0)), lists = static_cast<int64_t>(ranked.shape(1)), ranks = static_cast<int64_t>(ranked.shape(2));
-  require(banks > 0 && per_row > 0 && lists % banks == 0, "there must be a list of weights for each row and bank");
+  require(banks > 0 && per_row > 0 && lists > 0 && lists % banks == 0, "there must be a list of weights for each row and bank");
   require(taken.shape(0) == ranked.shape(0) && taken.shape(1) == ranked.shape(1), "there must be a count for each list");
   nb::gil_scoped_release release;
   take_groups(ranked.data(), bundles, lists, ranks, banks, per_row, budget, taken.data());
@@ -94,7 +94,7 @@ NB_MODULE(_native, m) {
     nb::gil_scoped_release release;
     return fma_peak(kernels_named(isa));
   }, "isa"_a, "Measured multiply-add peak of one core, floating-point operations a second.");
-  const char* const groups = "Gather-scatter sparsity: of magnitudes [bundles, rows * banks, rank], how many the best groups take of each list.";
+  const char* const groups = "Gather-scatter sparsity: of magnitudes [bundles, rows * banks, rank], adds how many the best groups take of each list.";
   m.def("take_groups", &checked_groups<float>, "ranked"_a.noconvert(), "banks"_a, "per_row"_a, "budget"_a, "taken"_a.noconvert(), groups);
   m.def("take_groups", &checked_groups<double>, "ranked"_a.noconvert(), "banks"_a, "per_row"_a, "budget"_a, "taken"_a.noconvert(), groups);
   m.attr("UNIT") = kUnit;

@@ -86,7 +86,7 @@ class Groups {
   std::vector<Offer> best_;     // of each row
 };
 
-// Of the groups of all bundles the `budget` best: to `taken` [bundles, lists], how many weights they take of each list.
+// Of the groups of all bundles the `budget` best: adds to `taken` [bundles, lists] how many weights they take of each list.
 // A group counts no more than the one before it in its bundle, so that the best of all are the first ones of each bundle;
 // of equal ones those of the lowest bundle come first.
 template <typename T>

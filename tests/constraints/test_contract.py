@@ -277,6 +277,9 @@ def test_gradients_are_projected_onto_the_moves_that_keep_ties(constraint: Const
     moved = member + 0.02 * along(g)
     large = member.abs() > 0.1  # no step takes them to the other side of 0
     torch.testing.assert_close(constraint.hold(moved, member)[large], moved[large], atol=1e-4, rtol=0.0)
+    step = constraint.hold(1.1 * member + 0.1 * h, member) - member  # Levels round intervals to 16 digits
+    torch.testing.assert_close(along(step), step, atol=2e-3, rtol=0.0)
+    assert float(step.norm()) > 0.02, "the set must let the member move"
     assert along(torch.full_like(g, torch.inf)).shape == g.shape, "a step that loss scaling leaves out is no mistake"
 
 

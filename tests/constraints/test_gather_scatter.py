@@ -135,10 +135,10 @@ def test_bundles_share_the_groups_by_what_each_brings(dtype: str, data: st.DataO
     assert taken.tolist() == naive_groups(ranked.tolist(), banks, per_row, budget)
 
 
-@pytest.mark.parametrize(("banks", "counts"), [(3, (2, 8)), (0, (2, 8)), (4, (2, 7)), (4, (1, 8))])
+@pytest.mark.parametrize(("banks", "counts"), [(3, (2, 8)), (0, (2, 8)), (4, (2, 7)), (4, (1, 8)), (4, (2, 0))])
 def test_lists_and_counts_that_do_not_fit_are_refused(banks: int, counts: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="there must be a"):
-        _native.take_groups(np.ones((2, 8, 3), np.float32), banks, 1, 2, np.zeros(counts, np.int64))
+        _native.take_groups(np.ones((2, counts[1] and 8, 3), np.float32), banks, 1, 2, np.zeros(counts, np.int64))
 
 
 @pytest.mark.parametrize(("per_row", "least"), [(8, 0.9), (1, 0.85), (4, 0.85)])

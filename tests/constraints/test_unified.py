@@ -9,6 +9,7 @@ from torch import Tensor
 
 from openwork.constraints.and_ import And
 from openwork.constraints.circulant import Circulant
+from openwork.constraints.levels import Levels
 from openwork.constraints.unified import Unified
 from openwork.errors import UsageError
 
@@ -134,15 +135,7 @@ def test_shares_outside_their_range_are_refused(shares: dict[str, float], words:
         Unified(shape=(2, 2), **shares)
 
 
-def test_what_several_parts_tie_goes_to_the_nearest_weight_that_all_of_them_allow() -> None:
-    """Rows [a b c d] and [b a d c]; blocks of three, of which the first ties a, b and c, and d is free."""
-    both = And(of=(Circulant(block=2), Unified(shape=(1, 3), unified=0.25)))
-    member = torch.tensor([[2.0, -2.0, 2.0, 5.0], [-2.0, 2.0, 5.0, 2.0]])
-    same = torch.tensor([[1.0, -1.0, 1.0, 0.0], [-1.0, 1.0, 0.0, 1.0]])
-    free = (same == 0).float()
-    for seed in range(3):
-        w = member + torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))
-        nearest = sum((w * part).sum() / part.count_nonzero() * part for part in (same, free))
-        held = both.holder(member)
-        assert torch.allclose(held.weight(w), nearest, atol=1e-2)
-        assert torch.allclose(held.gradient(w), nearest, atol=1e-2)
+def test_two_parts_that_share_numbers_in_other_groups_are_refused() -> None:
+    with pytest.raises(UsageError, match="circulant and unified both share numbers between weights"):
+        And(of=(Circulant(block=2), Unified(shape=(1, 3), unified=0.25)))
+    assert And(of=(Unified(shape=(2, 2), unified=0.5), Levels(bits=2))).shares

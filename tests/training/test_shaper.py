@@ -86,11 +86,40 @@ def test_tied_weights_go_where_their_gradients_together_point(make: Any, loop: s
                 assert optimizer.step(closure=gradients) is not None
             else:
                 gradients()
-                shaper.tie()
+                if loop == "by hand":
+                    shaper.tie()
                 optimizer.step()
             shaper.step()
     assert float((model.weight.detach() * SLOPE).sum()) < float(0.5 * SLOPE.sum()) - 1e-4
     assert len(model.weight.unique()) == 1
+
+
+class Scaled(torch.optim.SGD):
+    """Takes another argument before the closure."""
+
+    def step(self, scale: float = 1.0, closure: Any = None) -> Any:  # type: ignore[override]
+        for group in self.param_groups:
+            group["lr"] = 0.01 * scale
+        return super().step(closure)
+
+
+class Named(torch.optim.SGD):
+    """Takes its closure by name only."""
+
+    def step(self, *, closure: Any = None) -> Any:  # type: ignore[override]
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(("make", "arguments", "rate"), [(Scaled, (2.0,), 0.02), (Scaled, (), 0.01), (Named, (), 0.05)])
+def test_optimizers_get_the_arguments_that_they_were_given(
+    make: Any, arguments: tuple[float, ...], rate: float
+) -> None:
+    _, optimizer, shaper = binary(lambda p: make(p, lr=0.05))
+    shaper.harden()
+    called: list[int] = []
+    with shaper:
+        optimizer.step(*arguments, closure=lambda: called.append(1))
+    assert called == [1] and optimizer.param_groups[0]["lr"] == rate
 
 
 def test_of_weights_tied_afterwards_adam_takes_the_loss_uphill() -> None:

@@ -73,6 +73,10 @@ class Padded(Constraint):
         return self.inner.quantized
 
     @property
+    def shares(self) -> bool:
+        return self.inner.shares
+
+    @property
     def networks(self) -> int:
         return self.inner.networks
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -29,7 +30,8 @@ class And(Constraint):
     end: each part has an auxiliary variable of its own. The order counts: `Connectivity` after `Pattern` finds the
     nearest member of both, since it ranks kernels by what their pattern keeps; before it, the nearest is missed.
     Quantization levels, `Levels`, come last: they are sought for the weights that the other parts leave, so a solver
-    sees all parts as one, and weights are stored as codes in the places that the pattern has.
+    sees all parts as one, and weights are stored as codes in the places that the pattern has. Of the parts that share
+    numbers between weights (`Circulant`, `Unified`) there can be one.
 
     >>> from openwork import Filter, Unstructured
     >>> both = And(of=(Filter(sparsity=0.5), Unstructured(sparsity=0.75)))
@@ -64,6 +66,14 @@ class And(Constraint):
             raise ValueError("zeros that other parts make cannot move to a level; set zeros of levels to 'stay'")
         return self
 
+    @model_validator(mode="after")
+    def _ties_fit_each_other(self) -> Self:
+        sharing = [part.kind() for part in self.of if part.shares]
+        if len(sharing) > 1:
+            # Holding one in turn after the other comes near a weight that both allow, and never there.
+            raise ValueError(f"{' and '.join(sharing)} both share numbers between weights, in other groups; choose one")
+        return self
+
     @property
     def tied(self) -> bool:
         return any(part.tied for part in self.of)
@@ -75,6 +85,10 @@ class And(Constraint):
     @property
     def quantized(self) -> bool:
         return any(part.quantized for part in self.of)
+
+    @property
+    def shares(self) -> bool:
+        return any(part.shares for part in self.of)
 
     @property
     def networks(self) -> int:
@@ -142,9 +156,7 @@ class And(Constraint):
 
     def holder(self, member: Tensor) -> Holder:
         of = [part.holder(member) for part in self.of]
-        # Zeros stay through ties, but the ties of one part can undo those of another.
-        rounds = PASSES if sum(part.tied for part in self.of) > 1 else 1
-        return Holder(*(_in_turn(maps, rounds) for maps in zip(*of, strict=True)))
+        return Holder(*(partial(_in_turn, maps) for maps in zip(*of, strict=True)))
 
     def violations(self, w: Tensor) -> int:
         return sum(part.violations(w) for part in self.of)
@@ -172,16 +184,7 @@ class And(Constraint):
         return {**levels[-1].layout(), "pattern": self._stored().storage, "settings": settings} if levels else settings
 
 
-def _in_turn(maps: Sequence[Callable[[Tensor], Tensor]], rounds: int) -> Callable[[Tensor], Tensor]:
-    """One after the other, until nothing moves any more."""
-
-    def all_of_them(w: Tensor) -> Tensor:
-        for _ in range(rounds):
-            before = w
-            for one in maps:
-                w = one(w)
-            if rounds > 1 and torch.equal(w, before):
-                break
-        return w
-
-    return all_of_them
+def _in_turn(maps: Sequence[Callable[[Tensor], Tensor]], w: Tensor) -> Tensor:
+    for one in maps:
+        w = one(w)
+    return w

@@ -63,6 +63,11 @@ class Constraint(Plugin):
         return False
 
     @property
+    def shares(self) -> bool:
+        """Whether weights of a member share numbers, by groups of their places; levels share theirs by codes."""
+        return False
+
+    @property
     def networks(self) -> int:
         """How many networks members hold inside each other: 1, but for nested sparsity."""
         return 1

@@ -37,6 +37,10 @@ class Circulant(Constraint):
     FORMAT: ClassVar[str] = "circulant"
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({"block": 4}, {"block": 3}, {"block": 4, "rule": "first"})
 
+    @property
+    def shares(self) -> bool:
+        return True
+
     def layout(self) -> dict[str, Any]:
         return {"block": self.block}
 

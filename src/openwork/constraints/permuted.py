@@ -23,7 +23,8 @@ class Permuted(Around):
 
     project: argmin_Z ||W - Z||_F  s.t.  Z[:, order] in `of` (exact if `of` is). Without an order, channels come as they
     are. `fitted` searches the order of each weight for which `of`, an N:M pattern, keeps the largest sum of magnitudes
-    (heuristic); with an order, `of` is any constraint. Raises ShapeError if the order is of another number of channels.
+    (heuristic); with an order, `of` is any constraint but levels and nested sparsity. Raises ShapeError if the order is
+    of another number of channels.
 
     >>> swapped = Permuted(of=NM(n=1, m=2), order=(0, 2, 1, 3))
     >>> swapped.project(torch.tensor([[1.0, 5.0, 2.0, 4.0]]))
@@ -66,6 +67,10 @@ class Permuted(Around):
     @property
     def tied(self) -> bool:
         return self.of.tied
+
+    @property
+    def shares(self) -> bool:
+        return self.of.shares
 
     @property
     def storage(self) -> str:

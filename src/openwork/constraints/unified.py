@@ -53,6 +53,10 @@ class Unified(Constraint):
             raise ValueError(f"unified = {self.unified:g} and pruned = {self.pruned:g} are together more than 1")
         return self
 
+    @property
+    def shares(self) -> bool:
+        return True
+
     def layout(self) -> dict[str, Any]:
         return {"block": self.shape}
 

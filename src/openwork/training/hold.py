@@ -115,7 +115,8 @@ class Hold:
         """Before a step of the optimizer: of the gradients of tied weights, leave what moves them together."""
         for name, held in self._holders.items():
             gradient = self.weights[name].grad
-            if gradient is not None:
+            # Sparse ones are of embeddings that share the weight; SGD takes them, which needs no ties before its step.
+            if gradient is not None and not gradient.is_sparse:
                 gradient.copy_(held.gradient(gradient))
 
     @cached_property

@@ -191,14 +191,14 @@ class Run:
         self.progress.epoch_started(span.phase, span.epoch, self.attempts[-1].end, trainer.steps_per_epoch)
         began = time.perf_counter()
         learned = trainer.epoch(span, self.optimizer, shaper, self.progress)
-        weighted = bool(trainer.schedule.losses or trainer.schedule.distillation)
+        weighted = shaper is not None and bool(trainer.schedule.losses or trainer.schedule.distillation)
         line = {
             "epoch": span.epoch,
             "phase": span.phase,
             "step": attempt.step + 1 if len(self.stages) > 1 else None,
             "candidate": attempt.parent + 1 if self.recipe.candidates > 1 else None,
             "train_loss": learned.loss,
-            "losses": learned.parts if shaper and weighted else None,
+            "losses": learned.parts if weighted else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "validation_accuracy": trainer.validation_accuracy(),
             **(shaper.metrics() if shaper else {}),

@@ -2,8 +2,9 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,9 +33,9 @@ class Shaper:
     state. `harden()` projects the weights; from then on their zeros hold: they are restored after every step of the
     optimizer, whatever momentum, weight decay or Adam's buffers do to them.
 
-    Inside `with`, hooks on the optimizer tie the gradients of weights that share a value and hold zeros and ties, also
-    through steps that `step()` was not called for; outside of it call `tie()` before each step and `step()` after it.
-    Biases and batch norm are never touched.
+    Inside `with`, hooks on the optimizer, if one was given, tie the gradients of weights that share a value and hold
+    zeros and ties, also through steps that `step()` was not called for; else call `tie()` before each step and `step()`
+    after it. Biases and batch norm are never touched.
 
     Arguments:
         model: any module with convolutions, linear, recurrent or attention layers, on the device where it is trained;
@@ -145,7 +146,7 @@ class Shaper:
         return penalty
 
     def tie(self) -> None:
-        """Call before each `optimizer.step()` outside of `with`: after `harden()`, weights that are tied together get
+        """Call before each `optimizer.step()` that has no hooks: after `harden()`, weights that are tied together get
         one gradient, so that optimizers that normalize steps weight by weight (Adam) take them downhill."""
         self.hold.tie()
 
@@ -373,17 +374,18 @@ class Shaper:
 
     def _before_step(self, optimizer: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """`tie()`, when gradients are there: now, or when the closure has made them that `optimizer.step` was given."""
-        closure = next((found for found in (*args[1:2], kwargs.get("closure")) if found is not None), None)
-        if closure is None:
-            self.tie()
-            return args, kwargs
 
-        def tied() -> Any:
+        def tied(closure: Callable[[], Any]) -> Any:
             loss = closure()
             self.tie()
             return loss
 
-        return (*args[:1], tied, *args[2:]), {name: value for name, value in kwargs.items() if name != "closure"}
+        if callable(kwargs.get("closure")):
+            return args, {**kwargs, "closure": partial(tied, kwargs["closure"])}
+        if len(args) > 1 and callable(args[1]):
+            return (args[0], partial(tied, args[1]), *args[2:]), kwargs
+        self.tie()
+        return args, kwargs
 
     def _adopt_of_parts(self, masks: Sequence[Tensor] | None) -> None:
         """The solver's masks, one for each part of a constraint: a weight stays where all of them let it."""
