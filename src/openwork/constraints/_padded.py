@@ -53,9 +53,6 @@ class Padded(Constraint):
     def parts(self) -> tuple[Constraint, ...]:
         return tuple(self.model_copy(update={"inner": inner}) for inner in self.inner.parts())
 
-    def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        return self.holder(member).weight(w)
-
     def holder(self, member: Tensor) -> Holder:
         inner = self.inner.holder(self.padded(member))
         return Holder(partial(self._held, inner.weight), partial(self._held, inner.gradient))

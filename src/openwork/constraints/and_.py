@@ -151,9 +151,6 @@ class And(Constraint):
         # What lies on level 0 is not pruned.
         return self._pattern().mask(w) if self._levels() else super().mask(w)
 
-    def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        return self.holder(member).weight(w)
-
     def holder(self, member: Tensor) -> Holder:
         of = [part.holder(member) for part in self.of]
         return Holder(*(partial(_in_turn, maps) for maps in zip(*of, strict=True)))

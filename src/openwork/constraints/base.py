@@ -7,7 +7,6 @@ search.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -109,13 +108,17 @@ class Constraint(Plugin):
     def hold(self, w: Tensor, member: Tensor) -> Tensor:
         """`w`, moved as little as possible to a weight with the structure of `member`: the same zeros, and of sets
         that are `TIED` the same groups, signs and ties. What retraining applies after every step of the optimizer."""
-        return w.detach().masked_fill(member == 0, 0.0)
+        return self.holder(member).weight(w)
 
     def holder(self, member: Tensor) -> Holder:
         """`hold` for one member again and again, and what fits it for gradients: what depends on the member alone is
         found once. Where `hold` is linear, both are the same."""
-        hold = partial(self.hold, member=member)
-        return Holder(hold, hold)
+        zeros = member == 0
+
+        def masked(w: Tensor) -> Tensor:
+            return w.detach().masked_fill(zeros, 0.0)
+
+        return Holder(masked, masked)
 
     @abstractmethod
     def project(self, w: Tensor) -> Tensor:

@@ -56,13 +56,9 @@ class Circulant(Constraint):
         self.require_finite(w)
         return self._spread(w, self.rule)
 
-    def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        self.require_finite(w)
-        return self._spread(w, "mean")
-
     def holder(self, member: Tensor) -> Holder:
-        # Gradients may be infinite in a step that the loss's scaling is about to leave out.
-        return Holder(super().holder(member).weight, partial(self._spread, rule="mean"))
+        # Gradients may be infinite in a step that the loss's scaling is about to leave out; weights may not.
+        return Holder(self.model_copy(update={"rule": "mean"}).project, partial(self._spread, rule="mean"))
 
     def mask(self, w: Tensor) -> Tensor:
         self.check(w.shape)

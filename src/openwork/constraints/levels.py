@@ -124,12 +124,9 @@ class Levels(Constraint):
         self.require_finite(w)
         return w.detach() != 0 if self.zeros == "stay" else torch.ones_like(w, dtype=torch.bool)
 
-    def hold(self, w: Tensor, member: Tensor) -> Tensor:
+    def holder(self, member: Tensor) -> Holder:
         """The codes of `member`; the interval is the least-squares one for `w` along them, and at least a thousandth of
         what it was, the values of a codebook are the means of the weights that have them."""
-        return self.holder(member).weight(w)
-
-    def holder(self, member: Tensor) -> Holder:
         if self.settled is not None:
             return Holder(lambda w: member.detach().clone(), torch.zeros_like)
         own = self._rows(member)
@@ -139,9 +136,8 @@ class Levels(Constraint):
         interval = self._of_member(own)
         codes = own / interval.where(interval > 0, 1.0).to(own.dtype)
         square = (codes.double() * codes).sum(1, keepdim=True).clamp(min=1e-300)
-        return Holder(
-            partial(self._on_codes, codes, square, interval / 1000), partial(self._along_codes, codes, square)
-        )
+        along = partial(self._along, codes, square)
+        return Holder(partial(along, least=interval / 1000), along)
 
     def intervals(self, w: Tensor) -> Tensor:
         """The interval of the nearest levels, of each output channel or of the layer: float64 [channels or 1, 1], 0
@@ -150,13 +146,12 @@ class Levels(Constraint):
         self.require_finite(w)
         return self._interval(self._rows(w), w.dtype)
 
-    def _on_codes(self, codes: Tensor, square: Tensor, least: Tensor, w: Tensor) -> Tensor:
-        fit = ((self._rows(w).double() * codes).sum(1, keepdim=True) / square).maximum(least)
-        return (codes * self.representable(fit, w.dtype).to(codes.dtype)).reshape(w.shape).to(w.dtype)
-
-    def _along_codes(self, codes: Tensor, square: Tensor, g: Tensor) -> Tensor:
-        fit = (self._rows(g).double() * codes).sum(1, keepdim=True) / square
-        return (codes * fit.to(codes.dtype)).reshape(g.shape).to(g.dtype)
+    def _along(self, codes: Tensor, square: Tensor, w: Tensor, *, least: Tensor | None = None) -> Tensor:
+        """The multiple of `codes` nearest to `w`. With `least` it is an interval of levels, and at least so large."""
+        fit = (self._rows(w).double() * codes).sum(1, keepdim=True) / square
+        if least is not None:
+            fit = self.representable(fit.maximum(least), w.dtype)
+        return (codes * fit.to(codes.dtype)).reshape(w.shape).to(w.dtype)
 
     def _on_means(self, clusters: "_Clusters", w: Tensor) -> Tensor:
         return clusters.means(self._rows(w)).reshape(w.shape).to(w.dtype)

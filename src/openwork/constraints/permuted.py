@@ -109,9 +109,6 @@ class Permuted(Around):
     def group_norms(self, w: Tensor) -> Tensor:
         return self._put_back(self.of.group_norms(self._taken(w)))
 
-    def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        return self.holder(member).weight(w)
-
     def holder(self, member: Tensor) -> Holder:
         of = self.of.holder(self._taken(member))
         return Holder(

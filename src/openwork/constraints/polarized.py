@@ -1,6 +1,5 @@
 """Polarized fragments: every few inputs of an output have weights of one sign."""
 
-from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -53,13 +52,11 @@ class Polarized(Constraint):
         drop = torch.where(above >= below, fragments < 0, fragments > 0)
         return w.masked_fill(self._weights(drop, w.shape), 0.0)
 
-    def hold(self, w: Tensor, member: Tensor) -> Tensor:
-        """`w` with zeros where `member` has them, and where its sign is another one than that of `member`."""
-        return w.detach().masked_fill(w.detach() * member.sign() <= 0, 0.0)
-
     def holder(self, member: Tensor) -> Holder:
-        """Weights that are left share a sign and no number: each goes its own way."""
-        return Holder(super().holder(member).weight, partial(super().hold, member=member))
+        """Zeros where `member` has them, and where the sign is another one than that of `member`. Weights that are left
+        share a sign and no number: each goes its own way."""
+        sign = member.sign()
+        return Holder(lambda w: w.detach().masked_fill(w.detach() * sign <= 0, 0.0), super().holder(member).gradient)
 
     def violations(self, w: Tensor) -> int:
         """Fragments with weights of both signs."""

@@ -75,12 +75,9 @@ class Unified(Constraint):
         same = _least(cost.masked_fill(zero, torch.inf), unified)
         return self._weights(self._alike(cells, size, same & ~zero).masked_fill_(zero, 0.0), w.shape)
 
-    def hold(self, w: Tensor, member: Tensor) -> Tensor:
+    def holder(self, member: Tensor) -> Holder:
         """`w` with the pruned and unified blocks of `member`, and its signs in these; each shares the mean of its
         weights along the signs, or 0 if that is negative."""
-        return self.holder(member).weight(w)
-
-    def holder(self, member: Tensor) -> Holder:
         own, there = self._cells(member.detach()), self._there(member)
         zero, same = _kinds(own, there)
         count = _count(own, there)
