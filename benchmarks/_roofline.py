@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from openwork.compiler.drafts import TILE
 from openwork.engine import _native
 from openwork.engine.engine import Engine
 from openwork.engine.machine import DOT_PRODUCTS
@@ -32,7 +33,7 @@ SECONDS = 0.05
 FIRST_LEVEL = 2**15
 """Bytes beyond which a tile's input does not stay in the first-level cache (32 or 48 KiB, shared with weights)."""
 
-LANES = {"avx512vnni": 16, "avx512": 16, "avx2vnni": 8, "avx2": 8}
+LANES = {"avx512amx": 16, "avx512vnni": 16, "avx512": 16, "avx2vnni": 8, "avx2": 8}
 
 MOST_TILES = 14
 """Tiles of Winograd's convolution that a register block holds at most."""
@@ -151,6 +152,10 @@ def counted(row: Row, layer: Row, isa: str, fields: Row) -> dict[str, Any]:
 def _taps(row: Row, pixels: int, lanes: int, fields: Row, mb: int, vectors: int) -> Count:
     """A tap of a block of mb rows is a load of x for each vector of positions in a tile, and mb broadcasts."""
     tiles = math.ceil(pixels / lanes / vectors)
+    if mb == TILE:  # matrices: 2 x 2 of them share what they load, and take an eighth of the time of dot products
+        return row["taps"] * mb * pixels / 8, [
+            (4 * lanes * vectors * _rows_of_planes(row), row["taps"] * tiles * vectors)
+        ]
     return row["taps"] * mb * pixels, [
         (4 * lanes * vectors * _rows_of_planes(row), row["taps"] * tiles * (mb + vectors))
     ]

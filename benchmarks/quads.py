@@ -14,7 +14,7 @@ from torch import nn
 
 from openwork.compiler.candidates import kernels
 from openwork.compiler.capture import capture
-from openwork.compiler.drafts import Lowered
+from openwork.compiler.drafts import TILE, Lowered
 from openwork.compiler.lower import lower
 from openwork.compiler.optimize import optimize
 from openwork.compiler.pack import layer_step, pack
@@ -52,14 +52,14 @@ def quad_steps(model: nn.Conv2d, base: Step, isa: str) -> Iterator[Step]:
     weight = np.round(model.weight.detach().numpy() * 127 / model.weight.abs().max().item())
     outputs, inputs, *kernel = weight.shape
     split = np.moveaxis(weight.reshape(outputs, inputs // 4, 4, *kernel), 2, -1).reshape(outputs, -1, 4)
-    marks = (split != 0).any(axis=2).astype(np.float32)
+    words = np.ascontiguousarray(split.astype(np.int8)).view(np.int32)[..., 0]
+    dense = bool(words.all())
     planes = [
         np.concatenate([first + np.arange(n) * step for first, step, n in part]) for part in base.fields["planes"]
     ]
-    for mb in (1, 2, 4, 8):
-        packed = pack(marks, np.zeros(outputs, np.float32), mb, dense=bool(marks.all()))
-        block = np.repeat(np.arange(outputs // mb), np.diff(packed.start))
-        value = split.reshape(outputs // mb, mb, -1, 4)[block, :, packed.index]
+    for mb in (1, 2, 4, 8, *([TILE] if _native.multiplies_matrices(isa) else [])):
+        packed = pack(words, np.zeros(outputs, np.float32), mb, dense=dense)
+        packed = packed.tiled() if mb == TILE else packed
         fields = {
             **{name: base.fields[name] for name in ("shifts", "grid")},
             "planes": [[[int(p), 0, 1] for p in part[: inputs // 4]] for part in planes],
@@ -67,16 +67,16 @@ def quad_steps(model: nn.Conv2d, base: Step, isa: str) -> Iterator[Step]:
             **{"mb": mb, "row_chunks": 1, "tile_chunks": 1, "signed": False, "quads_out": True, "lo": 0, "hi": 255},
         }
         arrays = {
-            "value": np.ascontiguousarray(value).astype(np.int8).reshape(-1),
+            "value": packed.value.view(np.int8),
             "scale": np.full(outputs, 1e-3, np.float32),
             "bias": np.zeros(outputs, np.float32),
         }
-        if marks.all():
-            fields |= {"dense": True, "columns": marks.shape[1]}
+        if dense:
+            fields |= {"dense": True, "columns": words.shape[1]}
         else:
             arrays |= {"start": packed.start, "index": packed.index}
         widest = _native.widest_quad_tile(isa, mb)
-        for vectors in range(max(1, widest - 2), widest + 1):
+        for vectors in range(max(1, widest - 2 if mb < TILE else 1), widest + 1):
             yield Step("quad_taps", base.name, fields | {"vectors": vectors}, arrays)
 
 

@@ -18,13 +18,16 @@ from torch import nn
 
 import openwork
 from openwork import models, plugins
+from openwork.engine import _native
 from openwork.engine.bench_result import BenchResult
 from openwork.engine.peers.base import Peer
 
 FP32 = ("onnxruntime", "openvino")
 PHONES = ("litert", "tvm", "mnn")
 ALL = ("pytorch", "torch_compile", *FP32, "openvino_bf16", "openvino_int8", "litert", "mnn", "ncnn", "deepsparse")
-INT8 = ("pytorch", *FP32, "openvino_int8", "openvino_int8_vnni")
+INT8 = ("pytorch", *FP32, "openvino_int8")
+VNNI = "avx512vnni"
+"""Our kernels on CPUs without AMX."""
 ROUNDS = 30
 
 
@@ -50,18 +53,26 @@ class Network:
     peers: tuple[str, ...] = ALL
     int8: bool = False
     """Quantized for our engine; the peers get the network before that, some of which quantize it themselves."""
+    isa: str = "auto"
+    """Of our engine, if the CPU has it."""
 
 
 def dense(model: str) -> Network:
     return Network(f"{model}, dense", model, "dense", 0.0, (Goal(FP32, 1.0),))
 
 
-def int8(title: str, model: str, sparsity: float, against: float, *goals: Goal) -> Network:
-    """In whole numbers, in blocks of 4 outputs by 4 channels where anything is zero; `against` OpenVINO in int8, as it
-    is here, and as it is on CPUs without AMX."""
-    tiles = (Goal(("openvino_int8",), against), Goal(("openvino_int8_vnni",), against, "as on CPUs without AMX"))
-    goals = (*tiles, *goals)
-    return Network(title, model, INT8_BLOCKS if sparsity else "dense", sparsity, goals, INT8, int8=True)
+def int8(name: str, title: str, model: str, sparsity: float, against: float, *goals: Goal) -> dict[str, Network]:
+    """In whole numbers, in blocks of 4 outputs by 4 channels where anything is zero; `against` OpenVINO in int8, with
+    what the CPU has, and once more with neither side using AMX."""
+    here = (Goal(("openvino_int8",), against), *goals)
+    without = (Goal(("openvino_int8_vnni",), against, "both as on CPUs without AMX"),)
+    pattern = INT8_BLOCKS if sparsity else "dense"
+    return {
+        name: Network(title, model, pattern, sparsity, here, INT8, int8=True),
+        f"{name}-vnni": Network(
+            f"{title}, without AMX", model, pattern, sparsity, without, ("openvino_int8_vnni",), int8=True, isa=VNNI
+        ),
+    }
 
 
 NETWORKS = {
@@ -70,16 +81,14 @@ NETWORKS = {
         "resnet50", "4x1", 0.9,
         (Goal(("onnxruntime",), 6.0), Goal(("openvino_bf16",), 3.0), Goal(("deepsparse",), 6.0)),
     ),
-    "resnet50-int8": int8(
-        "ResNet-50, 90 % in 4x4 blocks, int8",
+    **int8(
+        "resnet50-int8", "ResNet-50, 90 % in 4x4 blocks, int8",
         "resnet50", 0.9, 4.0, Goal(("onnxruntime",), 12.0),
     ),
-    "vgg16-int8": int8("VGG-16, 90 % in 4x4 blocks, int8", "vgg16", 0.9, 3.0),
-    "minilm-int8": int8("MiniLM, 80 % in 4x4 blocks, int8", "minilm", 0.8, 2.0),
-    **{
-        f"dense-{m}-int8": int8(f"{m}, dense, int8", m, 0.0, 1.0)
-        for m in ("mobilenetv2", "efficientnet_lite0")
-    },
+    **int8("vgg16-int8", "VGG-16, 90 % in 4x4 blocks, int8", "vgg16", 0.9, 3.0),
+    **int8("minilm-int8", "MiniLM, 80 % in 4x4 blocks, int8", "minilm", 0.8, 2.0),
+    **int8("dense-mobilenetv2-int8", "mobilenetv2, dense, int8", "mobilenetv2", 0.0, 1.0),
+    **int8("dense-efficientnet_lite0-int8", "efficientnet_lite0, dense, int8", "efficientnet_lite0", 0.0, 1.0),
     **{f"dense-{m}": dense(m) for m in ("resnet50", "vgg16", "mobilenetv2", "efficientnet_lite0", "minilm")},
     "vgg16-patdnn": Network(
         "VGG-16, PatDNN patterns and connectivity, 8x",
@@ -136,7 +145,8 @@ def measure_network(row: Network, options: argparse.Namespace) -> dict[str, Any]
     model = network(row.model, row.pattern, row.sparsity)
     inputs = models.example_inputs(row.model)
     ours = in_int8(model, row.model) if row.int8 else model
-    engine = openwork.compile(ours, inputs, threads=options.threads, tune=options.tune, name=row.model)
+    isa = row.isa if row.isa in _native.isas() else "auto"
+    engine = openwork.compile(ours, inputs, threads=options.threads, tune=options.tune, isa=isa, name=row.model)
     peers, absent = _peers(options.against or row.peers)
     result = bench(engine, peers, model, inputs, options.rounds)
     steps = layers(engine)

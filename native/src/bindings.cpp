@@ -79,6 +79,8 @@ NB_MODULE(_native, m) {
         "Vectors of positions in the widest register block of mb rows.");
   m.def("widest_quad_tile", [](const std::string& isa, int mb) { return widest_quad_tile(kernels_named(isa), mb); }, "isa"_a, "mb"_a,
         "The same for taps of 8 bits.");
+  m.def("multiplies_matrices", [](const std::string& isa) { return multiplies_matrices(kernels_named(isa)); }, "isa"_a,
+        "Whether blocks of 16 rows of 8 bits are tiles that the CPU multiplies as matrices; elsewhere they are slower than smaller ones.");
   m.def("dense_fits", [](const std::string& isa, int width, int rows, int columns) {
     return dense_fits(kernels_named(isa), width, rows, columns);
   }, "isa"_a, "width"_a, "rows"_a, "columns"_a, "Whether a tile of rows x columns pixels x width outputs fits into the registers.");

@@ -5,6 +5,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -20,13 +24,13 @@ struct Feature {
   unsigned leaf, subleaf;
   int word;  // eax, ebx, ecx, edx
   int bit;
-  bool wide;  // needs registers of 512 bits
+  enum { vectors, wide, tiles } registers = vectors;  // needs those of 512 bits, or of matrices
 };
 constexpr Feature kFeatures[] = {
-    {"avx2", 7, 0, 1, 5, false},      {"fma", 1, 0, 2, 12, false},        {"avx512f", 7, 0, 1, 16, true},
-    {"avx512dq", 7, 0, 1, 17, true},  {"avx512bw", 7, 0, 1, 30, true},    {"avx512vl", 7, 0, 1, 31, true},
-    {"avx512_vnni", 7, 0, 2, 11, true}, {"avx512_bf16", 7, 1, 0, 5, true},
-    {"avx_vnni", 7, 1, 0, 4, false},
+    {"avx2", 7, 0, 1, 5},      {"fma", 1, 0, 2, 12},        {"avx512f", 7, 0, 1, 16, Feature::wide},
+    {"avx512dq", 7, 0, 1, 17, Feature::wide},  {"avx512bw", 7, 0, 1, 30, Feature::wide},    {"avx512vl", 7, 0, 1, 31, Feature::wide},
+    {"avx512_vnni", 7, 0, 2, 11, Feature::wide}, {"avx512_bf16", 7, 1, 0, 5, Feature::wide},
+    {"avx_vnni", 7, 1, 0, 4},         {"amx_tile", 7, 0, 3, 24, Feature::tiles}, {"amx_int8", 7, 0, 3, 25, Feature::tiles},
 };
 
 // The registers that the system saves when it switches between programs.
@@ -38,12 +42,24 @@ uint64_t saved_registers() {
   return uint64_t{high} << 32 | low;
 }
 
+// Linux gives a process the registers of matrices, 8 KiB a thread, when it asks for them: for good, and for all of its threads.
+bool tiles_allowed() {
+#if defined(__linux__)
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, arch/x86/include/uapi/asm/prctl.h
+  static const bool allowed = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+  return allowed;
+#else
+  return false;
+#endif
+}
+
 std::vector<std::string> ask() {
-  constexpr uint64_t kAvx = 0x6, kAvx512 = 0xe6;
+  constexpr uint64_t kNeeded[] = {0x6, 0xe6, 0x600e6};  // by vectors, wide ones, tiles
   const uint64_t saved = saved_registers();
   std::vector<std::string> found;
   for (const Feature& f : kFeatures) {
-    const uint64_t needed = f.wide ? kAvx512 : kAvx;
+    const uint64_t needed = kNeeded[f.registers];
+    if (f.registers == Feature::tiles && !tiles_allowed()) continue;
     unsigned word[4] = {};
     if ((saved & needed) == needed && __get_cpuid_count(f.leaf, f.subleaf, &word[0], &word[1], &word[2], &word[3]) && (word[f.word] >> f.bit & 1))
       found.emplace_back(f.name);

@@ -1,5 +1,6 @@
 #include "kernels.hpp"
 
+#include <bit>
 #include <stdexcept>
 
 #include "cpu.hpp"
@@ -12,6 +13,9 @@ std::vector<const Kernels*> available_kernels() {
 #elif defined(__x86_64__)
   const bool avx2 = cpu_has("avx2") && cpu_has("fma");
   const bool avx512 = avx2 && cpu_has("avx512f") && cpu_has("avx512dq") && cpu_has("avx512bw") && cpu_has("avx512vl");
+#if defined(__linux__)
+  if (avx512 && cpu_has("avx512_vnni") && cpu_has("amx_tile") && cpu_has("amx_int8")) found.push_back(&avx512amx_kernels());
+#endif
   if (avx512 && cpu_has("avx512_vnni")) found.push_back(&avx512vnni_kernels());
   if (avx512) found.push_back(&avx512_kernels());
   if (avx2 && cpu_has("avx_vnni")) found.push_back(&avx2vnni_kernels());
@@ -44,9 +48,10 @@ void activate(const Kernels& kernels, const std::string& name, std::span<const f
 
 static_assert(kMaxQuadVectors == kMaxVectors);
 
-template <class Kernel>
-static int widest(const Kernel (&taps)[4][kMaxVectors], int mb) {
-  const int family = mb == 1 ? 0 : mb == 2 ? 1 : mb == 4 ? 2 : 3;
+template <class Kernel, size_t FAMILIES>
+static int widest(const Kernel (&taps)[FAMILIES][kMaxVectors], int mb) {
+  const size_t family = static_cast<size_t>(std::countr_zero(static_cast<unsigned>(mb)));
+  if (!std::has_single_bit(static_cast<unsigned>(mb)) || family >= FAMILIES) throw std::invalid_argument("no block has " + std::to_string(mb) + " rows");
   int widest = kMaxVectors;
   while (!taps[family][widest - 1]) widest--;
   return widest;
@@ -54,6 +59,7 @@ static int widest(const Kernel (&taps)[4][kMaxVectors], int mb) {
 
 int widest_tile(const Kernels& kernels, int mb) { return widest(kernels.taps, mb); }
 int widest_quad_tile(const Kernels& kernels, int mb) { return widest(kernels.quads.taps, mb); }
+bool multiplies_matrices(const Kernels& kernels) { return kernels.quads.open_tiles != nullptr; }
 
 bool dense_fits(const Kernels& kernels, int width, int rows, int columns) {
   if ((width != 16 && width != 32) || rows < 1 || rows > kMaxRows || columns < 1 || columns > kMaxColumns) return false;

@@ -287,6 +287,7 @@ const Kernels& avx2_kernels();
 const Kernels& avx2vnni_kernels();
 const Kernels& avx512_kernels();
 const Kernels& avx512vnni_kernels();
+const Kernels& avx512amx_kernels();
 #elif defined(__aarch64__)
 const Kernels& neon_kernels();
 const Kernels& neondot_kernels();
@@ -301,6 +302,8 @@ void activate(const Kernels& kernels, const std::string& name, std::span<const f
 // Vectors of positions in the widest register block of mb rows.
 int widest_tile(const Kernels& kernels, int mb);
 int widest_quad_tile(const Kernels& kernels, int mb);
+// Whether blocks of 16 rows of quads are tiles that the CPU multiplies as matrices; elsewhere they are slower than smaller ones.
+bool multiplies_matrices(const Kernels& kernels);
 // Whether a tile of the dense kernel fits into the registers.
 bool dense_fits(const Kernels& kernels, int width, int rows, int columns);
 

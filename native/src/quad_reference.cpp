@@ -61,13 +61,13 @@ void quantize_tokens(const QuantizeTokens& t, int64_t unit_begin, int64_t unit_e
   }
 }
 
-// Blocks of mb rows; a tile is nv vectors wide. Not copied into the 48 functions that call it.
+// Blocks of mb rows; a tile is nv vectors wide. Not copied into the 60 functions that call it.
 [[gnu::noinline]] void quad_taps(const QuadTaps& t, int64_t q, int mb, int nv, int block_begin, int block_end) {
   for (int row = block_begin * mb; row < block_end * mb; row++)
     for (int64_t at = q; at < q + int64_t{nv} * kUnit; at++) {
       uint32_t sum = static_cast<uint32_t>(t.start[row]);  // wraps around
       for (int32_t k = t.begin[row / mb]; k < t.end[row / mb]; k++) {
-        const int8_t* w = t.value + (int64_t{k} * mb + row % mb) * kQuad;
+        const int8_t* w = t.value + quad_weight(mb, k, row % mb) * kQuad;
         const uint32_t x = quad_at(t.arena + t.offset[t.list[row / mb] + k] + at);
         for (int c = 0; c < kQuad; c++) sum += static_cast<uint32_t>(w[c] * channel(x, c, t.is_signed));
       }
@@ -206,6 +206,7 @@ void fill_reference(QuadKernels& k) {
   fill_quad_taps<2>(k.taps[1], std::make_integer_sequence<int, kMaxQuadVectors>());
   fill_quad_taps<4>(k.taps[2], std::make_integer_sequence<int, kMaxQuadVectors>());
   fill_quad_taps<8>(k.taps[3], std::make_integer_sequence<int, kMaxQuadVectors>());
+  fill_quad_taps<16>(k.taps[4], std::make_integer_sequence<int, kMaxQuadVectors>());
   k.quantize = quantize;
   k.quantize_tokens = quantize_tokens;
   k.dequantize[0] = dequantize<false>;

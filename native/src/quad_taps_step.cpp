@@ -9,7 +9,8 @@
 namespace openwork {
 namespace {
 
-// See QuadTaps. Fields as those of "taps"; array "value" holds int8 [taps][mb][4]. "quads_out": four rows are a plane of quads, also
+// See QuadTaps. Fields as those of "taps", but "mb" may be 16; array "value" holds int8 [taps][mb][4], or [taps / 16][16][16][4] in blocks of
+// 16 rows, whose lists are of whole sixteens of taps. "quads_out": four rows are a plane of quads, also
 // where blocks have one or two rows; "lo" and "hi" are then whole numbers.
 // With "act" results are floats until it has come over them, and then k = clamp(round(y * "inverse"), lo, hi).
 // "token": the plane of scales that "quantize_tokens" has made with the quads, one for each position.
@@ -19,12 +20,14 @@ class QuadTapsStep final : public Step {
   QuadTapsStep(const Fields& f, const Limits& limits) : QuadTapsStep(f, limits, f.boolean("quads_out") ? kQuad : 1) {}
 
   int chunks() const override { return blocks_.chunks(); }
+  int64_t scratch() const override { return scratch_; }
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
     float* const arena = context.arena + blocks_.slab_at(chunk);
     const QuadTaps taps = {arena, arena, blocks_.start().data(), blocks_.start().data() + 1, blocks_.list(), blocks_.offset(), value_.data(), start_.of(kernels, signed_), scale_.data(),
                            bias_.data(), out_.data(), residual_.data(), residual_kind_, residual_scale_, blocks_.inside(chunk), bounds_.lo, bounds_.hi, signed_, quads_out_,
-                           small_, token_ < 0 ? nullptr : arena + token_};
+                           small_, token_ < 0 ? nullptr : arena + token_, tiles_.data(), context.scratch + context.thread * room()};
+    const TilesOpen open(blocks_.mb() == kTile ? &kernels.quads : nullptr);
     const QuadTapsKernel* const family = kernels.quads.taps[blocks_.family()];
     blocks_.for_tiles(chunk, kernels.lanes, blocks_.fitting(family), [&](const TapBlocks::Tile& tile) {
       if (act_ && quads_out_) return run_rounded(kernels, taps, family[tile.vectors - 1], tile);
@@ -36,6 +39,19 @@ class QuadTapsStep final : public Step {
     const int vectors = blocks_.fitting(kernels.quads.taps[blocks_.family()]);
     return "taps_i8_" + std::to_string(blocks_.mb()) + "x" + std::to_string(vectors) + "_" + kernels.name + act_.suffix();
   }
+
+  // Tiles are open as long as it lives.
+  struct TilesOpen {
+    explicit TilesOpen(const QuadKernels* kernels) : kernels(kernels && kernels->open_tiles ? kernels : nullptr) {
+      if (this->kernels) this->kernels->open_tiles();
+    }
+    ~TilesOpen() {
+      if (kernels) kernels->close_tiles();
+    }
+    TilesOpen(const TilesOpen&) = delete;
+    TilesOpen& operator=(const TilesOpen&) = delete;
+    const QuadKernels* kernels;
+  };
 
  private:
   static constexpr int kRows = 32;                        // whose floats wait for the activation, in the first cache
@@ -70,12 +86,12 @@ class QuadTapsStep final : public Step {
 
   // rows: of outputs in a plane
   QuadTapsStep(const Fields& f, const Limits& limits, int rows)
-      : QuadTapsStep(f, limits, rows, TapLists(f, block_rows(f), static_cast<int64_t>(f.positions("out").size()) * rows)) {}
+      : QuadTapsStep(f, limits, rows, TapLists(f, quad_block_rows(f), static_cast<int64_t>(f.positions("out").size()) * rows, quad_block_rows(f) == kTile ? kTile : 1)) {}
 
   QuadTapsStep(const Fields& f, const Limits& limits, int rows, const TapLists& lists)
       : quads_out_(rows == kQuad),
         signed_(f.boolean("signed")),
-        blocks_(f, limits, lists, std::max(1, rows / block_rows(f))),
+        blocks_(f, limits, lists, std::max(1, rows / lists.rows)),
         value_(f.signed_bytes("value")),
         scale_(f.floats("scale")),
         bias_(f.floats("bias")),
@@ -102,6 +118,7 @@ class QuadTapsStep final : public Step {
     }
     if (token_ != -1) blocks_.check_planes({token_}, "scales of tokens lie outside the arena");
     sum_weights();
+    if (blocks_.mb() == kTile) find_tiles(lists, limits);
     small_ = all_small();
   }
 
@@ -124,12 +141,29 @@ class QuadTapsStep final : public Step {
   void sum_weights() {
     const size_t mb = static_cast<size_t>(blocks_.mb());
     for (size_t b = 0; b < blocks_.blocks(); b++) {
-      int64_t sums[8] = {};  // of a block's rows
-      for (size_t at = static_cast<size_t>(blocks_.start()[b]) * mb; at < static_cast<size_t>(blocks_.start()[b + 1]) * mb; at++)
-        for (size_t c = 0; c < kQuad; c++) sums[at % mb] += value_[at * kQuad + c];
-      for (size_t m = 0; m < mb; m++) start_.add(sums[m], signed_);
+      for (size_t m = 0; m < mb; m++) {
+        int64_t sum = 0;
+        for (int32_t tap = blocks_.start()[b]; tap < blocks_.start()[b + 1]; tap++)
+          for (size_t c = 0; c < kQuad; c++) sum += value_[static_cast<size_t>(quad_weight(blocks_.mb(), tap, static_cast<int64_t>(m))) * kQuad + c];
+        start_.add(sum, signed_);
+      }
     }
   }
+
+  void find_tiles(const TapLists& lists, const Limits& limits) {
+    const int32_t* const offset = blocks_.offset();
+    for (size_t at = 0; at < lists.index.size(); at += kTile) {
+      const int64_t stride = int64_t{offset[at + 1]} - offset[at];
+      bool regular = offset[at] % kTile == 0 && stride % kTile == 0 && std::abs(stride) < kMaxSize;
+      for (size_t i = 1; i < kTile; i++) regular = regular && int64_t{offset[at + i]} - offset[at + i - 1] == stride;
+      tiles_.push_back({regular ? static_cast<int32_t>(stride) : 0, regular});
+    }
+    for (size_t b = 0; b < blocks_.blocks(); b++) longest_ = std::max<int64_t>(longest_, blocks_.start()[b + 1] - blocks_.start()[b]);
+    require(longest_ * blocks_.vectors() * kTile < kMaxSize / limits.threads, "lists of taps are too long");
+    scratch_ = room() * limits.threads;
+  }
+
+  int64_t room() const { return longest_ * blocks_.vectors() * kTile; }  // of a thread, in floats
 
   bool quads_out_, signed_;
   TapBlocks blocks_;
@@ -144,6 +178,9 @@ class QuadTapsStep final : public Step {
   int token_;
   std::vector<int32_t> waiting_;  // where a row's floats wait for the activation
   QuadStarts start_;
+  std::vector<TileRows> tiles_;  // of the lists, see QuadTaps
+  int64_t longest_ = 0;          // of these lists
+  int64_t scratch_ = 0;
   bool small_ = false;
 };
 

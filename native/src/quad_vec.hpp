@@ -188,11 +188,11 @@ inline ivec maximum_bytes(ivec a, ivec b) {
 
 // Bounds of 8-bit results.
 struct ByteRange {
-  ByteRange(float low, float high) : lo(splat(low)), hi(splat(high)), lowest(four(low)), highest(four(high)), is_signed(low < 0) {}
+  ByteRange(float low, float high) : lo(splat(low)), hi(splat(high)), lowest(four(low)), highest(four(high)), is_signed(low < 0), all_unsigned(low == 0 && high == 255) {}
   static ivec four(float v) { return splat_quad(static_cast<int32_t>(0x01010101u * (static_cast<uint32_t>(static_cast<int32_t>(v)) & 255))); }
   vec lo, hi;
   ivec lowest, highest;  // quads of lo, of hi
-  bool is_signed;
+  bool is_signed, all_unsigned;
 };
 
 // Within each four lanes, byte i of word j becomes byte j of word i.
@@ -218,6 +218,7 @@ inline ivec rounded_words(vec a, vec b, vec c, vec d, const ByteRange& range, [[
 #if OW_LANES == 16
   const auto whole = [&](vec v) __attribute__((always_inline)) { return _mm512_cvtps_epi32(small ? (__m512)v : _mm512_min_ps((__m512)range.hi, (__m512)v)); };
   const __m512i low = _mm512_packs_epi32(whole(a), whole(b)), high = _mm512_packs_epi32(whole(c), whole(d)), highest = (__m512i)range.highest;
+  if (small && range.all_unsigned) return (ivec)_mm512_packus_epi16(low, high);
   if (range.is_signed) return (ivec)_mm512_min_epi8((__m512i)maximum_bytes<true>((ivec)_mm512_packs_epi16(low, high), range.lowest), highest);
   return (ivec)_mm512_min_epu8((__m512i)maximum_bytes<false>((ivec)_mm512_packus_epi16(low, high), range.lowest), highest);
 #elif OW_LANES == 8

@@ -14,6 +14,20 @@ namespace openwork {
 
 constexpr int kQuad = 4;  // channels in a word
 
+// Blocks of 16 rows have their weights in tiles of 16 rows x 16 taps, filled up with zeros, which is how CPUs that multiply
+// matrices take them.
+constexpr int kTile = 16;
+
+// Where a block's weights of a tap and a row lie, in words.
+inline int64_t quad_weight(int mb, int64_t tap, int64_t row) { return mb == kTile ? (tap / kTile * kTile + row) * kTile + tap % kTile : tap * mb + row; }
+
+// What the offsets of a tile's 16 taps have in common: x[offset[i]] = x[offset[0] + i * stride], all of them whole vectors of kTile words
+// from the arena's begin; or nothing.
+struct TileRows {
+  int32_t stride;
+  bool regular;
+};
+
 // y[at] = quad of clamp(round(x[c][at] * inverse), lo, hi) for positions q <= at < q + n, whole units; zero where no pixel is.
 struct Quantize {
   const float* x[kQuad];  // null: no such channel, zero
@@ -64,7 +78,7 @@ struct QuadTaps {
   const int32_t* end;     // [blocks]
   const int32_t* list;    // [blocks], as in Taps
   const int32_t* offset;  // words from the arena's begin to the tap's value at position 0
-  const int8_t* value;    // [taps][mb][kQuad]
+  const int8_t* value;    // [taps][mb][kQuad], or in tiles, see quad_weight
   const int32_t* start;   // [blocks * mb], what sums begin with: zeros, or what flipping x adds to them (see quad_vec.hpp)
   const float* scale;     // [blocks * mb]
   const float* bias;      // [blocks * mb]
@@ -78,6 +92,8 @@ struct QuadTaps {
   bool quads_out;        // blocks then come in fours of rows
   bool small;            // no y can be above the largest int32, whatever x is
   const float* token;    // the scale of position 0, those of others behind it; or null
+  const TileRows* tiles = nullptr;  // of blocks of 16 rows, [taps in the lists / 16]
+  float* scratch = nullptr;         // likewise, a vector of kTile words for each tap of the longest list, times the tile's vectors
 };
 
 using QuadTapsKernel = void (*)(const QuadTaps&, int64_t q, int block_begin, int block_end);
@@ -145,7 +161,10 @@ struct QuadKernels {
   // Whether x's sign bits are flipped: of unsigned values, of signed ones.
   bool flips[2];
   // taps[log2(mb)][nv - 1], null where the block does not fit into the registers
-  QuadTapsKernel taps[4][kMaxQuadVectors];
+  QuadTapsKernel taps[5][kMaxQuadVectors];
+  // Around calls of taps[4], where these multiply matrices; else null.
+  void (*open_tiles)();
+  void (*close_tiles)();
   void (*quantize)(const Quantize&);
   void (*quantize_tokens)(const QuantizeTokens&, int64_t unit_begin, int64_t unit_end);
   void (*dequantize[2])(const Dequantize&);  // [1]: of signed values

@@ -17,11 +17,14 @@ inline int block_rows(const Fields& f) {
   return mb;
 }
 
+// The same where blocks of 16 rows are known, too.
+inline int quad_block_rows(const Fields& f) { return f.small("mb") == kTile ? kTile : block_rows(f); }
+
 class TapBlocks {
  public:
   // `unit` blocks stay in one chunk.
   TapBlocks(const Fields& f, const Limits& limits, const TapLists& lists, int unit)
-      : mb_(block_rows(f)),
+      : mb_(lists.rows),
         vectors_(f.small("vectors")),
         unit_(unit),
         start_(lists.start),
@@ -38,6 +41,7 @@ class TapBlocks {
   }
 
   int mb() const { return mb_; }
+  int vectors() const { return vectors_; }
   size_t blocks() const { return start_.size() - 1; }
   size_t rows() const { return blocks() * static_cast<size_t>(mb_); }
   const std::vector<int32_t>& start() const { return start_; }  // [blocks + 1]
@@ -107,12 +111,14 @@ class TapBlocks {
  private:
   int slab_chunks() const { return (static_cast<int>(row_cut_.size()) - 1) * tile_chunks_; }
 
-  // The blocks from `begin` on whose values stay in the L2 cache while tile after tile walks them.
+  // The blocks from `begin` on whose values stay in the L2 cache while tile after tile walks them. Those of 16 rows may fill half of it:
+  // the more of them share what is copied for them, the better.
   int group_end(int begin, int end) const {
-    constexpr int64_t kGroupBytes = 128 << 10, kValueBytes = 4;  // a float, or a quad
+    constexpr int64_t kValueBytes = 4;  // a float, or a quad
+    const int64_t most = mb_ == kTile ? 1 << 20 : 128 << 10;
     const int64_t first = start_[static_cast<size_t>(begin)];
     int next = begin + unit_;
-    while (next < end && (start_[static_cast<size_t>(next + unit_)] - first) * mb_ * kValueBytes <= kGroupBytes) next += unit_;
+    while (next < end && (start_[static_cast<size_t>(next + unit_)] - first) * mb_ * kValueBytes <= most) next += unit_;
     return next;
   }
 

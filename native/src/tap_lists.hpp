@@ -6,18 +6,21 @@
 namespace openwork {
 
 struct TapLists {
+  int rows;                    // in a block
   std::vector<int32_t> start;  // [blocks + 1], values of block b are start[b] .. start[b + 1]
   std::vector<int32_t> first;  // [blocks], where the block's columns begin in `index`; dense blocks share them
   std::vector<int32_t> index;  // columns
 
   // `rows` outputs in a block, `outputs` in all. A dense layer stores no lists: with `block_group` b, block b reads columns
-  // [group * columns, (group + 1) * columns), else the first `columns`.
-  TapLists(const Fields& f, int64_t rows, int64_t outputs) {
+  // [group * columns, (group + 1) * columns), else the first `columns`. Lists are of a multiple of `unit` columns: dense ones are filled
+  // up with the last.
+  TapLists(const Fields& f, int rows, int64_t outputs, int unit = 1) : rows(rows) {
     require(rows >= 1 && outputs % rows == 0, "outputs must fill whole blocks");
     if (f.boolean("dense", false))
-      dense(f, outputs / rows);
+      dense(f, outputs / rows, unit);
     else
       compressed(f);
+    for (int32_t s : start) require(s % unit == 0, "lists must be filled up to whole tiles");
   }
 
  private:
@@ -28,8 +31,8 @@ struct TapLists {
     first.assign(start.begin(), start.end() - 1);
   }
 
-  void dense(const Fields& f, int64_t blocks) {
-    const int64_t columns = f.small("columns");
+  void dense(const Fields& f, int64_t blocks, int unit) {
+    const int64_t own = f.small("columns"), columns = (own + unit - 1) / unit * unit;
     std::vector<int> group(static_cast<size_t>(blocks), 0);
     if (f.given("block_group")) group = f.numbers("block_group", static_cast<int>(blocks));
     int64_t groups = 1;
@@ -37,12 +40,13 @@ struct TapLists {
       require(g >= 0, "a dense step's groups are out of range");
       groups = std::max<int64_t>(groups, g + int64_t{1});
     }
-    require(blocks >= 1 && columns >= 0 && blocks * columns < kMaxSize && groups * columns < kMaxSize, "a dense step's blocks are out of range");
+    require(blocks >= 1 && own >= 0 && blocks * columns < kMaxSize && groups * columns < kMaxSize, "a dense step's blocks are out of range");
     for (int64_t b = 0; b <= blocks; b++) start.push_back(static_cast<int32_t>(b * columns));
     for (int g : group) first.push_back(static_cast<int32_t>(g * columns));
     require(f.array_size("value") >= static_cast<size_t>(blocks * columns), "a dense step's blocks are out of range");  // before memory is taken
     require(groups <= blocks, "a dense step's groups are out of range");
-    for (int64_t c = 0; c < groups * columns; c++) index.push_back(static_cast<int32_t>(c));
+    for (int64_t g = 0; g < groups; g++)
+      for (int64_t c = 0; c < columns; c++) index.push_back(static_cast<int32_t>(g * own + std::min(c, own - 1)));
   }
 };
 

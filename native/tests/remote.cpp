@@ -148,6 +148,7 @@ class Server {
       {"lanes", [](const Call& c) { return std::to_string(kernels_named(c.string("isa")).lanes); }},
       {"widest_tile", [](const Call& c) { return std::to_string(widest_tile(kernels_named(c.string("isa")), c.small("mb"))); }},
       {"widest_quad_tile", [](const Call& c) { return std::to_string(widest_quad_tile(kernels_named(c.string("isa")), c.small("mb"))); }},
+      {"multiplies_matrices", [](const Call& c) { return std::to_string(multiplies_matrices(kernels_named(c.string("isa")))); }},
       {"dense_fits", [](const Call& c) { return std::to_string(dense_fits(kernels_named(c.string("isa")), c.small("width"), c.small("rows"), c.small("columns"))); }},
       {"activate", activated},
       {"fma_peak", [](const Call& c) { return std::to_string(fma_peak(kernels_named(c.string("isa")))); }},

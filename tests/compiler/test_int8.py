@@ -11,8 +11,10 @@ from test_operators import Apart
 from torch import nn
 
 import openwork
-from openwork.compiler import check
+from openwork.compiler import candidates, check
+from openwork.compiler.drafts import TILE
 from openwork.compiler.integers import Bytes
+from openwork.engine import _native
 from openwork.engine.engine import Engine
 from openwork.errors import CompileError
 from openwork.quantization.rows import LEAST, round_rows
@@ -231,6 +233,36 @@ def test_threads_share_images(threads):
     engine = compiled(model, shape, threads=threads)
     assert any("slabs" in s.fields for s in engine.artifact.program.steps if s.op == "quad_taps")
     assert_same(engine, model, shape)
+
+
+@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("sparsity", [0.0, 0.8])
+def test_tiles_of_16_rows_and_taps(monkeypatch, isa, sparsity):
+    """What the tuner offers only to CPUs that multiply matrices, on all of them."""
+    monkeypatch.setattr(candidates, "allowed_rows", lambda w: [])
+    monkeypatch.setattr(_native, "multiplies_matrices", lambda isa: True)
+    layers = [layer for name, layer in LAYERS.items() if "groups" not in name and "depthwise" not in name]
+    tails = itertools.cycle(TAILS.values())
+    models = [named(Round(2**-4, SIGNED), layer(), *tail()) for layer, tail in zip(layers, tails, strict=False)]
+    models.append(named(Round(2**-4), conv(12, 48, 3, padding=1, groups=3)))
+    model, shapes = whole(Apart(models), sparsity=sparsity), [SHAPE] * len(models)
+    engine = compiled(model, *shapes, isa=isa)
+    tall = [s for s in engine.artifact.program.steps if s.op == "quad_taps" and s.fields["mb"] == TILE]
+    assert len(tall) == len(models)
+    x = inputs(*shapes)
+    for ours, theirs in zip(engine(*x), model(*x), strict=True):
+        assert torch.equal(ours, theirs) and len(theirs.unique()) > 3
+
+
+def test_matrices_are_multiplied_where_the_cpu_does(monkeypatch):
+    """By the cost model: dense layers of many outputs, and not on a CPU that has no such instruction."""
+    model, shape = whole(named(Round(2**-4), conv(64, 64, 3, padding=1))), (1, 64, 14, 14)
+    for matrices in (False, True):
+        monkeypatch.setattr(_native, "multiplies_matrices", lambda isa, found=matrices: found)
+        engine = compiled(model, shape)
+        (step,) = (s for s in engine.artifact.program.steps if s.op == "quad_taps")
+        assert (step.fields["mb"] == TILE) == matrices
+        assert_same(engine, model, shape)
 
 
 def test_tuned_saved_loaded_and_retuned(tmp_path):

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.compiler import layout
-from openwork.compiler.drafts import Draft
+from openwork.compiler.drafts import TILE, Draft
 from openwork.compiler.graph import Node
 from openwork.compiler.layout import UNIT, Grid, Planes, PlaneView, Rows, Slabs
-from openwork.compiler.pack import pack, union_taps
+from openwork.compiler.pack import pack, tile_taps, union_taps
 from openwork.compiler.plan import SPACIOUS, largest_live, lifetimes, plan
 from openwork.formats.program import runs
 
@@ -62,6 +62,24 @@ def test_packing_keeps_every_weight_and_no_more_taps_than_the_union(out, columns
         assert (np.diff(packed.index[begin:end]) > 0).all()  # in order, none twice
     if not keep_zeros:
         assert union_taps(matrix, rows) == union
+
+
+@many
+@given(st.integers(1, 40), st.integers(1, 50), densities, st.booleans(), st.integers(0, 99))
+def test_tiles_hold_the_same_weights_in_whole_tiles(out, columns, density, keep_zeros, seed):
+    matrix = sparse(out, columns, density, seed)
+    packed = pack(matrix, np.zeros(out, np.float32), TILE, dense=keep_zeros)
+    tiled = packed.tiled()
+    assert tiled.taps == tile_taps(matrix, keep_zeros) and not (tiled.start % TILE).any()
+    by_tap = tiled.value.reshape(-1, TILE, TILE).swapaxes(1, 2).reshape(-1, TILE)  # [taps, rows]
+    for block in range(len(packed.start) - 1):
+        taps = slice(packed.start[block], packed.start[block + 1])
+        count, first, end = taps.stop - taps.start, tiled.start[block], tiled.start[block + 1]
+        assert end - first == -(-count // TILE) * TILE
+        np.testing.assert_array_equal(tiled.index[first : first + count], packed.index[taps])
+        np.testing.assert_array_equal(by_tap[first : first + count], packed.value.reshape(-1, TILE)[taps])
+        assert not by_tap[first + count : end].any()
+        assert set(tiled.index[first + count : end]) <= set(packed.index[taps][-1:])
 
 
 @many

@@ -150,6 +150,8 @@ def module(command: Sequence[str], here: ModuleType) -> ModuleType:
     found.lanes = lambda isa: int(connection.text("lanes", isa=isa))
     found.widest_tile = lambda isa, mb: int(connection.text("widest_tile", isa=isa, mb=mb))
     found.widest_quad_tile = lambda isa, mb: int(connection.text("widest_quad_tile", isa=isa, mb=mb))
+    found.multiplies_matrices = lambda isa: bool(int(connection.text("multiplies_matrices", isa=isa)))
+    found.take_groups = here.take_groups  # a pattern's, no engine's
     found.dense_fits = lambda isa, width, rows, columns: bool(
         int(connection.text("dense_fits", isa=isa, width=width, rows=rows, columns=columns))
     )

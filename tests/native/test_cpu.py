@@ -8,7 +8,8 @@ from openwork.engine import _native
 
 CPUINFO = Path("/proc/cpuinfo")
 NAMES = {"avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx_vnni"} | {
-    *("asimd", "asimddp", "i8mm", "bf16")
+    *("amx_tile", "amx_int8"),
+    *("asimd", "asimddp", "i8mm", "bf16"),
 }
 
 
@@ -21,7 +22,8 @@ def test_features_are_those_that_linux_names():
 
 def test_kernels_are_those_whose_features_are_there():
     wide = {"avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl"}
-    needs = {"avx512vnni": wide | {"avx512_vnni"}, "avx512": wide}
+    vnni = wide | {"avx512_vnni"}
+    needs = {"avx512amx": vnni | {"amx_tile", "amx_int8"}, "avx512vnni": vnni, "avx512": wide}
     needs |= {"avx2vnni": {"avx2", "fma", "avx_vnni"}, "avx2": {"avx2", "fma"}}
     needs |= {"neondot": {"asimd", "asimddp"}, "neon": {"asimd"}, "base": set(), "reference": set()}
     assert _native.isas() == [name for name, features in needs.items() if features <= set(_native.cpu_features())]

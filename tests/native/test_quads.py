@@ -132,9 +132,9 @@ def tapped(**options):
 
 
 @every_isa
-@pytest.mark.parametrize("mb", [1, 2, 4, 8])
+@pytest.mark.parametrize("mb", [1, 2, 4, 8, 16])
 def test_every_register_block_and_epilogue(isa, mb):
-    counts = {1: (3, 0, 7, 1), 2: (4, 5), 4: (6,), 8: (7,)}[mb]
+    counts = {1: (3, 0, 7, 1), 2: (4, 5), 4: (6,), 8: (7,), 16: (16, 0, 32)}[mb]
     for vectors in range(1, _native.widest_quad_tile(isa, mb) + 1):
         width = vectors * _native.lanes(isa)
         for signed, epilogue in itertools.product((False, True), EPILOGUES):
@@ -150,15 +150,16 @@ def test_every_register_block_and_epilogue(isa, mb):
 
 
 def test_tiles_are_as_wide_as_registers_allow():
-    widest = {isa: tuple(_native.widest_quad_tile(isa, mb) for mb in (1, 2, 4, 8)) for isa in _native.isas()}
+    widest = {isa: tuple(_native.widest_quad_tile(isa, mb) for mb in (1, 2, 4, 8, 16)) for isa in _native.isas()}
     known = {
-        "avx512vnni": (12, 10, 6, 3),
-        "avx512": (12, 7, 4, 2),
-        "avx2vnni": (12, 4, 2, 1),
-        "avx2": (10, 3, 2, 1),
-        "neondot": (12, 10, 6, 3),
-        "neon": (12, 10, 6, 3),
-        "reference": (12, 12, 12, 12),
+        "avx512amx": (12, 10, 6, 3, 8),
+        "avx512vnni": (12, 10, 6, 3, 3),
+        "avx512": (12, 7, 4, 2, 2),
+        "avx2vnni": (12, 4, 2, 1, 1),
+        "avx2": (10, 3, 2, 1, 1),
+        "neondot": (12, 10, 6, 3, 3),
+        "neon": (12, 10, 6, 3, 3),
+        "reference": (12, 12, 12, 12, 12),
     }
     for isa in widest.keys() & known.keys():
         assert widest[isa] == known[isa], isa
@@ -168,7 +169,7 @@ def test_tiles_are_as_wide_as_registers_allow():
 @many
 @given(
     seed=seeds,
-    mb=st.sampled_from([1, 2, 4, 8]),
+    mb=st.sampled_from([1, 2, 4, 8, 16]),
     vectors=st.integers(1, 12),
     quarters=st.lists(st.integers(0, 40), min_size=1, max_size=3),
     grid=grids(6, 20),
@@ -179,7 +180,7 @@ def test_tiles_are_as_wide_as_registers_allow():
     threads=st.integers(1, 3),
 )
 def test_quad_taps(isa, seed, mb, vectors, quarters, grid, signed, epilogue, cuts, token, threads):
-    counts = tuple(quarters * max(1, 4 // mb))
+    counts = tuple(quarters * max(1, 4 // mb)) if mb < quads.TILE else tuple(n // 8 * quads.TILE for n in quarters)
     options = {"bounds": (-math.inf, math.inf), "token": token, **epilogue}
     case = steps.quad_taps(seed, mb, vectors, counts, grid, signed, row_chunks=cuts[0], tile_chunks=cuts[1], **options)
     same(case, isa, quads.added(case), threads)
@@ -187,16 +188,16 @@ def test_quad_taps(isa, seed, mb, vectors, quarters, grid, signed, epilogue, cut
 
 @every_isa
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("mb", [1, 4, 8])
+@pytest.mark.parametrize("mb", [1, 4, 8, 16])
 def test_the_largest_sums(isa, mb, signed):
     """All weights -128, -127 or 127 under all values at their bounds: no product and no sum of two saturates."""
-    taps, grid = 300, (1, 40, 40, 1, 37)
-    case = steps.quad_taps(mb=mb, counts=(taps,) * (8 // mb), grid=grid, signed=signed, quads_out=False)
-    case = case.changed(scale=np.ones(8, np.float32), bias=np.zeros(8, np.float32), lo=-math.inf, hi=math.inf)
+    taps, grid, rows = 304, (1, 40, 40, 1, 37), max(mb, 8)
+    case = steps.quad_taps(mb=mb, counts=(taps,) * (rows // mb), grid=grid, signed=signed, quads_out=False)
+    case = case.changed(scale=np.ones(rows, np.float32), bias=np.zeros(rows, np.float32), lo=-math.inf, hi=math.inf)
     for weight, x in itertools.product((-128, -127, 127), (-128, -127, 127, -1) if signed else (255, 254, 1)):
         words = np.full(len(case.arena), int.from_bytes(bytes([x & 255] * 4)), np.uint32)
         full = steps.Case(
-            "quad_taps", {**case.arguments, "value": np.full(taps * 32, weight, np.int8)}, words.view(np.float32)
+            "quad_taps", {**case.arguments, "value": np.full(taps * rows * 4, weight, np.int8)}, words.view(np.float32)
         )
         found = full.run(isa)[case.arguments["out"][0] :][: grid[4]]
         assert (found == weight * x * 4 * taps).all()
@@ -229,6 +230,46 @@ def test_dense_blocks_share_their_columns(isa, quads_out):
 
 
 @every_isa
+@many
+@given(
+    seed=seeds,
+    columns=st.integers(1, 40),
+    groups=st.lists(st.integers(0, 1), min_size=2, max_size=5),
+    vectors=st.integers(1, 8),
+    apart=st.sampled_from([64, 80, 72]),
+    signed=st.booleans(),
+    threads=st.integers(1, 2),
+)
+def test_dense_tiles(isa, seed, columns, groups, vectors, apart, signed, threads):
+    """Planes at equal distances, whole cache lines or not; columns that blocks share, filled up with the last one."""
+    whole = -(-columns // quads.TILE) * quads.TILE
+    grid = (1, 70, 12, 5, 11)
+    case = steps.quad_taps(seed, 16, vectors, (whole,) * len(groups), grid, signed)
+    count = columns * (max(groups) + 1)
+    case.arena = np.concatenate([case.arena, np.zeros((count + 2) * apart, np.float32)])
+    first = -(-(len(case.arena) - (count + 1) * apart) // 16) * 16
+    case.arena[first:] = (
+        np.random.default_rng(seed).integers(-(2**31), 2**31, len(case.arena) - first).astype(np.int32).view(np.float32)
+    )
+    places = first + apart * np.arange(count)
+    value = quads.tiled(case.arguments["value"]).reshape(len(groups), whole, 64)
+    value[:, columns:] = 0
+    index = np.concatenate([np.minimum(np.arange(whole), columns - 1) + columns * group for group in groups])
+    planes = [steps.stretches(places.astype(np.int32))]
+    listed = case.changed(planes=planes, value=quads.tiled(value.reshape(-1)), index=index.astype(np.int32))
+    wanted = quads.added(listed)
+    same(listed, isa, wanted, threads)
+    same(listed.changed(dense=True, columns=columns, block_group=groups, start=..., index=...), isa, wanted, threads)
+
+
+@every_isa
+def test_tiles_are_whole(isa):
+    case = steps.quad_taps(mb=16, counts=(16, 8, 8))
+    with pytest.raises(ValueError, match="whole tiles"):
+        case.run(isa)
+
+
+@every_isa
 @pytest.mark.parametrize("epilogue", EPILOGUES)
 def test_quad_taps_on_slabs(isa, epilogue):
     whole = steps.quad_taps(grid=(1, 40, 7, 5, 6), **{"bounds": (-math.inf, math.inf), **epilogue})
@@ -249,11 +290,12 @@ def test_an_activation_comes_over_floats(isa):
 
 
 @every_isa
-@pytest.mark.parametrize("mb", [1, 2, 4, 8])
+@pytest.mark.parametrize("mb", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("residual", ["none", "float", "u8", "s8"])
 def test_bytes_behind_an_activation(isa, mb, residual):
     """They are those of the floats that the same step gives without rounding, of more rows than wait at once."""
-    counts, width = (5, 0, 9, 2) * (20 // mb + 1), _native.widest_quad_tile(isa, mb)
+    counts = (5, 0, 9, 2) * (20 // mb + 1) if mb < quads.TILE else (16, 0, 48)
+    width = _native.widest_quad_tile(isa, mb)
     for vectors, bounds, act in ((width, (-127, 127), ["silu"]), (1, (0, 255), ["leaky_relu"])):
         plain = steps.quad_taps(mb=mb, vectors=vectors, counts=counts, quads_out=False, residual=residual)
         slopes = {"slope": np.linspace(-1, 1, mb * len(counts), dtype=np.float32)} if act == ["leaky_relu"] else {}

@@ -22,6 +22,7 @@ from .data import known, root, state
 _LEVELS = (
     ("AVX-512", {"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
     ("AVX-512 VNNI", {"avx512_vnni"}),
+    ("AMX", {"amx_tile", "amx_int8"}),
     ("AVX2", {"avx2", "fma"}),
     ("NEON", {"asimd"}),
 )

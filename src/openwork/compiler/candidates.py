@@ -10,8 +10,8 @@ from ..engine import _native
 from ..engine.retune import tile_widths
 from ..formats.program import Step
 from . import circulant, recurrent, winograd
-from .drafts import MAX_ROWS, Draft, Weights
-from .pack import union_taps
+from .drafts import MAX_ROWS, TILE, Draft, Weights
+from .pack import tile_taps, union_taps
 from .reorder import order
 
 LANES_OVER_OUTPUTS = ("rows", "recurrent", "quad_rows")
@@ -102,7 +102,10 @@ def _packings(draft: Draft, base: Step, isa: str) -> Iterator[Choice]:
         yield from (Choice("quad_rows", width, (1,), False) for width in NARROW)
         return
     if draft.op == "quad_taps":
-        yield from (Choice("quad_taps", r, (1,), dense) for r in allowed_rows(w) for dense in (True, False))
+        rows = allowed_rows(w)
+        if _native.multiplies_matrices(isa) and (w.groups == 1 or len(w.matrix) // w.groups % TILE == 0):
+            rows.append(TILE)
+        yield from (Choice("quad_taps", r, (1,), dense) for r in rows for dense in (True, False))
         return
     if draft.op in LANES_OVER_OUTPUTS:
         yield from (Choice(draft.op, width, (1,), dense) for width in WIDTHS for dense in (True, False))
@@ -256,6 +259,10 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
     if choice.op == "balanced":
         return float(w.balanced[choice.rows].slots * (1.1 + 0.15 * base.fields["batch"]))
     taps = _taps(w, choice)
+    if choice.op == "quad_taps" and choice.rows == TILE:
+        # 16 taps a tile; what is copied first serves all dense blocks
+        copies = 1.7 / (len(w.matrix) / TILE if choice.dense else 1)
+        return (1.1 + copies) * taps * math.ceil(_positions(base) / 16)
     if choice.op in ("rows", "quad_rows"):
         # a narrow panel reads half a weight more for each column's number, and each sample's value of it by itself
         listed = 0.5 + base.fields["batch"] if choice.rows in NARROW else 0.0
@@ -272,6 +279,8 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
 
 def _taps(w: Weights, choice: Choice) -> int:
     """Of all blocks or panels."""
+    if choice.op == "quad_taps" and choice.rows == TILE:
+        return tile_taps(w.matrix, choice.dense)
     if choice.dense:
         return -(-len(w.matrix) // choice.rows) * int(w.matrix.shape[1])
     found = order(w, choice.rows) if choice.reordered else None

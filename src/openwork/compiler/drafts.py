@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[int, int]
 MAX_ROWS = 8  # output rows in the largest register block
+TILE = 16  # rows, and taps, of the tiles that blocks of bytes may have their weights in
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from typing import Any
 from ..formats.program import Array, ProgramSpec, Segment, TensorSpec, TorchCall, runs
 from .drafts import (
     MAX_ROWS,
+    TILE,
     Draft,
     Integers,
     Lowered,
@@ -409,8 +410,8 @@ class Lowering:
         """A weighted sum of shifted planes; `sources` are the phases that `shifts` name. With `integers` the sum is one
         of bytes."""
         node, grid = self.node, target.grid
-        # rows that fill up the last block of up to 8 read zeros and are stored where nobody reads
-        uneven = len(weights.matrix) % MAX_ROWS != 0
+        # rows that fill up the last block read zeros and are stored where nobody reads
+        uneven = len(weights.matrix) % (TILE if integers else MAX_ROWS) != 0
         spill = (self.zeros(target, "spill"),) if uneven else ()
         zero = (self.zeros(target, "zero"),) if uneven and residual else ()
         token = [integers.token] if integers and integers.token else []

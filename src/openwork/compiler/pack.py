@@ -5,7 +5,7 @@ A block of rows walks the union of its rows' non-zeros; dense is the union of ev
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..formats.program import Array, Step, runs
 from . import balanced, circulant, recurrent, winograd
+from .drafts import TILE
 from .layout import QUAD
 
 if TYPE_CHECKING:
@@ -42,6 +43,19 @@ class Packed:
     def taps(self) -> int:
         """Taps of all blocks."""
         return len(self.index)
+
+    def tiled(self) -> "Packed":
+        """The same in tiles of 16 rows x 16 taps: each block's list filled up to whole tiles with its last tap again,
+        under weights of zero, and a tile's weights row by row."""
+        counts = np.diff(self.start)
+        start = np.zeros_like(self.start)
+        np.cumsum(-(-counts // TILE) * TILE, out=start[1:])
+        block = np.repeat(np.arange(len(counts)), np.diff(start))
+        place = np.arange(start[-1]) - start[block]
+        taken = (self.start[block] + np.minimum(place, counts[block] - 1)).astype(np.intp)
+        value = self.value.reshape(-1, self.rows)[taken] * (place < counts[block])[:, None].astype(self.value.dtype)
+        value = value.reshape(-1, TILE, self.rows).swapaxes(1, 2)
+        return replace(self, start=start, index=self.index[taken], value=np.ascontiguousarray(value).reshape(-1))
 
 
 def pack(
@@ -99,11 +113,22 @@ def _filled(array: Array, rows: int, value: float = 0.0) -> Array:
 
 def union_taps(matrix: Array, rows: int) -> int:
     """How many taps `pack` would make, without packing."""
+    return int(_taps_by_block(matrix, rows).sum())
+
+
+def tile_taps(matrix: Array, dense: bool) -> int:
+    """The same in tiles, those included that fill up lists."""
+    counts = np.full(-(-len(matrix) // TILE), matrix.shape[1]) if dense else _taps_by_block(matrix, TILE)
+    return int((-(-counts // TILE) * TILE).sum())
+
+
+def _taps_by_block(matrix: Array, rows: int) -> Array:
     out, columns = matrix.shape
     blocks = -(-out // rows)
     mask = np.zeros((blocks * rows, columns), bool)
     mask[:out] = matrix != 0
-    return int(mask.reshape(blocks, rows, columns).any(axis=1).sum())
+    counts: Array = mask.reshape(blocks, rows, columns).any(axis=1).sum(axis=1)
+    return counts
 
 
 def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
@@ -124,6 +149,8 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
         found = balanced.pack(w.matrix, w.bias, w.balanced[choice.rows])
         return with_tile(Step("balanced", base.name, {**base.fields, **sizes}, {**base.arrays, **found}), choice)
     packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense, w.levels)
+    if choice.op == "quad_taps" and choice.rows == TILE:
+        packed = packed.tiled()
     fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
     arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}
     if w.whole:

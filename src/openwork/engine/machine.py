@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-DOT_PRODUCTS = ("avx512vnni", "avx2vnni", "neondot")
+DOT_PRODUCTS = ("avx512amx", "avx512vnni", "avx2vnni", "neondot")
 """Sets of kernels with instructions for sums of products of bytes."""
 
 

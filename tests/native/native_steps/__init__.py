@@ -1,6 +1,6 @@
 """Random steps of every kernel family, a kind of step in each module. Tests reach them as `native_steps.NAME`."""
 
-from .case import FAST, FLOATS, WIDTHS, Case, f32, i32, inside  # noqa: F401, for tests
+from .case import FAST, FLOATS, WIDTHS, Case, f32, i32, inside, stretches  # noqa: F401, for tests
 from .cells import recurrent
 from .depthwise import depthwise, slab_depthwise, where  # noqa: F401, for tests
 from .elementwise import binary, pointwise, scale

@@ -9,7 +9,7 @@ import numpy as np
 
 from openwork.engine import _native
 
-FLOATS = tuple(isa for isa in _native.isas() if isa not in ("avx512vnni", "avx2vnni", "neondot"))
+FLOATS = tuple(isa for isa in _native.isas() if isa not in ("avx512amx", "avx512vnni", "avx2vnni", "neondot"))
 """Instruction sets that differ in their kernels on floats; the others differ in those on quads alone."""
 
 FAST = tuple(isa for isa in FLOATS if isa != "reference")

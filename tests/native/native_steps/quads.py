@@ -9,6 +9,15 @@ from .case import Case, f32, i32, inside, stretches
 ODD = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, 3e38, -3e38], np.float32)
 
 
+TILE = 16
+"""Rows of the largest blocks, whose weights lie in tiles of as many taps."""
+
+
+def tiled(value: np.ndarray) -> np.ndarray:
+    """Weights [taps][rows][4] of blocks of 16 rows in tiles [taps / 16][rows][16 taps][4], or the other way round."""
+    return np.ascontiguousarray(value.reshape(-1, TILE, TILE, 4).swapaxes(1, 2)).reshape(-1)
+
+
 def numbers(shape: int | tuple[int, ...], rng: np.random.Generator, inverse: float = 1.0) -> np.ndarray:
     """Floats around the bounds of a byte once multiplied by `inverse`, ties, NaN and infinity among them."""
     found = f32(shape, rng) * np.float32(150 / inverse)
@@ -207,7 +216,8 @@ def added(case: Case) -> np.ndarray:
     pixels, mb, rows = inside(a["grid"]), a["mb"], len(a["bias"])
     offsets = np.array([plane for plane, _, _ in a["planes"][0]])[a["index"]]
     x = unpacked(taken(found, offsets, len(pixels)), a["signed"]).reshape(len(offsets), 4, len(pixels))
-    value = a["value"].reshape(-1, mb, 4).astype(np.int64)
+    value = a["value"].reshape(-1, mb, 4) if mb < TILE else tiled(a["value"])  # its own inverse
+    value = value.reshape(-1, mb, 4).astype(np.int64)
     sums = [
         np.einsum("kmc,kcq->mq", value[begin:end], x[begin:end])
         for begin, end in itertools.pairwise(a["start"].tolist())
