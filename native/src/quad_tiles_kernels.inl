@@ -94,7 +94,7 @@ void tile_sums(const TileValues& x, int v, const int8_t* w, const int8_t* w_next
   if constexpr (TWO_BLOCKS && TWO_VECTORS) _tile_stored(3, sums_next + 1, vectors * kBytes);
 }
 
-constexpr int kTileVectors = 8;  // of positions, at most
+constexpr int kTileVectors = 6;  // of positions, at most; 4 are the fastest as a rule
 
 // One or two blocks' sums, [16][vectors of the tile] each.
 struct TileSums {
