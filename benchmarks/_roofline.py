@@ -22,7 +22,7 @@ import numpy as np
 from openwork.compiler.drafts import TILE
 from openwork.engine import _native
 from openwork.engine.engine import Engine
-from openwork.engine.machine import DOT_PRODUCTS
+from openwork.engine.machine import DOT_PRODUCTS, MATRICES
 
 SIZES = {"16 KiB": 2**14, "1 MiB": 2**20, "16 MiB": 2**24, "512 MiB": 2**29}
 """Working sets of one thread: in the first-level cache, in the second, beyond it, in memory."""
@@ -152,7 +152,7 @@ def counted(row: Row, layer: Row, isa: str, fields: Row) -> dict[str, Any]:
 def _taps(row: Row, pixels: int, lanes: int, fields: Row, mb: int, vectors: int) -> Count:
     """A tap of a block of mb rows is a load of x for each vector of positions in a tile, and mb broadcasts."""
     tiles = math.ceil(pixels / lanes / vectors)
-    if mb == TILE:  # matrices: 2 x 2 of them share what they load, and take an eighth of the time of dot products
+    if mb == TILE and MATRICES in row["kernel"]:  # 2 x 2 share what they load; an eighth of the time of dot products
         return row["taps"] * mb * pixels / 8, [
             (4 * lanes * vectors * _rows_of_planes(row), row["taps"] * tiles * vectors)
         ]

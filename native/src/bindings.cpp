@@ -100,6 +100,7 @@ NB_MODULE(_native, m) {
   m.def("take_groups", &checked_groups<float>, "ranked"_a.noconvert(), "banks"_a, "per_row"_a, "budget"_a, "taken"_a.noconvert(), groups);
   m.def("take_groups", &checked_groups<double>, "ranked"_a.noconvert(), "banks"_a, "per_row"_a, "budget"_a, "taken"_a.noconvert(), groups);
   m.attr("UNIT") = kUnit;
+  m.attr("TILE") = kTile;
   m.attr("MAX_SAMPLES") = kMaxSamples;
   m.attr("MAX_DEPTHWISE") = kMaxDepthwise;
 

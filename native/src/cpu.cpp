@@ -59,9 +59,8 @@ std::vector<std::string> ask() {
   std::vector<std::string> found;
   for (const Feature& f : kFeatures) {
     const uint64_t needed = kNeeded[f.registers];
-    if (f.registers == Feature::tiles && !tiles_allowed()) continue;
     unsigned word[4] = {};
-    if ((saved & needed) == needed && __get_cpuid_count(f.leaf, f.subleaf, &word[0], &word[1], &word[2], &word[3]) && (word[f.word] >> f.bit & 1))
+    if ((saved & needed) == needed && __get_cpuid_count(f.leaf, f.subleaf, &word[0], &word[1], &word[2], &word[3]) && (word[f.word] >> f.bit & 1) && (f.registers != Feature::tiles || tiles_allowed()))
       found.emplace_back(f.name);
   }
   return found;

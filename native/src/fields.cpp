@@ -93,6 +93,8 @@ Held<int8_t> Fields::signed_bytes(const char* name) const {
   return {{static_cast<const int8_t*>(a.data), a.size}, a.owner};
 }
 
+Held<int8_t> Fields::aligned_signed_bytes(const char* name) const { return aligned(signed_bytes(name)); }
+
 Held<int32_t> Fields::aligned_quads(const char* name) const {
   const Array& a = array(name);
   if (a.type != Type::i8) wrong(name, "is not an array of int8");

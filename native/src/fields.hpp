@@ -73,6 +73,7 @@ class Fields {
   // The same for weights that vectors stream from a cache: copied unless they begin a cache line, or no cache holds them.
   Held<float> aligned_floats(const char* name) const;
   Held<int8_t> signed_bytes(const char* name) const;
+  Held<int8_t> aligned_signed_bytes(const char* name) const;
   // Four of them in a word, aligned likewise.
   Held<int32_t> aligned_quads(const char* name) const;
   Held<uint8_t> bytes(const char* name) const;

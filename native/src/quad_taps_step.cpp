@@ -24,9 +24,10 @@ class QuadTapsStep final : public Step {
 
   void run(const Kernels& kernels, const Context& context, int chunk) const override {
     float* const arena = context.arena + blocks_.slab_at(chunk);
+    TileCopy copied;
     const QuadTaps taps = {arena, arena, blocks_.start().data(), blocks_.start().data() + 1, blocks_.list(), blocks_.offset(), value_.data(), start_.of(kernels, signed_), scale_.data(),
                            bias_.data(), out_.data(), residual_.data(), residual_kind_, residual_scale_, blocks_.inside(chunk), bounds_.lo, bounds_.hi, signed_, quads_out_,
-                           small_, token_ < 0 ? nullptr : arena + token_, tiles_.data(), context.scratch + context.thread * room()};
+                           small_, token_ < 0 ? nullptr : arena + token_, tiles_.data(), context.scratch + context.thread * room(), &copied};
     const TilesOpen open(blocks_.mb() == kTile ? &kernels.quads : nullptr);
     const QuadTapsKernel* const family = kernels.quads.taps[blocks_.family()];
     blocks_.for_tiles(chunk, kernels.lanes, blocks_.fitting(family), [&](const TapBlocks::Tile& tile) {
@@ -40,6 +41,7 @@ class QuadTapsStep final : public Step {
     return "taps_i8_" + std::to_string(blocks_.mb()) + "x" + std::to_string(vectors) + "_" + kernels.name + act_.suffix();
   }
 
+ private:
   // Tiles are open as long as it lives.
   struct TilesOpen {
     explicit TilesOpen(const QuadKernels* kernels) : kernels(kernels && kernels->open_tiles ? kernels : nullptr) {
@@ -53,7 +55,6 @@ class QuadTapsStep final : public Step {
     const QuadKernels* kernels;
   };
 
- private:
   static constexpr int kRows = 32;                        // whose floats wait for the activation, in the first cache
   static constexpr int kWidth = kMaxQuadVectors * kUnit;  // positions of the widest tile
 
@@ -86,13 +87,13 @@ class QuadTapsStep final : public Step {
 
   // rows: of outputs in a plane
   QuadTapsStep(const Fields& f, const Limits& limits, int rows)
-      : QuadTapsStep(f, limits, rows, TapLists(f, quad_block_rows(f), static_cast<int64_t>(f.positions("out").size()) * rows, quad_block_rows(f) == kTile ? kTile : 1)) {}
+      : QuadTapsStep(f, limits, rows, TapLists(f, block_rows(f, true), static_cast<int64_t>(f.positions("out").size()) * rows, block_rows(f, true) == kTile ? kTile : 1)) {}
 
   QuadTapsStep(const Fields& f, const Limits& limits, int rows, const TapLists& lists)
       : quads_out_(rows == kQuad),
         signed_(f.boolean("signed")),
         blocks_(f, limits, lists, std::max(1, rows / lists.rows)),
-        value_(f.signed_bytes("value")),
+        value_(lists.rows == kTile ? f.aligned_signed_bytes("value") : f.signed_bytes("value")),
         scale_(f.floats("scale")),
         bias_(f.floats("bias")),
         out_(f.positions("out")),

@@ -15,6 +15,8 @@ struct alignas(64) TileShapes {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+static_assert(sizeof(TileShapes) == 64);
+
 // The intrinsic tells the compiler of the first 8 bytes only.
 void open_tiles() {
   static constexpr TileShapes kShapes;
@@ -26,10 +28,13 @@ void close_tiles() { _tile_release(); }
 // Where the values of a list's taps lie for a tile of positions.
 class TileValues {
  public:
-  // Copies what cannot be loaded from the arena.
+  // Copies what cannot be loaded from the arena, unless the call before has.
   TileValues(const QuadTaps& t, int64_t q, int nv, int b)
       : x_(t.arena + q), scratch_(t.scratch), offset_(t.offset + t.list[b] + t.begin[b]), rows_(t.tiles + (t.list[b] + t.begin[b]) / kTile), nv_(nv), count_((t.end[b] - t.begin[b]) / kTile),
         aligned_(reinterpret_cast<uintptr_t>(x_) % 64 == 0) {
+    const openwork::TileCopy here = {t.list[b] + t.begin[b], t.end[b] - t.begin[b], q, nv};
+    if (count_ == 0 || here == *t.copied) return;
+    *t.copied = here;
     for (int g = 0; g < count_; g++) {
       if (direct(g)) continue;
       float* to = copied(g);

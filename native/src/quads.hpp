@@ -28,6 +28,14 @@ struct TileRows {
   bool regular;
 };
 
+// Whose values lie in the working memory: of how many taps of which list, at how many vectors of positions from which on.
+struct TileCopy {
+  bool operator==(const TileCopy&) const = default;
+  int32_t list = -1, taps = 0;
+  int64_t q = 0;
+  int vectors = 0;
+};
+
 // y[at] = quad of clamp(round(x[c][at] * inverse), lo, hi) for positions q <= at < q + n, whole units; zero where no pixel is.
 struct Quantize {
   const float* x[kQuad];  // null: no such channel, zero
@@ -94,6 +102,7 @@ struct QuadTaps {
   const float* token;    // the scale of position 0, those of others behind it; or null
   const TileRows* tiles = nullptr;  // of blocks of 16 rows, [taps in the lists / 16]
   float* scratch = nullptr;         // likewise, a vector of kTile words for each tap of the longest list, times the tile's vectors
+  TileCopy* copied = nullptr;       // likewise, what lies there from the call before
 };
 
 using QuadTapsKernel = void (*)(const QuadTaps&, int64_t q, int block_begin, int block_end);

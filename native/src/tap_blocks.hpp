@@ -10,15 +10,12 @@
 
 namespace openwork {
 
-// Field "mb": rows that share their taps.
-inline int block_rows(const Fields& f) {
+// Field "mb": rows that share their taps; 16 in tiles only.
+inline int block_rows(const Fields& f, bool tiles = false) {
   const int mb = f.small("mb");
-  require(mb == 1 || mb == 2 || mb == 4 || mb == 8, "rows in a block must be 1, 2, 4 or 8");
+  require(mb == 1 || mb == 2 || mb == 4 || mb == 8 || (tiles && mb == kTile), tiles ? "rows in a block must be 1, 2, 4, 8 or 16" : "rows in a block must be 1, 2, 4 or 8");
   return mb;
 }
-
-// The same where blocks of 16 rows are known, too.
-inline int quad_block_rows(const Fields& f) { return f.small("mb") == kTile ? kTile : block_rows(f); }
 
 class TapBlocks {
  public:
@@ -111,8 +108,8 @@ class TapBlocks {
  private:
   int slab_chunks() const { return (static_cast<int>(row_cut_.size()) - 1) * tile_chunks_; }
 
-  // The blocks from `begin` on whose values stay in the L2 cache while tile after tile walks them. Those of 16 rows may fill half of it:
-  // the more of them share what is copied for them, the better.
+  // The blocks from `begin` on whose values stay in the L2 cache while tile after tile walks them. Those of 16 rows may be more: the more
+  // of them share what is copied for them, the better.
   int group_end(int begin, int end) const {
     constexpr int64_t kValueBytes = 4;  // a float, or a quad
     const int64_t most = mb_ == kTile ? 1 << 20 : 128 << 10;

@@ -17,7 +17,9 @@ NAMES = {"avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_v
 def test_features_are_those_that_linux_names():
     lines = (line.partition(":") for line in CPUINFO.read_text().splitlines())
     said = next(set(value.split()) for key, _, value in lines if key.strip() in ("flags", "Features"))
-    assert set(_native.cpu_features()) == said & NAMES
+    found = set(_native.cpu_features())
+    refused = {"amx_tile", "amx_int8"} - found  # a process may be refused the registers that the CPU has
+    assert found == (said & NAMES) - refused and refused in (set(), {"amx_tile", "amx_int8"})
 
 
 def test_kernels_are_those_whose_features_are_there():

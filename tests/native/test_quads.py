@@ -259,7 +259,10 @@ def test_dense_tiles(isa, seed, columns, groups, vectors, apart, signed, threads
     listed = case.changed(planes=planes, value=quads.tiled(value.reshape(-1)), index=index.astype(np.int32))
     wanted = quads.added(listed)
     same(listed, isa, wanted, threads)
-    same(listed.changed(dense=True, columns=columns, block_group=groups, start=..., index=...), isa, wanted, threads)
+    lists = {"dense": True, "columns": columns, "block_group": groups, "start": ..., "index": ...}
+    same(listed.changed(**lists), isa, wanted, threads)
+    # behind an activation blocks are worked on two at a time, and still share what was copied
+    same(listed.changed(act=["silu"], **lists), isa, quads.words(case, listed.changed(act=["silu"]).run(isa)), threads)
 
 
 @every_isa
@@ -270,9 +273,13 @@ def test_tiles_are_whole(isa):
 
 
 @every_isa
+@pytest.mark.parametrize("mb", [4, 16])
 @pytest.mark.parametrize("epilogue", EPILOGUES)
-def test_quad_taps_on_slabs(isa, epilogue):
-    whole = steps.quad_taps(grid=(1, 40, 7, 5, 6), **{"bounds": (-math.inf, math.inf), **epilogue})
+def test_quad_taps_on_slabs(isa, mb, epilogue):
+    counts = (5, 0, 9) if mb == 4 else (16, 0, 32)
+    whole = steps.quad_taps(
+        mb=mb, counts=counts, grid=(1, 40, 7, 5, 6), **{"bounds": (-math.inf, math.inf), **epilogue}
+    )
     cut = steps.cut(whole, 2, 3)
     wanted = steps.each_slab(cut, quads.added)
     for threads in (1, 3):

@@ -260,8 +260,8 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
         return float(w.balanced[choice.rows].slots * (1.1 + 0.15 * base.fields["batch"]))
     taps = _taps(w, choice)
     if choice.op == "quad_taps" and choice.rows == TILE:
-        # 16 taps a tile; what is copied first serves all dense blocks
-        copies = 1.7 / (len(w.matrix) / TILE if choice.dense else 1)
+        # 16 taps a tile; what is copied first serves all blocks of a dense layer
+        copies = 3.0 / (math.ceil(len(w.matrix) / w.groups / TILE) if choice.dense else 1)
         return (1.1 + copies) * taps * math.ceil(_positions(base) / 16)
     if choice.op in ("rows", "quad_rows"):
         # a narrow panel reads half a weight more for each column's number, and each sample's value of it by itself

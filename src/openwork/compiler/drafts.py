@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine import _native
 from ..formats.program import Array, ProgramSpec, Step, runs
 from . import balanced, circulant
 from .graph import Node
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[int, int]
 MAX_ROWS = 8  # output rows in the largest register block
-TILE = 16  # rows, and taps, of the tiles that blocks of bytes may have their weights in
+TILE: int = _native.TILE  # rows, and taps, of the tiles that blocks of bytes may have their weights in
 
 
 @dataclass(eq=False)

@@ -33,7 +33,7 @@ class Packed:
     index: NDArray[np.int32]
     """Columns of the weight matrix (channel * kernel position), [taps]."""
     value: Array
-    """[taps * rows]: the block's values of a tap lie together; words of four bytes in layers of integers."""
+    """[taps * rows]: a block's values of a tap lie together, unless tiled; words of four bytes for integers."""
     bias: F32
     """[blocks * rows], zero where the last block is padded."""
     ends: NDArray[np.int32]

@@ -31,7 +31,7 @@ from .candidates import (
     multiply_adds,
     tiles,
 )
-from .drafts import Draft, Lowered
+from .drafts import TILE, Draft, Lowered
 from .pack import layer_step, union_taps, with_tile
 from .recurrent import Cells
 from .reorder import order, reordered
@@ -366,7 +366,7 @@ def _signature(draft: Draft, base: Step) -> Any:
     assert draft.weights is not None
     w = draft.weights
     many = draft.op not in LANES_OVER_OUTPUTS
-    heights = (1, 4, 8) if many else (1, 4, *WIDTHS)
+    heights = (1, 4, 8, *([TILE] if draft.op == "quad_taps" else [])) if many else (1, 4, *WIDTHS)
     density = tuple(round(50 * union_taps(w.matrix, r) * r / w.matrix.size) for r in heights)
     if draft.op == "taps":
         orders = ((r, order(w, r)) for r in allowed_rows(w))

@@ -10,6 +10,9 @@ from typing import Any
 DOT_PRODUCTS = ("avx512amx", "avx512vnni", "avx2vnni", "neondot")
 """Sets of kernels with instructions for sums of products of bytes."""
 
+MATRICES = "avx512amx"
+"""The set whose blocks of matrices are slow on all others; how weights are packed is fixed in the file."""
+
 
 @cache
 def processor() -> str:
@@ -52,7 +55,8 @@ def notices(provenance: Mapping[str, Any], isa: str, threads: int) -> list[str]:
     if isinstance(before, int) and before != threads:
         found.append(f"tuned for {before} threads, runs with {threads}: engine.retune() fits it to them")
     if isinstance(provenance.get("isa"), str) and provenance["isa"] != isa:
-        found.append(f"tuned for {provenance['isa'][:20]}, runs with {isa}: engine.retune() fits it to that")
+        remedy = "compile the model again" if provenance["isa"] == MATRICES else "engine.retune()"
+        found.append(f"tuned for {provenance['isa'][:20]}, runs with {isa}: {remedy} fits it to that")
     if "int8" in provenance and isa not in DOT_PRODUCTS:
         found.append(
             f"int8 layers run without the CPU's dot products of bytes ({isa} has none: VNNI, dotprod): results are the "

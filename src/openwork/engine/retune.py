@@ -38,6 +38,8 @@ def retune(spec: ProgramSpec, program: Any) -> dict[int, Retuned]:
 
 def tile_widths(isa: str, op: str, rows: int) -> list[int]:
     """Vectors of positions that register blocks of a kernel with taps may span, likely best first."""
+    if op == "quad_taps" and rows == _native.TILE and _native.multiplies_matrices(isa):
+        return [4, 2, _native.widest_quad_tile(isa, rows), 1]  # few where few blocks share what is copied
     widest = (_native.widest_quad_tile if op == "quad_taps" else _native.widest_tile)(isa, rows)
     widths = dict.fromkeys((widest, widest - 1, widest - 2, (widest + 1) // 2, 1 + widest // 3))
     return [width for width in widths if width >= 1]
