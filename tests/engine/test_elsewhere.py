@@ -73,6 +73,11 @@ def test_another_instruction_set_runs_and_is_noted(engine, model, x, isa, tmp_pa
         np.testing.assert_allclose(loaded(x), model(torch.from_numpy(x)).numpy(), atol=1e-5)
 
 
+def test_blocks_of_matrices_are_no_matter_of_tuning_again(engine, tmp_path):
+    loaded = openwork.load(moved(engine, tmp_path / "a.openwork", isa="avx512amx"), threads=1, isa="base")
+    assert loaded.notices == ("tuned for avx512amx, runs with base: compiling the model again fits it to that",)
+
+
 def test_more_threads_than_cores_run_and_are_noted(engine, x, tmp_path):
     engine.save(tmp_path / "a.openwork")
     loaded = openwork.load(tmp_path / "a.openwork", threads=cores() + 6)
