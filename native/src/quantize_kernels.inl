@@ -18,7 +18,7 @@ void quantize(const openwork::Quantize& p) {
   const uint16_t* const inside = p.inside;
   for (int64_t at = p.q, end = p.q + p.n; at < end; at += kLanes) {
     const ivec quads = rounded_quads(load(x[0] + at) * inverse, load(x[1] + at) * inverse, load(x[2] + at) * inverse, load(x[3] + at) * inverse, range);
-    store_quads(y + at, keep_quads(quads & kept, pixels(inside, at)));
+    store_quads(y + at, keep_quads(quads & kept, vector_pixels(inside, at)));
   }
 }
 
@@ -30,7 +30,7 @@ void quantize_tokens(const openwork::QuantizeTokens& t, int64_t unit_begin, int6
   const ByteRange range(-t.most, t.most);
   const float most = t.most;
   for (int64_t q = unit_begin * kUnit; q < unit_end * kUnit; q += kLanes) {
-    const uint32_t inside = pixels(t.inside, q);
+    const uint32_t inside = vector_pixels(t.inside, q);
     const float* const x = t.arena + q;
     float* const y = t.arena_out + q;
     const auto value = [&](int c) __attribute__((always_inline)) { return load(x + from[c]); };
@@ -58,7 +58,7 @@ void dequantize(const openwork::Dequantize& p) {
   const vec scale = splat(p.scale);
   for (int64_t at = p.q; at < p.q + p.n; at += kLanes) {
     const ivec x = load_quads(p.x + at);
-    const uint32_t inside = pixels(p.inside, at);
+    const uint32_t inside = vector_pixels(p.inside, at);
     for (int c = 0; c < kQuad; c++)
       if (p.y[c]) store(p.y[c] + at, keep(to_float(channel<SIGNED>(x, c)) * scale, inside));
   }

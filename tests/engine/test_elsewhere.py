@@ -74,8 +74,11 @@ def test_another_instruction_set_runs_and_is_noted(engine, model, x, isa, tmp_pa
 
 
 def test_blocks_of_matrices_are_no_matter_of_tuning_again(engine, tmp_path):
-    loaded = openwork.load(moved(engine, tmp_path / "a.openwork", isa="avx512amx"), threads=1, isa="base")
-    assert loaded.notices == ("tuned for avx512amx, runs with base: compiling the model again fits it to that",)
+    """They are blocks of bytes: a network of floats is tuned again as ever."""
+    floats = openwork.load(moved(engine, tmp_path / "a.openwork", isa="avx512amx"), threads=1, isa="base")
+    assert floats.notices == ("tuned for avx512amx, runs with base: engine.retune() fits it to that",)
+    whole = openwork.load(moved(engine, tmp_path / "b.openwork", isa="avx512amx", int8=1), threads=1, isa="base")
+    assert whole.notices[0] == "tuned for avx512amx, runs with base: compiling the model again fits it to that"
 
 
 def test_more_threads_than_cores_run_and_are_noted(engine, x, tmp_path):

@@ -64,6 +64,11 @@ class Choice:
     """Whether rows that share taps are put side by side (taps)."""
 
     @property
+    def tiled(self) -> bool:
+        """Whether weights lie in tiles, as CPUs that multiply matrices take them (quad_taps)."""
+        return self.op == "quad_taps" and self.rows == TILE
+
+    @property
     def packing(self) -> Packing:
         """Choices with the same packing share their arrays. A recurrent layer is packed part by part."""
         more = {"recurrent": self.row_chunks, "winograd": self.tile[0]}
@@ -259,7 +264,7 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
     if choice.op == "balanced":
         return float(w.balanced[choice.rows].slots * (1.1 + 0.15 * base.fields["batch"]))
     taps = _taps(w, choice)
-    if choice.op == "quad_taps" and choice.rows == TILE:
+    if choice.tiled:
         # 16 taps a tile; what is copied first serves all blocks of a dense layer
         copies = 3.0 / (math.ceil(len(w.matrix) / w.groups / TILE) if choice.dense else 1)
         return (1.1 + copies) * taps * math.ceil(_positions(base) / 16)
@@ -279,7 +284,7 @@ def _work(draft: Draft, base: Step, choice: Choice) -> float:
 
 def _taps(w: Weights, choice: Choice) -> int:
     """Of all blocks or panels."""
-    if choice.op == "quad_taps" and choice.rows == TILE:
+    if choice.tiled:
         return tile_taps(w.matrix, choice.dense)
     if choice.dense:
         return -(-len(w.matrix) // choice.rows) * int(w.matrix.shape[1])

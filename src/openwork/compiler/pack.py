@@ -149,8 +149,7 @@ def layer_step(base: Step, w: "Weights", choice: "Choice") -> Step:
         found = balanced.pack(w.matrix, w.bias, w.balanced[choice.rows])
         return with_tile(Step("balanced", base.name, {**base.fields, **sizes}, {**base.arrays, **found}), choice)
     packed = pack(w.matrix, w.bias, choice.rows, w.groups, choice.dense, w.levels)
-    if choice.op == "quad_taps" and choice.rows == TILE:
-        packed = packed.tiled()
+    packed = packed.tiled() if choice.tiled else packed
     fields = dict(base.fields) | {"columns": w.matrix.shape[1], "dense": choice.dense}
     arrays: dict[str, Array] = {**base.arrays, "value": packed.value, "bias": packed.bias}
     if w.whole:

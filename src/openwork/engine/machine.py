@@ -55,7 +55,8 @@ def notices(provenance: Mapping[str, Any], isa: str, threads: int) -> list[str]:
     if isinstance(before, int) and before != threads:
         found.append(f"tuned for {before} threads, runs with {threads}: engine.retune() fits it to them")
     if isinstance(provenance.get("isa"), str) and provenance["isa"] != isa:
-        remedy = "compiling the model again" if provenance["isa"] == MATRICES else "engine.retune()"
+        matrices = provenance["isa"] == MATRICES and "int8" in provenance
+        remedy = "compiling the model again" if matrices else "engine.retune()"
         found.append(f"tuned for {provenance['isa'][:20]}, runs with {isa}: {remedy} fits it to that")
     if "int8" in provenance and isa not in DOT_PRODUCTS:
         found.append(
